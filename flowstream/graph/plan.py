@@ -1,0 +1,104 @@
+"""A plan: the graph checked, resolved and ordered, as immutable values that the runtime carries out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from flowstream.errors import Diagnostic, Place
+from flowstream.node.base import Node
+from flowstream.node.config import Config
+from flowstream.proto.overflow import Limit, Overflow
+
+RestartOn = Literal["peer", "any", "end"]
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """When a node is started anew, and how soon.
+
+    ``on``: ``peer`` after the other side failed it, ``any`` after every failure, ``end`` also when it ended. Waits
+    double from ``first_ns`` to ``max_ns``; after ``limit`` failures in a row the node stays failed (None: no limit).
+    """
+
+    on: RestartOn = "peer"
+    first_ns: int = 1_000_000_000
+    max_ns: int = 30_000_000_000
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One output to one input. Named by its consumer's port; ``index`` counts the edges of a ``many`` input."""
+
+    consumer: str
+    input: str
+    producer: str
+    output: str
+    overflow: Overflow
+    limit: Limit
+    index: int = 0
+    feedback: bool = False
+    place: Place | None = field(default=None, compare=False)
+
+    @property
+    def name(self) -> str:
+        """``consumer.input``, with the index where the input takes many."""
+        return f"{self.consumer}.{self.input}" + (f"[{self.index}]" if self.index else "")
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What identifies the edge across plans: its consumer's port."""
+        return (self.consumer, self.input, self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedNode:
+    """One node: what it is, how it is configured and what becomes of it when it fails.
+
+    ``implementation`` is a digest of the node type's source; it differs when a type under development was edited.
+    """
+
+    id: str
+    type_id: str
+    node_type: type[Node[Any]]
+    config: Config
+    label: str = ""
+    restart: Restart | None = None
+    implementation: str = ""
+    place: Place | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Where the graph serves viewers: host and port (0: any free one)."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Nodes in topological order along media edges, and the edges between them.
+
+    ``files`` are the absolute paths the plan was made from, in the order they were read; ``revision`` is a digest of
+    their content. ``warnings`` are findings that do not keep the graph from running.
+    """
+
+    name: str
+    nodes: Mapping[str, PlannedNode]
+    edges: tuple[Edge, ...]
+    serve: Serve | None = None
+    is_live: bool = False
+    files: tuple[str, ...] = field(default=(), compare=False)
+    revision: str = field(default="", compare=False)
+    warnings: tuple[Diagnostic, ...] = field(default=(), compare=False)
+
+    def inputs_of(self, node: str) -> tuple[Edge, ...]:
+        """The edges into a node."""
+        return tuple(edge for edge in self.edges if edge.consumer == node)
+
+    def outputs_of(self, node: str) -> tuple[Edge, ...]:
+        """The edges out of a node."""
+        return tuple(edge for edge in self.edges if edge.producer == node)

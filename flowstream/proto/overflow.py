@@ -1,0 +1,171 @@
+"""The bounded queue of an edge, as a pure machine: items in, outcomes out.
+
+Bounded in items, bytes and milliseconds of media at once; every drop is counted with its cause, so that
+``received = delivered + dropped + queued`` always holds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import Generic, Literal, Protocol, TypeVar, get_args
+
+Overflow = Literal["block", "drop-oldest", "drop-newest", "latest", "drop-to-keyframe"]
+"""What an edge does when it is full.
+
+``block`` makes the producer wait; ``drop-oldest`` and ``drop-newest`` lose one; ``latest`` keeps the newest only;
+``drop-to-keyframe`` loses everything up to the next keyframe and asks for one.
+"""
+
+POLICIES: tuple[Overflow, ...] = get_args(Overflow)
+
+
+class Item(Protocol):
+    """What the queue needs to know of a payload."""
+
+    @property
+    def time_ns(self) -> int: ...
+    @property
+    def size_bytes(self) -> int: ...
+
+
+T = TypeVar("T", bound=Item)
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How much may wait on an edge; None leaves that measure unbounded, ``items`` always bounds."""
+
+    items: int
+    bytes: int | None = None
+    time_ns: int | None = None
+
+    def __str__(self) -> str:
+        parts = [f"{self.items} items"]
+        if self.bytes is not None:
+            parts.append(f"{self.bytes} B")
+        if self.time_ns is not None:
+            parts.append(f"{self.time_ns / 1e6:g} ms")
+        return ", ".join(parts)
+
+
+class Offered:
+    """Outcomes of ``offer``."""
+
+    TAKEN = 1
+    DROPPED = 2  # this one, or others to make room
+    FULL = 3  # block: not taken; wait and offer again
+    WANTS_KEYFRAME = 4  # dropped, and the producer should be asked for a keyframe
+
+
+class OverflowQueue(Generic[T]):
+    """The queue of one edge. ``drops`` counts losses by cause."""
+
+    __slots__ = ("_bytes", "_items", "_needs_keyframe", "delivered", "drops", "limit", "policy", "received")
+
+    def __init__(self, policy: Overflow, limit: Limit) -> None:
+        if limit.items < 1:
+            raise ValueError(f"a queue holds at least 1 item, not {limit.items}")
+        self.policy: Overflow = policy
+        self.limit = limit
+        self.received = 0
+        self.delivered = 0
+        self.drops: Counter[str] = Counter()
+        self._items: deque[T] = deque()
+        self._bytes = 0
+        self._needs_keyframe = False
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes waiting."""
+        return self._bytes
+
+    @property
+    def span_ns(self) -> int:
+        """Media time between the oldest and the newest that wait."""
+        return self._items[-1].time_ns - self._items[0].time_ns if len(self._items) > 1 else 0
+
+    @property
+    def needs_keyframe(self) -> bool:
+        """Whether everything but a keyframe is being dropped."""
+        return self._needs_keyframe
+
+    def require_keyframe(self) -> None:
+        """Lets nothing in before the next keyframe: at the start, or when the producer changed."""
+        self._needs_keyframe = True
+
+    def offer(self, item: T) -> int:
+        """Takes an item or says why not; one of the constants of Offered."""
+        if self._needs_keyframe:
+            if not getattr(item, "keyframe", True):
+                self.received += 1
+                self.drops["waiting-for-keyframe"] += 1
+                return Offered.DROPPED
+            self._needs_keyframe = False
+        if self._fits(item):
+            self._take(item)
+            return Offered.TAKEN
+        policy = self.policy
+        if policy == "block":
+            return Offered.FULL
+        self.received += 1
+        if policy == "drop-newest":
+            self.drops["overflow"] += 1
+            return Offered.DROPPED
+        if policy == "drop-to-keyframe":
+            return self._drop_to_keyframe(item)
+        while self._items and not self._fits(item):
+            self._bytes -= self._items.popleft().size_bytes
+            self.drops["overflow"] += 1
+        self.received -= 1
+        self._take(item)
+        return Offered.DROPPED
+
+    def _drop_to_keyframe(self, item: T) -> int:
+        """Full: what waits is a run of packets that build on each other, so all of it goes; a keyframe starts afresh."""
+        self.drops["overflow"] += len(self._items)
+        self._items.clear()
+        self._bytes = 0
+        if getattr(item, "keyframe", True):
+            self.received -= 1
+            self._take(item)
+            return Offered.DROPPED
+        self.drops["overflow"] += 1
+        self._needs_keyframe = True
+        return Offered.WANTS_KEYFRAME
+
+    def _fits(self, item: T) -> bool:
+        items, limit = self._items, self.limit
+        if not items:  # one item always fits, however large: nothing would ever pass otherwise
+            return True
+        if self.policy == "latest" or len(items) >= limit.items:
+            return False
+        if limit.bytes is not None and self._bytes + item.size_bytes > limit.bytes:
+            return False
+        return limit.time_ns is None or item.time_ns - items[0].time_ns <= limit.time_ns
+
+    def _take(self, item: T) -> None:
+        self.received += 1
+        self._items.append(item)
+        self._bytes += item.size_bytes
+
+    def poll(self) -> T | None:
+        """The oldest item, or None when nothing waits."""
+        if not self._items:
+            return None
+        item = self._items.popleft()
+        self._bytes -= item.size_bytes
+        self.delivered += 1
+        return item
+
+    def flush(self, cause: str) -> int:
+        """Throws away what waits, counted under ``cause``; gives how many that were."""
+        count = len(self._items)
+        if count:
+            self.drops[cause] += count
+            self._items.clear()
+            self._bytes = 0
+        return count
