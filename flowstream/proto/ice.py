@@ -1,0 +1,171 @@
+"""The lite side of ICE (RFC 8445 section 2.5): answers connectivity checks, learns the pair the peer nominates, and
+notices when the peer's consent to receive has run out (RFC 7675)."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from flowstream.proto import stun
+
+Address = tuple[str, int]
+"""IP address in text form, and port."""
+
+CONSENT_NS: Final = 30_000_000_000
+"""Consent lasts this long after the last authenticated check (RFC 7675 section 5.1)."""
+
+MAX_PATHS: Final = 16
+"""Addresses of one peer that are known at a time; the one unused for longest is forgotten first."""
+
+_UNDERSTOOD: Final = frozenset(
+    {stun.USERNAME, stun.PRIORITY, stun.USE_CANDIDATE, stun.MESSAGE_INTEGRITY, stun.XOR_MAPPED_ADDRESS}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Send ``data`` back to ``address`` from the socket that the check came in on."""
+
+    data: bytes
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """``address`` has proved that it knows our password: what comes from there belongs to this peer."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """``address`` is no longer one of this peer's."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The peer nominated ``address``: media goes there from now on."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """No authenticated check for `CONSENT_NS`: stop sending to this peer."""
+
+
+Outcome = Reply | Verified | Forgotten | Selected | Expired
+
+
+class IceLite:
+    """One peer's ICE session, seen from a lite agent, which is always controlled and never sends checks.
+
+    Limits: one component (RTP and RTCP share it), UDP, no restart; a new session has new credentials.
+    """
+
+    def __init__(
+        self, *, ufrag: str, password: str, peer_ufrag: str, now_ns: int, consent_ns: int = CONSENT_NS
+    ) -> None:
+        """``ufrag`` and ``password`` are ours (4 or more, 22 or more ICE characters, from a secure random source)."""
+        self.ufrag = ufrag
+        self.selected: Address | None = None
+        self._username = f"{ufrag}:{peer_ufrag}".encode()
+        self._key = password.encode()
+        self._consent_ns = consent_ns
+        self._heard_ns = now_ns
+        self._expired = False
+        self._paths: dict[Address, None] = {}
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Every address of the peer that has been verified and is not forgotten."""
+        return tuple(self._paths)
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """When `handle_deadline` has something to say (consent runs out); None once it has said so."""
+        return None if self._expired else self._heard_ns + self._consent_ns
+
+    def handle_deadline(self, *, now_ns: int) -> list[Outcome]:
+        """`Expired`, once, when consent has run out by ``now_ns``."""
+        deadline_ns = self.deadline_ns
+        if deadline_ns is None or now_ns < deadline_ns:
+            return []
+        self._expired = True
+        return [Expired()]
+
+    def handle_datagram(self, data: bytes, source: Address, *, now_ns: int) -> list[Outcome]:
+        """Take one STUN datagram that arrived from ``source``.
+
+        Whatever is no Binding request (damaged, other methods, responses) has no outcome; a request that fails a check
+        is answered by the error that RFC 8489 section 9.1.3 and RFC 8445 section 7.3 name.
+        """
+        try:
+            message = stun.Message.parse(data)
+        except stun.StunError:
+            return []
+        if message.kind is not stun.Class.REQUEST or message.method != stun.BINDING or self._expired:
+            return []
+        username = message.get(stun.USERNAME)
+        if username is None or message.integrity is None:
+            return [self._refuse(message, source, 400, "Bad Request")]
+        if username != self._username or not message.verify(self._key):
+            return [self._refuse(message, source, 401, "Unauthorized")]
+        unknown = [number for number, _ in message.attributes if number < 0x8000 and number not in _UNDERSTOOD]
+        if unknown:
+            numbers = b"".join(number.to_bytes(2, "big") for number in unknown)
+            return [self._refuse(message, source, 420, "Unknown Attribute", ((stun.UNKNOWN_ATTRIBUTES, numbers),))]
+        if stun.ICE_CONTROLLED in message:
+            return [self._refuse(message, source, 487, "Role Conflict")]
+        self._heard_ns = now_ns
+        mapped = stun.pack_xor_address(source, message.transaction_id)
+        response = stun.Message(
+            message.method, stun.Class.SUCCESS, message.transaction_id, ((stun.XOR_MAPPED_ADDRESS, mapped),)
+        )
+        outcomes: list[Outcome] = [Reply(response.to_bytes(self._key), source)]
+        outcomes += self._remember(source)
+        if stun.USE_CANDIDATE in message and self.selected != source:
+            self.selected = source
+            outcomes.append(Selected(source))
+        return outcomes
+
+    def _remember(self, source: Address) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        if source in self._paths:
+            del self._paths[source]
+        else:
+            outcomes.append(Verified(source))
+        self._paths[source] = None
+        if len(self._paths) > MAX_PATHS:
+            oldest = next(path for path in self._paths if path != self.selected)
+            del self._paths[oldest]
+            outcomes.append(Forgotten(oldest))
+        return outcomes
+
+    def _refuse(
+        self,
+        request: stun.Message,
+        source: Address,
+        code: int,
+        reason: str,
+        extra: tuple[tuple[int, bytes], ...] = (),
+    ) -> Reply:
+        attributes = ((stun.ERROR_CODE, stun.pack_error(code, reason)), *extra)
+        response = stun.Message(request.method, stun.Class.ERROR, request.transaction_id, attributes)
+        # Errors 400 and 401 carry no MESSAGE-INTEGRITY: the requester did not prove the key.
+        return Reply(response.to_bytes(None if code in (400, 401) else self._key), source)
+
+
+def local_ufrag(data: bytes) -> str | None:
+    """The first half of USERNAME in a STUN request: which session of a shared port it is for; None if there is none."""
+    try:
+        message = stun.Message.parse(data)
+    except stun.StunError:
+        return None
+    username = message.get(stun.USERNAME)
+    if username is None or message.kind is not stun.Class.REQUEST:
+        return None
+    ufrag, separator, _ = username.partition(b":")
+    if not separator or not ufrag.isascii():
+        return None
+    return ufrag.decode()

@@ -1,0 +1,160 @@
+"""RTP packets (RFC 3550 section 5.1), header extensions in the one-byte form (RFC 8285), and wrapping counters."""
+
+import struct
+from dataclasses import dataclass
+from typing import Final, Self
+
+HEADER_SIZE: Final = 12
+ONE_BYTE_PROFILE: Final = 0xBEDE
+MID_URI: Final = "urn:ietf:params:rtp-hdrext:sdes:mid"
+PLAYOUT_DELAY_URI: Final = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
+
+_HEADER: Final = struct.Struct("!BBHII")
+_EXTENSION: Final = struct.Struct("!HH")
+
+
+class RtpError(ValueError):
+    """The bytes are no RTP packet, or a damaged one."""
+
+
+@dataclass(frozen=True, slots=True)
+class RtpPacket:
+    """One RTP packet.
+
+    ``extensions`` are (id 1 to 14, value of 1 to 16 bytes) of the one-byte form, in wire order. A header extension of
+    another form is skipped by `parse`. ``padding`` counts the bytes after the payload, the last of which says how many
+    there are.
+    """
+
+    payload_type: int
+    sequence_number: int
+    timestamp: int
+    ssrc: int
+    payload: bytes = b""
+    marker: bool = False
+    csrcs: tuple[int, ...] = ()
+    extensions: tuple[tuple[int, bytes], ...] = ()
+    padding: int = 0
+
+    def to_bytes(self) -> bytes:
+        """The packet on the wire."""
+        extension = pack_extensions(self.extensions)
+        first = 0x80 | bool(self.padding) << 5 | bool(extension) << 4 | len(self.csrcs)
+        second = self.marker << 7 | self.payload_type
+        head = _HEADER.pack(first, second, self.sequence_number, self.timestamp, self.ssrc)
+        tail = bytes(self.padding - 1) + bytes((self.padding,)) if self.padding else b""
+        return head + struct.pack(f"!{len(self.csrcs)}I", *self.csrcs) + extension + self.payload + tail
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read one packet.
+
+        Raises:
+            RtpError: too short, not version 2, or a length inside does not fit.
+        """
+        if len(data) < HEADER_SIZE:
+            raise RtpError(f"{len(data)} bytes are too short for RTP")
+        first, second, sequence_number, timestamp, ssrc = _HEADER.unpack_from(data)
+        if first >> 6 != 2:
+            raise RtpError(f"RTP version {first >> 6} is not 2")
+        position = HEADER_SIZE + 4 * (first & 0x0F)
+        if position > len(data):
+            raise RtpError("the CSRC list is longer than the packet")
+        csrcs = struct.unpack_from(f"!{first & 0x0F}I", data, HEADER_SIZE)
+        extensions: tuple[tuple[int, bytes], ...] = ()
+        if first & 0x10:
+            if position + 4 > len(data):
+                raise RtpError("the header extension is cut off")
+            profile, words = _EXTENSION.unpack_from(data, position)
+            start, position = position + 4, position + 4 + 4 * words
+            if position > len(data):
+                raise RtpError("the header extension is longer than the packet")
+            if profile == ONE_BYTE_PROFILE:
+                extensions = _parse_one_byte(data[start:position])
+        padding = 0
+        if first & 0x20:
+            padding = data[-1]
+            if padding == 0 or position + padding > len(data):
+                raise RtpError(f"{padding} bytes of padding do not fit the packet")
+        return cls(
+            payload_type=second & 0x7F,
+            sequence_number=sequence_number,
+            timestamp=timestamp,
+            ssrc=ssrc,
+            payload=data[position : len(data) - padding],
+            marker=bool(second & 0x80),
+            csrcs=csrcs,
+            extensions=extensions,
+            padding=padding,
+        )
+
+
+def pack_extensions(extensions: tuple[tuple[int, bytes], ...]) -> bytes:
+    """The header extension with its own four-byte head, padded to words; empty for none (RFC 8285 section 4.2).
+
+    Raises:
+        RtpError: an id is not 1 to 14, or a value not 1 to 16 bytes.
+    """
+    if not extensions:
+        return b""
+    parts: list[bytes] = []
+    for number, value in extensions:
+        if not 1 <= number <= 14 or not 1 <= len(value) <= 16:
+            raise RtpError(f"header extension {number} with {len(value)} bytes does not fit the one-byte form")
+        parts.append(bytes((number << 4 | len(value) - 1,)) + value)
+    body = b"".join(parts)
+    body += bytes(-len(body) % 4)
+    return _EXTENSION.pack(ONE_BYTE_PROFILE, len(body) // 4) + body
+
+
+def pack_playout_delay(*, min_ms: int, max_ms: int) -> bytes:
+    """The value of the playout-delay extension: two 12-bit counts of 10 ms each.
+
+    Raises:
+        RtpError: a bound is not 0 to 40950 ms, or they are in the wrong order.
+    """
+    if not 0 <= min_ms <= max_ms <= 40_950:
+        raise RtpError(f"playout delay from {min_ms} to {max_ms} ms does not fit")
+    return (min_ms // 10 << 12 | max_ms // 10).to_bytes(3, "big")
+
+
+def to_ticks(time_ns: int, *, clock_rate: int) -> int:
+    """A duration or media time in ns as RTP ticks of ``clock_rate`` Hz, rounded down, not wrapped."""
+    return time_ns * clock_rate // 1_000_000_000
+
+
+class Unwrapper:
+    """Follows a counter of ``bits`` bits that wraps, such as a sequence number (16) or a timestamp (32)."""
+
+    def __init__(self, bits: int) -> None:
+        self._span = 1 << bits
+        self._last: int | None = None
+
+    def unwrap(self, value: int) -> int:
+        """The unwrapped value: the one nearest to the last (a step of exactly half the range counts as forward)."""
+        if self._last is None:
+            self._last = value
+            return value
+        step = (value - self._last) % self._span
+        if step > self._span // 2:
+            step -= self._span
+        self._last += step
+        return self._last
+
+
+def _parse_one_byte(data: bytes) -> tuple[tuple[int, bytes], ...]:
+    found: list[tuple[int, bytes]] = []
+    position = 0
+    while position < len(data):
+        number, size = data[position] >> 4, (data[position] & 0x0F) + 1
+        if number == 15:  # reserved: the rest must be ignored
+            break
+        if number == 0:  # padding, whatever its length bits say
+            position += 1
+            continue
+        value = data[position + 1 : position + 1 + size]
+        if len(value) != size:
+            raise RtpError(f"header extension {number} is longer than its block")
+        found.append((number, value))
+        position += 1 + size
+    return tuple(found)

@@ -1,0 +1,514 @@
+"""Offers of viewers, and our answers to them (RFC 8866, RFC 9429, draft-ietf-wish-whep).
+
+The answer is always the same in kind: ICE-lite, everything bundled on one transport, DTLS server, one H.264 and one
+Opus stream sent, every other media section refused in its place.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from flowstream.proto.rtp import MID_URI, PLAYOUT_DELAY_URI
+
+MAX_SIZE: Final = 64 * 1024
+"""Longest offer that is read, in characters; a browser's has 5 to 10 thousand."""
+
+MAX_MEDIA: Final = 32
+"""Most media sections of an offer."""
+
+H264_PREFERENCE: Final = ("42e0", "4200", "4d00", "6400", "640c")
+"""Profiles to fall back on, by the first two bytes of profile-level-id: constrained baseline first."""
+
+_TOKEN: Final = frozenset("!#$%&'*+-.0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ^_`abcdefghijklmnopqrstuvwxyz{|}~")
+_ICE: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+_DIRECTIONS: Final = ("sendrecv", "sendonly", "recvonly", "inactive")
+_DIGESTS: Final = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
+
+Kind = Literal["video", "audio"]
+
+
+class SdpError(ValueError):
+    """The text is no offer that a viewer may make: malformed, or without what WebRTC demands."""
+
+
+class NothingInCommonError(SdpError):
+    """A well-formed offer that has no format we can send."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One payload type of a media section: its rtpmap, its fmtp parameters (keys in lower case), its rtcp-fb."""
+
+    payload_type: int
+    name: str
+    clock_rate: int
+    channels: int = 1
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    feedback: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        profile = self.parameters.get("profile-level-id")
+        if profile is None:
+            return self.name
+        return f"{self.name} {profile} mode {self.parameters.get('packetization-mode', '0')}"
+
+
+@dataclass(frozen=True, slots=True)
+class MediaSection:
+    """One m-line of an offer with what belongs to it, session-level values filled in."""
+
+    kind: str
+    protocol: str
+    tokens: tuple[str, ...]
+    mid: str
+    direction: str
+    formats: tuple[Format, ...]
+    extensions: Mapping[str, int]
+    ufrag: str
+    password: str
+    fingerprints: tuple[tuple[str, str], ...]
+    setup: str
+    rtcp_mux: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A parsed offer; ``bundle`` has the mids of its BUNDLE group."""
+
+    media: tuple[MediaSection, ...]
+    bundle: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """What one accepted media section sends: payload types and header extension ids are the offer's."""
+
+    kind: Kind
+    mid: str
+    format: Format
+    rtx_payload_type: int | None
+    mid_extension: int | None
+    playout_delay_extension: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What offer and sender have in common: the tracks by index of their media section, and the peer's transport."""
+
+    offer: Offer
+    tracks: Mapping[int, Track]
+    ufrag: str
+    password: str
+    fingerprints: tuple[tuple[str, str], ...]
+
+    def track(self, kind: Kind) -> Track | None:
+        """The track of a kind, or None."""
+        return next((track for track in self.tracks.values() if track.kind == kind), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """Our half of the transport: ICE credentials, (algorithm, value) of the certificate, host candidates."""
+
+    ufrag: str
+    password: str
+    fingerprint: tuple[str, str]
+    candidates: Sequence[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The synchronization sources of a track: its own, and its retransmissions' (None without RTX)."""
+
+    ssrc: int
+    rtx_ssrc: int | None
+
+
+@dataclass(slots=True)
+class _Lines:
+    """Attributes of a section: every value of each name, in order."""
+
+    line: str
+    number: int
+    attributes: dict[str, list[str]] = field(default_factory=dict)
+
+    def one(self, name: str) -> str | None:
+        values = self.attributes.get(name)
+        return values[0] if values else None
+
+    def all(self, name: str) -> list[str]:
+        return self.attributes.get(name, [])
+
+
+def parse_offer(text: str) -> Offer:
+    """Read an offer.
+
+    Lines may end in LF alone. Attributes that are not needed are not looked at.
+
+    Raises:
+        SdpError: naming the line.
+    """
+    if len(text) > MAX_SIZE:
+        raise SdpError(f"an offer of {len(text)} characters is too long")
+    session, sections = _split(text)
+    media = tuple(_parse_section(section, session) for section in sections)
+    mids = [section.mid for section in media]
+    if len(set(mids)) != len(mids):
+        raise SdpError("two media sections have the same a=mid")
+    bundle: tuple[str, ...] = ()
+    for group in session.all("group"):
+        words = group.split()
+        if words[:1] == ["BUNDLE"]:
+            bundle = tuple(words[1:])
+    unknown = [mid for mid in bundle if mid not in mids]
+    if unknown:
+        raise SdpError(f"the BUNDLE group names {unknown[0]!r}, which is no media section")
+    return Offer(media, bundle)
+
+
+def agree(offer: Offer, *, needed: Collection[Kind], profile_level_id: str | None = None) -> Agreement:
+    """Choose what to send.
+
+    The first section of each kind that receives is taken. ``needed`` kinds must have a format in common when they are
+    offered at all; others are refused in their place. ``profile_level_id`` is the stream's own, if known.
+
+    Raises:
+        NothingInCommonError: listing what was offered and what we have.
+        SdpError: no section can be answered on one transport.
+    """
+    tracks: dict[int, Track] = {}
+    misses: list[str] = []
+    taken: set[str] = set()
+    for index, section in enumerate(offer.media):
+        if section.kind not in ("video", "audio") or section.kind in taken or not _receives(section):
+            continue
+        track = _choose(section, profile_level_id)
+        if track is not None:
+            tracks[index] = track
+            taken.add(section.kind)
+        elif section.kind in needed:
+            misses.append(_describe_miss(section))
+    if misses:
+        raise NothingInCommonError("; ".join(misses))
+    if not tracks:
+        kinds = " and ".join(sorted(needed))
+        raise NothingInCommonError(f"the offer has no media section that receives {kinds}")
+    chosen = [offer.media[index] for index in tracks]
+    if len(chosen) > 1 and any(section.mid not in offer.bundle for section in chosen):
+        raise SdpError("the media sections are not in one BUNDLE group")
+    first = _transport_section(offer, chosen)
+    for section in chosen:
+        if not section.rtcp_mux:
+            raise SdpError(f"media section {section.mid!r} has no a=rtcp-mux")
+    if not first.ufrag or not first.password:
+        raise SdpError(f"media section {first.mid!r} has no a=ice-ufrag and a=ice-pwd")
+    if not first.fingerprints:
+        raise SdpError(f"media section {first.mid!r} has no a=fingerprint with {', '.join(_DIGESTS)}")
+    if first.setup == "passive":
+        raise SdpError("the offer has a=setup:passive, but this end answers as DTLS server: offer actpass or active")
+    return Agreement(offer, tracks, first.ufrag, first.password, first.fingerprints)
+
+
+def write_answer(
+    agreement: Agreement, transport: Transport, streams: Mapping[Kind, Stream], *, session_id: int, cname: str
+) -> str:
+    """The answer's text, lines ended by CRLF.
+
+    ``session_id`` is a random number below 2**62; ``cname`` ties the streams together for audio and video sync.
+    """
+    address = transport.candidates[0][0] if transport.candidates else "0.0.0.0"
+    mids = [track.mid for track in agreement.tracks.values()]
+    lines = [
+        "v=0",
+        f"o=- {session_id} 1 IN IP4 0.0.0.0",
+        "s=-",
+        "t=0 0",
+        "a=ice-lite",
+        f"a=group:BUNDLE {' '.join(mids)}",
+        "a=extmap-allow-mixed",
+        f"a=msid-semantic: WMS {cname}",
+    ]
+    for index, section in enumerate(agreement.offer.media):
+        track = agreement.tracks.get(index)
+        if track is None:
+            lines += [
+                f"m={section.kind} 0 {section.protocol} {' '.join(section.tokens)}",
+                "c=IN IP4 0.0.0.0",
+                f"a=mid:{section.mid}",
+                "a=inactive",
+            ]
+        else:
+            lines += _write_section(track, section, transport, streams[track.kind], address=address, cname=cname)
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _write_section(
+    track: Track, section: MediaSection, transport: Transport, stream: Stream, *, address: str, cname: str
+) -> list[str]:
+    number = track.format.payload_type
+    numbers = f"{number}" if track.rtx_payload_type is None else f"{number} {track.rtx_payload_type}"
+    port = transport.candidates[0][1] if transport.candidates else 9
+    lines = [
+        f"m={track.kind} {port} {section.protocol} {numbers}",
+        f"c=IN {'IP6' if ':' in address else 'IP4'} {address}",
+        "a=rtcp-mux",
+        "a=rtcp-rsize",
+        f"a=mid:{track.mid}",
+        "a=sendonly",
+        f"a=msid:{cname} {track.kind}",
+    ]
+    if track.mid_extension is not None:
+        lines.append(f"a=extmap:{track.mid_extension} {MID_URI}")
+    if track.playout_delay_extension is not None:
+        lines.append(f"a=extmap:{track.playout_delay_extension} {PLAYOUT_DELAY_URI}")
+    if track.kind == "video":
+        profile = track.format.parameters["profile-level-id"]
+        lines += [
+            f"a=rtpmap:{number} H264/90000",
+            f"a=fmtp:{number} level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={profile}",
+        ]
+        known = ("nack", "nack pli", "ccm fir")
+        lines += [f"a=rtcp-fb:{number} {feedback}" for feedback in known if feedback in track.format.feedback]
+    else:
+        lines += [f"a=rtpmap:{number} opus/48000/2", f"a=fmtp:{number} minptime=10;useinbandfec=1;stereo=1"]
+    if track.rtx_payload_type is not None and stream.rtx_ssrc is not None:
+        lines += [
+            f"a=rtpmap:{track.rtx_payload_type} rtx/{track.format.clock_rate}",
+            f"a=fmtp:{track.rtx_payload_type} apt={number}",
+            f"a=ssrc-group:FID {stream.ssrc} {stream.rtx_ssrc}",
+            f"a=ssrc:{stream.ssrc} cname:{cname}",
+            f"a=ssrc:{stream.rtx_ssrc} cname:{cname}",
+        ]
+    else:
+        lines.append(f"a=ssrc:{stream.ssrc} cname:{cname}")
+    algorithm, value = transport.fingerprint
+    lines += [
+        f"a=ice-ufrag:{transport.ufrag}",
+        f"a=ice-pwd:{transport.password}",
+        f"a=fingerprint:{algorithm} {value}",
+        "a=setup:passive",
+    ]
+    for index, (host, host_port) in enumerate(transport.candidates):
+        # Host candidates (RFC 8445 section 5.1.2.1): type preference 126, earlier ones preferred.
+        priority = 126 << 24 | (65535 - index) << 8 | 255
+        lines.append(f"a=candidate:{index + 1} 1 udp {priority} {host} {host_port} typ host")
+    lines.append("a=end-of-candidates")
+    return lines
+
+
+def _split(text: str) -> tuple[_Lines, list[_Lines]]:
+    session = _Lines("v=0", 1)
+    sections: list[_Lines] = []
+    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    if lines[0] != "v=0":
+        raise SdpError("line 1: an offer begins with v=0")
+    for number, line in enumerate(lines[1:], 2):
+        if len(line) < 2 or line[1] != "=" or not line[0].isalpha() or not line.isprintable():
+            raise SdpError(f"line {number}: {line[:40]!r} is not of the form x=...")
+        if line[0] == "m":
+            if len(sections) == MAX_MEDIA:
+                raise SdpError(f"line {number}: more than {MAX_MEDIA} media sections")
+            sections.append(_Lines(line[2:], number))
+        elif line[0] == "a":
+            name, _, value = line[2:].partition(":")
+            (sections[-1] if sections else session).attributes.setdefault(name, []).append(value)
+    if not sections:
+        raise SdpError("the offer has no media section")
+    return session, sections
+
+
+def _parse_section(lines: _Lines, session: _Lines) -> MediaSection:
+    words = lines.line.split()
+    where = f"line {lines.number}"
+    if len(words) < 4 or not set(words[0]) <= _TOKEN:
+        raise SdpError(f"{where}: 'm={lines.line[:40]}' is not of the form m=kind port protocol formats")
+    kind, protocol, tokens = words[0], words[2], tuple(words[3:])
+    port = _number(words[1].partition("/")[0], 65535, f"{where}: port")
+    mid = lines.one("mid")
+    if mid is None or not mid or not set(mid) <= _TOKEN or len(mid) > 16:
+        raise SdpError(f"{where}: the media section has no usable a=mid")
+    ufrag = lines.one("ice-ufrag") or session.one("ice-ufrag") or ""
+    password = lines.one("ice-pwd") or session.one("ice-pwd") or ""
+    for name, value, least in (("ice-ufrag", ufrag, 4), ("ice-pwd", password, 22)):
+        if value and not (least <= len(value) <= 256 and set(value) <= _ICE):
+            raise SdpError(f"{where}: a={name} is not {least} to 256 letters, digits, + or /")
+    directions = [name for name in _DIRECTIONS if name in lines.attributes]
+    directions += [name for name in _DIRECTIONS if name in session.attributes] or ["sendrecv"]
+    if port == 0 and "bundle-only" not in lines.attributes:  # the offerer has switched this section off
+        directions.insert(0, "inactive")
+    setup = lines.one("setup") or session.one("setup") or "actpass"
+    if setup not in ("actpass", "active", "passive"):
+        raise SdpError(f"{where}: a=setup:{setup[:20]} cannot be answered")
+    is_rtp = kind in ("video", "audio") and "RTP/" in protocol
+    return MediaSection(
+        kind=kind,
+        protocol=protocol,
+        tokens=tokens,
+        mid=mid,
+        direction=directions[0],
+        formats=_parse_formats(lines, tokens, where) if is_rtp else (),
+        extensions=_parse_extensions(lines, where),
+        ufrag=ufrag,
+        password=password,
+        fingerprints=_parse_fingerprints(lines.all("fingerprint") or session.all("fingerprint"), where),
+        setup=setup,
+        rtcp_mux="rtcp-mux" in lines.attributes or "rtcp-mux-only" in lines.attributes,
+    )
+
+
+def _parse_formats(lines: _Lines, tokens: tuple[str, ...], where: str) -> tuple[Format, ...]:
+    maps: dict[int, str] = {}
+    for value in lines.all("rtpmap"):
+        first, _, encoding = value.partition(" ")
+        maps[_number(first, 127, f"{where}: a=rtpmap payload type")] = encoding.strip()
+    parameters: dict[int, dict[str, str]] = {}
+    for value in lines.all("fmtp"):
+        first, _, rest = value.partition(" ")
+        pairs = (pair.strip().partition("=") for pair in rest.split(";") if pair.strip())
+        parameters[_number(first, 127, f"{where}: a=fmtp payload type")] = {
+            key.strip().lower(): item.strip() for key, _, item in pairs
+        }
+    feedback: dict[int | None, set[str]] = {}
+    for value in lines.all("rtcp-fb"):
+        first, _, rest = value.partition(" ")
+        key = None if first == "*" else _number(first, 127, f"{where}: a=rtcp-fb payload type")
+        feedback.setdefault(key, set()).add(" ".join(rest.split()))
+    formats: list[Format] = []
+    for token in tokens:
+        number = _number(token, 127, f"{where}: payload type")
+        if number not in maps:
+            continue
+        name, _, rest = maps[number].partition("/")
+        rate, _, channels = rest.partition("/")
+        formats.append(
+            Format(
+                payload_type=number,
+                name=name,
+                clock_rate=_number(rate, 10_000_000, f"{where}: clock rate of payload type {number}"),
+                channels=_number(channels, 255, f"{where}: channels of payload type {number}") if channels else 1,
+                parameters=parameters.get(number, {}),
+                feedback=frozenset(feedback.get(number, set()) | feedback.get(None, set())),
+            )
+        )
+    return tuple(formats)
+
+
+def _parse_extensions(lines: _Lines, where: str) -> dict[str, int]:
+    extensions: dict[str, int] = {}
+    for value in lines.all("extmap"):
+        words = value.split()
+        if len(words) < 2:
+            raise SdpError(f"{where}: a=extmap:{value[:40]} has no URI")
+        number = _number(words[0].partition("/")[0], 0xFFFF, f"{where}: a=extmap id")
+        extensions.setdefault(words[1], number)
+    return extensions
+
+
+def _parse_fingerprints(values: list[str], where: str) -> tuple[tuple[str, str], ...]:
+    fingerprints: list[tuple[str, str]] = []
+    for value in values:
+        algorithm, _, digits = value.partition(" ")
+        size = _DIGESTS.get(algorithm.lower())
+        if size is None:
+            continue
+        octets = digits.strip().split(":")
+        if len(octets) != size or any(len(octet) != 2 or not _is_hex(octet) for octet in octets):
+            raise SdpError(f"{where}: a=fingerprint is not {size} pairs of hex digits for {algorithm}")
+        fingerprints.append((algorithm.lower(), digits.strip().upper()))
+    return tuple(fingerprints)
+
+
+def _receives(section: MediaSection) -> bool:
+    return section.direction in ("recvonly", "sendrecv") and section.protocol == "UDP/TLS/RTP/SAVPF"
+
+
+def _choose(section: MediaSection, profile_level_id: str | None) -> Track | None:
+    chosen = _choose_h264(section, profile_level_id) if section.kind == "video" else _choose_opus(section)
+    if chosen is None:
+        return None
+    rtx = next(
+        (
+            candidate.payload_type
+            for candidate in section.formats
+            if candidate.name.lower() == "rtx" and candidate.parameters.get("apt") == str(chosen.payload_type)
+        ),
+        None,
+    )
+    if section.kind == "audio" or "nack" not in chosen.feedback:
+        rtx = None
+    return Track(
+        kind="video" if section.kind == "video" else "audio",
+        mid=section.mid,
+        format=chosen,
+        rtx_payload_type=rtx,
+        mid_extension=_extension(section, MID_URI),
+        playout_delay_extension=_extension(section, PLAYOUT_DELAY_URI) if section.kind == "video" else None,
+    )
+
+
+def _extension(section: MediaSection, uri: str) -> int | None:
+    number = section.extensions.get(uri)
+    return number if number is not None and 1 <= number <= 14 else None
+
+
+def _choose_h264(section: MediaSection, profile_level_id: str | None) -> Format | None:
+    usable: dict[str, Format] = {}
+    for candidate in section.formats:
+        profile = candidate.parameters.get("profile-level-id", "").lower()
+        if candidate.name.upper() != "H264" or candidate.clock_rate != 90_000 or len(profile) != 6:
+            continue
+        if candidate.parameters.get("packetization-mode") == "1" and _is_hex(profile):
+            usable.setdefault(_profile(profile), candidate)
+    own = (_profile(profile_level_id.lower()),) if profile_level_id else ()
+    return next((usable[profile] for profile in (*own, *H264_PREFERENCE) if profile in usable), None)
+
+
+def _choose_opus(section: MediaSection) -> Format | None:
+    return next(
+        (
+            candidate
+            for candidate in section.formats
+            if candidate.name.lower() == "opus" and candidate.clock_rate == 48_000 and candidate.channels == 2
+        ),
+        None,
+    )
+
+
+def _profile(profile_level_id: str) -> str:
+    """Profile and constraints; baseline with constraint_set1 is constrained baseline whatever else is set (RFC 6184
+    table 5)."""
+    profile, constraints = profile_level_id[:2], int(profile_level_id[2:4], 16)
+    if profile == "42":
+        return "42e0" if constraints & 0x40 else "4200"
+    if profile in ("4d", "58") and constraints & 0x80 and constraints & 0x40:
+        return "42e0"
+    if profile == "64":
+        return "640c" if constraints & 0x0C == 0x0C else "6400"
+    return profile + "00"
+
+
+def _describe_miss(section: MediaSection) -> str:
+    ours = "H264 with packetization-mode 1" if section.kind == "video" else "opus/48000/2"
+    helpers = ("rtx", "red", "ulpfec", "flexfec-03", "telephone-event", "cn")
+    names = [str(candidate) for candidate in section.formats if candidate.name.lower() not in helpers]
+    offered = ", ".join(dict.fromkeys(names)) or "no format"
+    return f"no {section.kind} format in common: the offer has {offered}; this end sends {ours}"
+
+
+def _transport_section(offer: Offer, chosen: list[MediaSection]) -> MediaSection:
+    """The section whose transport the bundle uses: the first of the group (RFC 9143 section 7.2.1)."""
+    if offer.bundle and chosen[0].mid in offer.bundle:
+        first = next(section for section in offer.media if section.mid == offer.bundle[0])
+        if first.ufrag and first.fingerprints:
+            return first
+    return chosen[0]
+
+
+def _number(text: str, most: int, what: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 8) or int(text) > most:
+        raise SdpError(f"{what} {text[:20]!r} is not a number up to {most}")
+    return int(text)
+
+
+def _is_hex(text: str) -> bool:
+    return all(character in "0123456789abcdefABCDEF" for character in text)

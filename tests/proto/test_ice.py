@@ -1,0 +1,165 @@
+"""The lite ICE agent on scripted datagrams and clock."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowstream.proto import stun
+from flowstream.proto.ice import (
+    CONSENT_NS,
+    MAX_PATHS,
+    Expired,
+    Forgotten,
+    IceLite,
+    Reply,
+    Selected,
+    Verified,
+    local_ufrag,
+)
+from flowstream.proto.stun import Class, Message
+
+HOME = ("192.0.2.7", 40_000)
+AWAY = ("2001:db8::7", 50_000)
+PASSWORD = "a password of ours 22+"
+TRANSACTION = bytes(range(12))
+
+
+def agent(now_ns: int = 0) -> IceLite:
+    return IceLite(ufrag="ours", password=PASSWORD, peer_ufrag="peer", now_ns=now_ns)
+
+
+def check(
+    *extra: tuple[int, bytes],
+    username: bytes | None = b"ours:peer",
+    key: bytes | None = PASSWORD.encode(),
+    nominate: bool = False,
+    kind: Class = Class.REQUEST,
+) -> bytes:
+    attributes = list(extra)
+    if username is not None:
+        attributes.insert(0, (stun.USERNAME, username))
+    if nominate:
+        attributes.append((stun.USE_CANDIDATE, b""))
+    attributes += [(stun.PRIORITY, b"\x6e\0\x01\xff"), (stun.ICE_CONTROLLING, bytes(8))]
+    return Message(stun.BINDING, kind, TRANSACTION, tuple(attributes)).to_bytes(key)
+
+
+def error_of(outcomes: list[object]) -> int:
+    (reply,) = outcomes
+    assert isinstance(reply, Reply)
+    value = Message.parse(reply.data).get(stun.ERROR_CODE)
+    assert value is not None
+    return stun.unpack_error(value)
+
+
+def test_a_check_is_answered_and_proves_the_address() -> None:
+    ice = agent()
+    outcomes = ice.handle_datagram(check(), AWAY, now_ns=1)
+    reply, verified = outcomes
+    assert isinstance(reply, Reply)
+    assert reply.address == AWAY
+    assert verified == Verified(AWAY)
+    answer = Message.parse(reply.data)
+    assert answer.kind is Class.SUCCESS
+    assert answer.transaction_id == TRANSACTION
+    assert answer.verify(PASSWORD.encode())
+    assert answer.has_fingerprint
+    mapped = answer.get(stun.XOR_MAPPED_ADDRESS)
+    assert mapped is not None
+    assert stun.unpack_xor_address(mapped, TRANSACTION) == AWAY
+    assert ice.selected is None
+
+
+def test_the_last_nomination_wins() -> None:
+    ice = agent()
+    assert Selected(HOME) in ice.handle_datagram(check(nominate=True), HOME, now_ns=1)
+    assert not any(isinstance(o, Selected) for o in ice.handle_datagram(check(nominate=True), HOME, now_ns=2))
+    assert Selected(AWAY) in ice.handle_datagram(check(nominate=True), AWAY, now_ns=3)
+    assert ice.selected == AWAY
+    assert not any(isinstance(o, Selected) for o in ice.handle_datagram(check(), HOME, now_ns=4))
+    assert ice.selected == AWAY
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (check(username=None), 400),
+        (check(key=None), 400),
+        (check(key=b"guessed"), 401),
+        (check(username=b"ours:other"), 401),
+        (check(username=b"other:peer"), 401),
+        (check((0x7FFE, b"what")), 420),
+        (check((stun.ICE_CONTROLLED, bytes(8))), 487),
+    ],
+)
+def test_a_wrong_check_gets_the_error_that_names_it_and_changes_nothing(data: bytes, code: int) -> None:
+    ice = agent()
+    assert error_of(list(ice.handle_datagram(data, HOME, now_ns=5))) == code
+    assert ice.addresses == ()
+    assert ice.deadline_ns == CONSENT_NS
+
+
+def test_an_unknown_attribute_is_listed_in_the_error() -> None:
+    (reply,) = agent().handle_datagram(check((0x7FFE, b"what")), HOME, now_ns=0)
+    assert isinstance(reply, Reply)
+    assert Message.parse(reply.data).get(stun.UNKNOWN_ATTRIBUTES) == b"\x7f\xfe"
+
+
+def test_a_request_is_told_from_an_indication_by_its_class() -> None:
+    assert agent().handle_datagram(check(kind=Class.INDICATION), HOME, now_ns=0) == []
+    assert agent().handle_datagram(check(kind=Class.SUCCESS), HOME, now_ns=0) == []
+
+
+def test_consent_lasts_thirty_seconds_after_the_last_check_and_ends_once() -> None:
+    ice = agent(now_ns=7)
+    assert ice.deadline_ns == 7 + CONSENT_NS
+    ice.handle_datagram(check(nominate=True), HOME, now_ns=1_000)
+    assert ice.deadline_ns == 1_000 + CONSENT_NS
+    assert ice.handle_deadline(now_ns=999 + CONSENT_NS) == []
+    assert ice.handle_deadline(now_ns=1_000 + CONSENT_NS) == [Expired()]
+    assert ice.deadline_ns is None
+    assert ice.handle_deadline(now_ns=2 * CONSENT_NS) == []
+    assert ice.handle_datagram(check(), HOME, now_ns=2 * CONSENT_NS) == []
+
+
+def test_a_forged_check_does_not_prolong_consent() -> None:
+    ice = agent()
+    ice.handle_datagram(check(key=b"guessed"), HOME, now_ns=CONSENT_NS - 1)
+    assert ice.handle_deadline(now_ns=CONSENT_NS) == [Expired()]
+
+
+def test_addresses_are_bounded_and_the_selected_one_stays() -> None:
+    ice = agent()
+    ice.handle_datagram(check(nominate=True), HOME, now_ns=0)
+    forgotten: list[object] = []
+    for port in range(1, MAX_PATHS + 5):
+        outcomes = ice.handle_datagram(check(), ("192.0.2.8", port), now_ns=port)
+        forgotten += [outcome for outcome in outcomes if isinstance(outcome, Forgotten)]
+    assert len(ice.addresses) == MAX_PATHS
+    assert HOME in ice.addresses
+    assert forgotten == [Forgotten(("192.0.2.8", port)) for port in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+    ("data", "ufrag"),
+    [
+        (check(), "ours"),
+        (check(username=None), None),
+        (check(username=b"no colon"), None),
+        (check(username=b"\xff:peer"), None),
+        (check(kind=Class.SUCCESS), None),
+        (b"\x16\xfe\xfd", None),
+    ],
+)
+def test_the_session_of_a_shared_port_is_found_by_its_ufrag(data: bytes, ufrag: str | None) -> None:
+    assert local_ufrag(data) == ufrag
+
+
+@given(st.lists(st.binary(max_size=120) | st.binary(max_size=100).map(lambda tail: check()[:20] + tail), max_size=5))
+def test_no_datagram_upsets_it(datagrams: list[bytes]) -> None:
+    ice = agent()
+    for data in datagrams:
+        outcomes = ice.handle_datagram(data, HOME, now_ns=1)
+        assert all(isinstance(outcome, Reply) for outcome in outcomes)
+        local_ufrag(data)
+    assert ice.selected is None

@@ -1,0 +1,88 @@
+"""The sender's history on a scripted clock."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowstream.proto.retransmit import History, SentPacket, wrap
+
+MS = 1_000_000
+
+
+def packet(number: int) -> SentPacket:
+    return SentPacket(sequence_number=number & 0xFFFF, timestamp=3000 * number, marker=False, payload=b"p%d" % number)
+
+
+def test_a_packet_can_be_sent_again_at_once_and_then_after_a_round_trip() -> None:
+    history = History()
+    history.store(packet(7), now_ns=0)
+    assert history.take(7, now_ns=1) == packet(7)
+    assert history.take(7, now_ns=9 * MS, round_trip_ns=0) is None
+    assert history.take(7, now_ns=49 * MS, round_trip_ns=50 * MS) is None
+    assert history.take(7, now_ns=51 * MS, round_trip_ns=50 * MS) == packet(7)
+    assert history.take(8, now_ns=51 * MS) is None
+
+
+def test_old_packets_are_forgotten_by_time() -> None:
+    history = History(max_age_ns=1000 * MS)
+    history.store(packet(1), now_ns=0)
+    history.store(packet(2), now_ns=600 * MS)
+    assert history.take(1, now_ns=1001 * MS) is None
+    assert history.take(2, now_ns=1001 * MS) == packet(2)
+    assert len(history) == 1
+
+
+def test_old_packets_are_forgotten_by_count() -> None:
+    history = History(max_packets=3)
+    for number in range(5):
+        history.store(packet(number), now_ns=0)
+    assert [history.take(number, now_ns=0) is not None for number in range(5)] == [False, False, True, True, True]
+
+
+def test_requests_cannot_make_a_flood() -> None:
+    history = History(burst=10)
+    for number in range(100):
+        history.store(packet(number), now_ns=0)
+    sent = sum(
+        history.take(number, now_ns=now) is not None for now in range(0, 900 * MS, 20 * MS) for number in range(100)
+    )
+    assert sent == 10
+    for number in range(100, 110):
+        history.store(packet(number), now_ns=900 * MS)
+    sent = sum(history.take(number, now_ns=901 * MS) is not None for number in range(100, 110))
+    assert sent == 5
+
+
+def test_a_history_has_a_sensible_size() -> None:
+    with pytest.raises(ValueError, match="0 packets"):
+        History(max_packets=0)
+
+
+def test_a_wrapped_packet_begins_with_its_number() -> None:
+    assert wrap(packet(0x1234)) == b"\x12\x34p4660"
+
+
+@given(
+    steps=st.lists(st.tuples(st.booleans(), st.integers(0, 300 * MS), st.integers(0, 40)), max_size=80),
+    max_packets=st.integers(1, 20),
+)
+def test_it_gives_back_what_was_stored_and_stays_within_bounds(
+    steps: list[tuple[bool, int, int]], max_packets: int
+) -> None:
+    history = History(max_packets=max_packets)
+    now_ns, number = 0, 0
+    stored: dict[int, int] = {}
+    for is_store, wait_ns, back in steps:
+        now_ns += wait_ns
+        if is_store:
+            history.store(packet(number), now_ns=now_ns)
+            stored[number] = now_ns
+            number += 1
+        else:
+            wanted = number - back
+            found = history.take(wanted & 0xFFFF, now_ns=now_ns)
+            if found is not None:
+                assert found == packet(wanted)
+                assert now_ns - stored[wanted] <= 1000 * MS
+                assert number - wanted <= max_packets
+        assert len(history) <= max_packets

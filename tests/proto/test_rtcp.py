@@ -1,0 +1,158 @@
+"""RTCP compound packets: what a sender of video writes and reads."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowstream.proto.rtcp import (
+    Bye,
+    FullIntraRequest,
+    Nack,
+    PictureLossIndication,
+    ReceiverReport,
+    ReportBlock,
+    RtcpError,
+    RtcpPacket,
+    SenderReport,
+    SourceDescription,
+    looks_like_rtcp,
+    pack_compound,
+    parse_compound,
+    to_ntp,
+)
+
+U32 = st.integers(0, 0xFFFFFFFF)
+BLOCKS = st.lists(
+    st.builds(ReportBlock, U32, st.integers(0, 255), st.integers(-(1 << 23), (1 << 23) - 1), U32, U32, U32, U32),
+    max_size=3,
+).map(tuple)
+PACKETS: st.SearchStrategy[RtcpPacket] = st.one_of(
+    st.builds(SenderReport, U32, st.integers(0, (1 << 64) - 1), U32, U32, U32, BLOCKS),
+    st.builds(ReceiverReport, U32, BLOCKS),
+    st.builds(SourceDescription, st.lists(st.tuples(U32, st.text(max_size=20)), max_size=3).map(tuple)),
+    st.builds(Bye, st.lists(U32, max_size=5).map(tuple)),
+    st.builds(PictureLossIndication, U32, U32),
+    st.builds(FullIntraRequest, U32, st.lists(st.tuples(U32, st.integers(0, 255)), max_size=3).map(tuple)),
+)
+
+TWCC = bytes.fromhex("afcd0006" "00000001" "00000002" "00010003" "00010000" "2003" "0401" "0201" "0002")  # fmt: skip
+"""Transport-wide feedback with padding inside, as Chromium sends it."""
+
+
+@given(st.lists(PACKETS, min_size=1, max_size=5))
+def test_round_trip(packets: list[RtcpPacket]) -> None:
+    assert parse_compound(pack_compound(packets)) == packets
+
+
+@given(sender=U32, media=U32, lost=st.lists(st.integers(0, 0xFFFF), min_size=1, max_size=40, unique=True))
+def test_a_nack_asks_for_the_same_numbers_after_a_round_trip(sender: int, media: int, lost: list[int]) -> None:
+    (nack,) = parse_compound(Nack(sender, media, tuple(lost)).to_bytes())
+    assert isinstance(nack, Nack)
+    assert (nack.sender_ssrc, nack.media_ssrc) == (sender, media)
+    assert sorted(nack.lost) == sorted(lost)
+
+
+def test_a_nack_groups_neighbours_and_wraps() -> None:
+    packet = Nack(1, 2, (0xFFFE, 0xFFFF, 0x0001, 0x0020))
+    data = packet.to_bytes()
+    assert data[12:].hex() == "fffe0005" "00200000"  # fmt: skip
+    assert parse_compound(data) == [packet]
+
+
+def test_known_bytes_of_a_sender_report() -> None:
+    report = SenderReport(0x11223344, 0xE5F0C0DE80000000, 0xAABBCCDD, 7, 1234)
+    assert report.to_bytes().hex() == "80c8000611223344e5f0c0de80000000aabbccdd00000007000004d2"
+
+
+def test_known_bytes_of_a_source_description() -> None:
+    # RFC 3550 section 6.5: items end with at least one zero and chunks with their word.
+    assert SourceDescription(((1, "ab"),)).to_bytes().hex() == "81ca0003" "00000001" "01026162" "00000000"  # fmt: skip
+
+
+def test_transport_wide_feedback_does_not_spoil_the_compound() -> None:
+    pli = PictureLossIndication(1, 2)
+    report = ReceiverReport(1)
+    assert parse_compound(report.to_bytes() + TWCC + pli.to_bytes()) == [report, pli]
+    assert parse_compound(pli.to_bytes() + TWCC) == [pli]
+
+
+def test_unknown_kinds_are_skipped() -> None:
+    remb = bytes.fromhex("8fce0005" "00000001" "00000000" "52454d42" "01000001" "00000002")  # fmt: skip
+    extended = bytes.fromhex("80cf0002" "00000001" "04000000")  # fmt: skip
+    bye = Bye((9,))
+    assert parse_compound(remb + extended + bye.to_bytes()) == [bye]
+
+
+def test_padding_is_removed() -> None:
+    data = bytes.fromhex("a1ce0003" "00000001" "00000002" "00000004")  # fmt: skip
+    assert parse_compound(data) == [PictureLossIndication(1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ("", "0 bytes"),
+        ("80c8", "2 bytes"),
+        ("00c80000", "version 0"),
+        ("80c80001", "longer than its datagram"),
+        ("80c80000", "SR is cut off"),
+        ("81c9000100000001", "RR is cut off"),
+        ("81cb0000", "BYE is cut off"),
+        ("81cd000100000001", "NACK is cut off"),
+        ("81ce000100000001", "PLI is cut off"),
+        ("84ce000100000001", "FIR is cut off"),
+        ("81ca0000", "SDES is cut off"),
+        ("81ca00020000000101ff6161", "SDES is cut off"),
+        ("80c9000100000001aabb", "stray"),
+        ("a1ce00020000000100000009", "padding"),
+    ],
+)
+def test_says_why_a_compound_is_refused(data: str, reason: str) -> None:
+    with pytest.raises(RtcpError, match=reason):
+        parse_compound(bytes.fromhex(data))
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """One head of any kind with a body that need not suit it."""
+    body = draw(st.binary(max_size=60))
+    body += bytes(-len(body) % 4)
+    first = 0x80 | draw(st.integers(0, 0x3F))
+    return struct.pack("!BBH", first, draw(st.integers(198, 208)), len(body) // 4) + body
+
+
+@given(st.binary(max_size=100) | st.lists(damaged(), max_size=3).map(b"".join))
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    try:
+        parse_compound(data)
+    except RtcpError:
+        pass
+
+
+def test_round_trip_time_is_arrival_less_report_less_delay() -> None:
+    sent_ns = 1_700_000_000_250_000_000
+    middle = (to_ntp(sent_ns) >> 16) & 0xFFFFFFFF
+    block = ReportBlock(1, 0, 0, 0, 0, middle, 65536 // 2)  # held for half a second
+    round_trip_ns = block.round_trip_ns(wallclock_ns=sent_ns + 530_000_000)
+    assert round_trip_ns == pytest.approx(30_000_000, abs=40_000)
+    assert block.round_trip_ns(wallclock_ns=sent_ns + 499_000_000) == 0
+    assert ReportBlock(1, 0, 0, 0, 0, 0, 0).round_trip_ns(wallclock_ns=sent_ns) is None
+
+
+def test_ntp_time_of_the_unix_epoch_and_of_half_a_second() -> None:
+    assert to_ntp(0) == 2_208_988_800 << 32
+    assert to_ntp(500_000_000) & 0xFFFFFFFF == 1 << 31
+
+
+def test_rtcp_is_told_from_rtp_by_its_second_byte() -> None:
+    assert looks_like_rtcp(ReceiverReport(1).to_bytes())
+    assert not looks_like_rtcp(bytes.fromhex("80600001"))
+    assert not looks_like_rtcp(bytes.fromhex("16fefd00"))
+    assert not looks_like_rtcp(b"\x80")
+
+
+def test_a_cname_has_at_most_255_bytes() -> None:
+    with pytest.raises(RtcpError, match="256 bytes"):
+        SourceDescription(((1, "x" * 256),)).to_bytes()

@@ -1,0 +1,117 @@
+"""RTP packets, header extensions and wrapping counters."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowstream.proto.rtp import (
+    RtpError,
+    RtpPacket,
+    Unwrapper,
+    pack_extensions,
+    pack_playout_delay,
+    to_ticks,
+)
+
+EXTENSION = st.tuples(st.integers(1, 14), st.binary(min_size=1, max_size=16))
+PACKETS = st.builds(
+    RtpPacket,
+    payload_type=st.integers(0, 127),
+    sequence_number=st.integers(0, 0xFFFF),
+    timestamp=st.integers(0, 0xFFFFFFFF),
+    ssrc=st.integers(0, 0xFFFFFFFF),
+    payload=st.binary(max_size=60),
+    marker=st.booleans(),
+    csrcs=st.lists(st.integers(0, 0xFFFFFFFF), max_size=15).map(tuple),
+    extensions=st.lists(EXTENSION, max_size=4).map(tuple),
+    padding=st.integers(0, 255),
+)
+
+
+@given(PACKETS)
+def test_round_trip(packet: RtpPacket) -> None:
+    assert RtpPacket.parse(packet.to_bytes()) == packet
+
+
+def test_known_bytes() -> None:
+    packet = RtpPacket(
+        payload_type=96,
+        sequence_number=0x1234,
+        timestamp=0xDEADBEEF,
+        ssrc=0x01020304,
+        payload=b"\x65abc",
+        marker=True,
+        extensions=((3, b"0"), (5, b"\x00\x01\x90")),
+    )
+    expected = "90e01234deadbeef01020304" "bede0002" "3030" "52000190" "0000" "65616263"  # fmt: skip
+    assert packet.to_bytes().hex() == expected
+
+
+def test_extension_block_of_rfc_8285_with_padding_between_elements() -> None:
+    # RFC 8285 section 4.2: padding bytes may stand between elements; id 15 ends the reading.
+    block = bytes.fromhex("10aa" "0000" "21bbbb" "f0" "30cc0000")  # fmt: skip
+    head = bytes.fromhex("900000010000000200000003bede0003")
+    packet = RtpPacket.parse(head + block + b"x")
+    assert packet.extensions == ((1, b"\xaa"), (2, b"\xbb\xbb"))
+    assert packet.payload == b"x"
+
+
+def test_an_extension_of_another_form_is_skipped() -> None:
+    packet = RtpPacket.parse(bytes.fromhex("900000010000000200000003" "10000001" "01020304") + b"pay")  # fmt: skip
+    assert packet.extensions == ()
+    assert packet.payload == b"pay"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ("80", "too short"),
+        ("400000010000000200000003", "version 1"),
+        ("810000010000000200000003", "CSRC list"),
+        ("900000010000000200000003be", "cut off"),
+        ("900000010000000200000003bede0001", "longer than the packet"),
+        ("900000010000000200000003bede00011f000000", "longer than its block"),
+        ("a0000001000000020000000305", "padding"),
+        ("a0000001000000020000000300", "padding"),
+    ],
+)
+def test_says_why_a_packet_is_refused(data: str, reason: str) -> None:
+    with pytest.raises(RtpError, match=reason):
+        RtpPacket.parse(bytes.fromhex(data))
+
+
+@given(st.binary(max_size=80) | st.binary(max_size=80).map(lambda tail: b"\xb1" + tail))
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    try:
+        RtpPacket.parse(data)
+    except RtpError:
+        pass
+
+
+@pytest.mark.parametrize("extension", [(0, b"x"), (15, b"x"), (1, b""), (1, bytes(17))])
+def test_what_the_one_byte_form_cannot_carry_is_refused(extension: tuple[int, bytes]) -> None:
+    with pytest.raises(RtpError, match="one-byte form"):
+        pack_extensions((extension,))
+
+
+def test_playout_delay_counts_ten_milliseconds() -> None:
+    assert pack_playout_delay(min_ms=0, max_ms=400).hex() == "000028"
+    assert pack_playout_delay(min_ms=100, max_ms=40_950).hex() == "00afff"
+    with pytest.raises(RtpError, match="does not fit"):
+        pack_playout_delay(min_ms=20, max_ms=10)
+
+
+def test_ticks_are_exact_over_a_year() -> None:
+    year_ns = 365 * 24 * 3600 * 10**9
+    assert to_ticks(year_ns, clock_rate=90_000) == 365 * 24 * 3600 * 90_000
+    assert to_ticks(33_333_333, clock_rate=90_000) == 2999
+
+
+@given(start=st.integers(0, 0xFFFF), steps=st.lists(st.integers(-0x7FFF, 0x7FFF), max_size=50))
+def test_a_sequence_is_followed_through_every_wrap(start: int, steps: list[int]) -> None:
+    unwrapper = Unwrapper(16)
+    true = start
+    assert unwrapper.unwrap(start) == start
+    for step in steps:
+        true += step
+        assert unwrapper.unwrap(true & 0xFFFF) == true
