@@ -2,18 +2,26 @@
 notices when the peer's consent to receive has run out (RFC 7675)."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from flowstream.proto import stun
 
 Address = tuple[str, int]
 """IP address in text form, and port."""
 
+
+class Pair(NamedTuple):
+    """A path between the two ends: our address, and the peer's as it arrives here."""
+
+    local: Address
+    remote: Address
+
+
 CONSENT_NS: Final = 30_000_000_000
 """Consent lasts this long after the last authenticated check (RFC 7675 section 5.1)."""
 
-MAX_PATHS: Final = 16
-"""Addresses of one peer that are known at a time; the one unused for longest is forgotten first."""
+MAX_PAIRS: Final = 16
+"""Pairs of one peer that are known at a time; the one unused for longest is forgotten first."""
 
 _UNDERSTOOD: Final = frozenset(
     {stun.USERNAME, stun.PRIORITY, stun.USE_CANDIDATE, stun.MESSAGE_INTEGRITY, stun.XOR_MAPPED_ADDRESS}
@@ -22,31 +30,31 @@ _UNDERSTOOD: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Send ``data`` back to ``address`` from the socket that the check came in on."""
+    """Send ``data`` back on ``pair``, the one that the check came in on."""
 
     data: bytes
-    address: Address
+    pair: Pair
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """``address`` has proved that it knows our password: what comes from there belongs to this peer."""
+    """Whoever sends on ``pair`` has proved to know our password: what comes in there belongs to this peer."""
 
-    address: Address
+    pair: Pair
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """``address`` is no longer one of this peer's."""
+    """``pair`` is no longer this peer's."""
 
-    address: Address
+    pair: Pair
 
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """The peer nominated ``address``: media goes there from now on."""
+    """The peer nominated ``pair``: media goes there from now on."""
 
-    address: Address
+    pair: Pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +76,18 @@ class IceLite:
     ) -> None:
         """``ufrag`` and ``password`` are ours (4 or more, 22 or more ICE characters, from a secure random source)."""
         self.ufrag = ufrag
-        self.selected: Address | None = None
+        self.selected: Pair | None = None
         self._username = f"{ufrag}:{peer_ufrag}".encode()
         self._key = password.encode()
         self._consent_ns = consent_ns
         self._heard_ns = now_ns
         self._expired = False
-        self._paths: dict[Address, None] = {}
+        self._pairs: dict[Pair, None] = {}
 
     @property
-    def addresses(self) -> tuple[Address, ...]:
-        """Every address of the peer that has been verified and is not forgotten."""
-        return tuple(self._paths)
+    def pairs(self) -> tuple[Pair, ...]:
+        """Every pair that has been verified and is not forgotten."""
+        return tuple(self._pairs)
 
     @property
     def deadline_ns(self) -> int | None:
@@ -94,8 +102,8 @@ class IceLite:
         self._expired = True
         return [Expired()]
 
-    def handle_datagram(self, data: bytes, source: Address, *, now_ns: int) -> list[Outcome]:
-        """Take one STUN datagram that arrived from ``source``.
+    def handle_datagram(self, data: bytes, pair: Pair, *, now_ns: int) -> list[Outcome]:
+        """Take one STUN datagram that arrived on ``pair``.
 
         Whatever is no Binding request (damaged, other methods, responses) has no outcome; a request that fails a check
         is answered by the error that RFC 8489 section 9.1.3 and RFC 8445 section 7.3 name.
@@ -108,44 +116,44 @@ class IceLite:
             return []
         username = message.get(stun.USERNAME)
         if username is None or message.integrity is None:
-            return [self._refuse(message, source, 400, "Bad Request")]
+            return [self._refuse(message, pair, 400, "Bad Request")]
         if username != self._username or not message.verify(self._key):
-            return [self._refuse(message, source, 401, "Unauthorized")]
+            return [self._refuse(message, pair, 401, "Unauthorized")]
         unknown = [number for number, _ in message.attributes if number < 0x8000 and number not in _UNDERSTOOD]
         if unknown:
             numbers = b"".join(number.to_bytes(2, "big") for number in unknown)
-            return [self._refuse(message, source, 420, "Unknown Attribute", ((stun.UNKNOWN_ATTRIBUTES, numbers),))]
+            return [self._refuse(message, pair, 420, "Unknown Attribute", ((stun.UNKNOWN_ATTRIBUTES, numbers),))]
         if stun.ICE_CONTROLLED in message:
-            return [self._refuse(message, source, 487, "Role Conflict")]
+            return [self._refuse(message, pair, 487, "Role Conflict")]
         self._heard_ns = now_ns
-        mapped = stun.pack_xor_address(source, message.transaction_id)
+        mapped = stun.pack_xor_address(pair.remote, message.transaction_id)
         response = stun.Message(
             message.method, stun.Class.SUCCESS, message.transaction_id, ((stun.XOR_MAPPED_ADDRESS, mapped),)
         )
-        outcomes: list[Outcome] = [Reply(response.to_bytes(self._key), source)]
-        outcomes += self._remember(source)
-        if stun.USE_CANDIDATE in message and self.selected != source:
-            self.selected = source
-            outcomes.append(Selected(source))
+        outcomes: list[Outcome] = [Reply(response.to_bytes(self._key), pair)]
+        outcomes += self._remember(pair)
+        if stun.USE_CANDIDATE in message and self.selected != pair:
+            self.selected = pair
+            outcomes.append(Selected(pair))
         return outcomes
 
-    def _remember(self, source: Address) -> list[Outcome]:
+    def _remember(self, pair: Pair) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        if source in self._paths:
-            del self._paths[source]
+        if pair in self._pairs:
+            del self._pairs[pair]
         else:
-            outcomes.append(Verified(source))
-        self._paths[source] = None
-        if len(self._paths) > MAX_PATHS:
-            oldest = next(path for path in self._paths if path != self.selected)
-            del self._paths[oldest]
+            outcomes.append(Verified(pair))
+        self._pairs[pair] = None
+        if len(self._pairs) > MAX_PAIRS:
+            oldest = next(known for known in self._pairs if known != self.selected)
+            del self._pairs[oldest]
             outcomes.append(Forgotten(oldest))
         return outcomes
 
     def _refuse(
         self,
         request: stun.Message,
-        source: Address,
+        pair: Pair,
         code: int,
         reason: str,
         extra: tuple[tuple[int, bytes], ...] = (),
@@ -153,7 +161,7 @@ class IceLite:
         attributes = ((stun.ERROR_CODE, stun.pack_error(code, reason)), *extra)
         response = stun.Message(request.method, stun.Class.ERROR, request.transaction_id, attributes)
         # Errors 400 and 401 carry no MESSAGE-INTEGRITY: the requester did not prove the key.
-        return Reply(response.to_bytes(None if code in (400, 401) else self._key), source)
+        return Reply(response.to_bytes(None if code in (400, 401) else self._key), pair)
 
 
 def local_ufrag(data: bytes) -> str | None:

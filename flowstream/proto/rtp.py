@@ -118,9 +118,20 @@ def pack_playout_delay(*, min_ms: int, max_ms: int) -> bytes:
     return (min_ms // 10 << 12 | max_ms // 10).to_bytes(3, "big")
 
 
-def to_ticks(time_ns: int, *, clock_rate: int) -> int:
-    """A duration or media time in ns as RTP ticks of ``clock_rate`` Hz, rounded down, not wrapped."""
-    return time_ns * clock_rate // 1_000_000_000
+class HeaderWriter:
+    """Writes the headers of one stream: all that stays the same from packet to packet is packed once."""
+
+    def __init__(self, *, payload_type: int, ssrc: int, extensions: tuple[tuple[int, bytes], ...] = ()) -> None:
+        self._extension = pack_extensions(extensions)
+        self._first = 0x80 | bool(extensions) << 4
+        self._payload_type = payload_type
+        self._ssrc = ssrc
+        self.size = HEADER_SIZE + len(self._extension)
+
+    def pack(self, *, sequence_number: int, timestamp: int, marker: bool) -> bytes:
+        """The header of one packet, `size` bytes; the payload follows it."""
+        second = marker << 7 | self._payload_type
+        return _HEADER.pack(self._first, second, sequence_number, timestamp, self._ssrc) + self._extension
 
 
 class Unwrapper:

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from flowstream.proto import stun
 from flowstream.proto.ice import (
     CONSENT_NS,
-    MAX_PATHS,
+    MAX_PAIRS,
     Expired,
     Forgotten,
     IceLite,
+    Pair,
     Reply,
     Selected,
     Verified,
@@ -18,8 +19,9 @@ from flowstream.proto.ice import (
 )
 from flowstream.proto.stun import Class, Message
 
-HOME = ("192.0.2.7", 40_000)
-AWAY = ("2001:db8::7", 50_000)
+HERE = ("198.51.100.1", 8080)
+HOME = Pair(HERE, ("192.0.2.7", 40_000))
+AWAY = Pair(("2001:db8::1", 8080), ("2001:db8::7", 50_000))
 PASSWORD = "a password of ours 22+"
 TRANSACTION = bytes(range(12))
 
@@ -52,12 +54,12 @@ def error_of(outcomes: list[object]) -> int:
     return stun.unpack_error(value)
 
 
-def test_a_check_is_answered_and_proves_the_address() -> None:
+def test_a_check_is_answered_and_proves_the_pair() -> None:
     ice = agent()
     outcomes = ice.handle_datagram(check(), AWAY, now_ns=1)
     reply, verified = outcomes
     assert isinstance(reply, Reply)
-    assert reply.address == AWAY
+    assert reply.pair == AWAY
     assert verified == Verified(AWAY)
     answer = Message.parse(reply.data)
     assert answer.kind is Class.SUCCESS
@@ -66,8 +68,16 @@ def test_a_check_is_answered_and_proves_the_address() -> None:
     assert answer.has_fingerprint
     mapped = answer.get(stun.XOR_MAPPED_ADDRESS)
     assert mapped is not None
-    assert stun.unpack_xor_address(mapped, TRANSACTION) == AWAY
+    assert stun.unpack_xor_address(mapped, TRANSACTION) == AWAY.remote
     assert ice.selected is None
+
+
+def test_one_peer_address_seen_by_two_of_ours_is_two_pairs() -> None:
+    ice = agent()
+    other = Pair(("127.0.0.1", 8080), HOME.remote)
+    ice.handle_datagram(check(nominate=True), HOME, now_ns=1)
+    assert Selected(other) in ice.handle_datagram(check(nominate=True), other, now_ns=2)
+    assert ice.pairs == (HOME, other)
 
 
 def test_the_last_nomination_wins() -> None:
@@ -95,7 +105,7 @@ def test_the_last_nomination_wins() -> None:
 def test_a_wrong_check_gets_the_error_that_names_it_and_changes_nothing(data: bytes, code: int) -> None:
     ice = agent()
     assert error_of(list(ice.handle_datagram(data, HOME, now_ns=5))) == code
-    assert ice.addresses == ()
+    assert ice.pairs == ()
     assert ice.deadline_ns == CONSENT_NS
 
 
@@ -128,16 +138,16 @@ def test_a_forged_check_does_not_prolong_consent() -> None:
     assert ice.handle_deadline(now_ns=CONSENT_NS) == [Expired()]
 
 
-def test_addresses_are_bounded_and_the_selected_one_stays() -> None:
+def test_pairs_are_bounded_and_the_selected_one_stays() -> None:
     ice = agent()
     ice.handle_datagram(check(nominate=True), HOME, now_ns=0)
     forgotten: list[object] = []
-    for port in range(1, MAX_PATHS + 5):
-        outcomes = ice.handle_datagram(check(), ("192.0.2.8", port), now_ns=port)
+    for port in range(1, MAX_PAIRS + 5):
+        outcomes = ice.handle_datagram(check(), Pair(HERE, ("192.0.2.8", port)), now_ns=port)
         forgotten += [outcome for outcome in outcomes if isinstance(outcome, Forgotten)]
-    assert len(ice.addresses) == MAX_PATHS
-    assert HOME in ice.addresses
-    assert forgotten == [Forgotten(("192.0.2.8", port)) for port in range(1, 6)]
+    assert len(ice.pairs) == MAX_PAIRS
+    assert HOME in ice.pairs
+    assert forgotten == [Forgotten(Pair(HERE, ("192.0.2.8", port))) for port in range(1, 6)]
 
 
 @pytest.mark.parametrize(

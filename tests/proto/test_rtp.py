@@ -1,16 +1,18 @@
 """RTP packets, header extensions and wrapping counters."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream.proto.rtp import (
+    HeaderWriter,
     RtpError,
     RtpPacket,
     Unwrapper,
     pack_extensions,
     pack_playout_delay,
-    to_ticks,
 )
 
 EXTENSION = st.tuples(st.integers(1, 14), st.binary(min_size=1, max_size=16))
@@ -101,10 +103,13 @@ def test_playout_delay_counts_ten_milliseconds() -> None:
         pack_playout_delay(min_ms=20, max_ms=10)
 
 
-def test_ticks_are_exact_over_a_year() -> None:
-    year_ns = 365 * 24 * 3600 * 10**9
-    assert to_ticks(year_ns, clock_rate=90_000) == 365 * 24 * 3600 * 90_000
-    assert to_ticks(33_333_333, clock_rate=90_000) == 2999
+@given(PACKETS)
+def test_headers_written_for_a_stream_are_those_of_its_packets(packet: RtpPacket) -> None:
+    plain = replace(packet, csrcs=(), padding=0)
+    writer = HeaderWriter(payload_type=plain.payload_type, ssrc=plain.ssrc, extensions=plain.extensions)
+    header = writer.pack(sequence_number=plain.sequence_number, timestamp=plain.timestamp, marker=plain.marker)
+    assert header + plain.payload == plain.to_bytes()
+    assert len(header) == writer.size
 
 
 @given(start=st.integers(0, 0xFFFF), steps=st.lists(st.integers(-0x7FFF, 0x7FFF), max_size=50))

@@ -22,6 +22,7 @@ OFFERS = Path(__file__).parent / "offers"
 CHROMIUM = (OFFERS / "chromium.sdp").read_text()
 FIREFOX = (OFFERS / "firefox.sdp").read_text()
 BOTH: tuple[Kind, ...] = ("video", "audio")
+AUDIO_ONLY: tuple[Kind, ...] = ("audio",)
 TRANSPORT = Transport(
     ufrag="ours", password="p" * 24, fingerprint=("sha-256", "AA:BB"), candidates=[("127.0.0.1", 8080), ("::1", 8081)]
 )
@@ -121,7 +122,7 @@ def test_an_offer_without_our_codec_is_refused_with_both_sides_named() -> None:
         "no video format in common: the offer has VP8, VP9; this end sends H264 with packetization-mode 1"
     )
     # With only sound to send, the picture's section is merely refused in its place.
-    agreement = agree(parse_offer(text), needed=("audio",))
+    agreement = agree(parse_offer(text), needed=AUDIO_ONLY)
     assert agreement.track("video") is None
     assert agreement.track("audio") is not None
 
