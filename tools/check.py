@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""Check everything: format, lint, types, layers, schemas, tests. Installs what that needs, given Python 3.11 and pip.
+
+    python3 tools/check.py                    everything
+    python3 tools/check.py lint types         some steps; their names are in the list of --help
+    python3 tools/check.py tests -- -k rtp    what follows the dashes goes to pytest
+
+Packages for Python go to ``.venv``, from ``requirements-dev.lock``. System packages (browser, X server, ffmpeg ...)
+are installed when root on Debian or Ubuntu and named otherwise. As root on Debian all can be had, so a test that
+is skipped there fails; elsewhere skipped tests are counted in the summary.
+
+All steps run whatever the ones before them said. The exit status is 0 when all passed. It takes 25 minutes at most:
+what is not done by then is stopped and has failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+import environment
+
+LIMIT_S = 25 * 60
+
+SYSTEM_PACKAGES = (
+    *environment.WINDOW_PACKAGES,
+    # The page is played in a real browser.
+    "chromium",
+    "fonts-dejavu-core",
+    # Independent readers and writers of media.
+    "ffmpeg",
+    "gstreamer1.0-tools",
+    "gstreamer1.0-plugins-base",
+    "gstreamer1.0-plugins-good",
+    # Screens, and windows that move in them.
+    "xvfb",
+    "x11-utils",
+    "x11-apps",
+    "xterm",
+)
+
+STEPS = {
+    "format": ["ruff", "format", "--check", "--quiet", "."],
+    "lint": ["ruff", "check", "--quiet", "."],
+    "types": ["mypy"],
+    "api": ["python", "tools/public_types.py"],
+    "layers": ["lint-imports"],
+    "schemas": ["python", "tools/gen_schemas.py", "--check"],
+    "tests": ["pytest", "--durations=15"],
+}
+
+
+class Step:
+    """One tool, run to its end or to the time limit, its output passed on as it comes."""
+
+    def __init__(self, name: str, command: Sequence[str]) -> None:
+        self.name = name
+        self.command = command
+        self.passed = False
+        self.seconds = 0.0
+        self.remark = ""
+
+    def run(self, *, until: float, variables: dict[str, str]) -> None:
+        """Run the tool; ``until`` is the ``time.monotonic()`` at which it is stopped."""
+        heading = f"== {self.name}: {' '.join(self.command)} "
+        print(heading + "=" * max(4, 110 - len(heading)), flush=True)
+        started = time.monotonic()
+        self.passed = self._watch(max(0.0, until - started), variables) == 0
+        self.seconds = time.monotonic() - started
+        print(f"== {self.line()}\n", flush=True)
+
+    def line(self) -> str:
+        """Return the summary of the step in one line."""
+        remark = f", {self.remark}" if self.remark else ""
+        return f"{'ok    ' if self.passed else 'FAILED'} {self.name:8} {self.seconds:7.1f} s{remark}"
+
+    def _watch(self, limit_s: float, variables: dict[str, str]) -> int:
+        last = ""
+        with subprocess.Popen(
+            self.command, cwd=environment.ROOT, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace", start_new_session=True,
+        ) as running:  # fmt: skip
+            assert running.stdout is not None
+            alarm = threading.Timer(limit_s, self._stop, [running])
+            alarm.start()
+            try:
+                for line in running.stdout:
+                    print(line, end="", flush=True)
+                    last = line.strip() or last
+            except KeyboardInterrupt:
+                os.killpg(running.pid, signal.SIGINT)
+                raise
+            finally:
+                alarm.cancel()
+        skipped = re.search(r"\d+ skipped", last)
+        if skipped and not self.remark:
+            self.remark = f"{skipped.group()}: not everything was tested"
+        return running.returncode
+
+    def _stop(self, running: subprocess.Popen[str]) -> None:
+        self.remark = f"stopped: all steps together have {LIMIT_S // 60} minutes"
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself just now
+            os.killpg(running.pid, signal.SIGKILL)
+
+
+def install_system_packages() -> bool:
+    """Install what the tests need beside Python, and tell whether a skipped test is a failure here."""
+    system = environment.distribution()
+    if system not in ("debian", "ubuntu"):
+        environment.say("Not Debian or Ubuntu: tests that need a browser, an X server or ffmpeg skip what is not here.")
+        return False
+    # Ubuntu's chromium is a snap, which needs more than apt-get to run.
+    packages = [name for name in SYSTEM_PACKAGES if name != "chromium" or system == "debian"]
+    missing = environment.missing_packages(packages)
+    if missing and os.geteuid() != 0:
+        environment.say("Tests that need one of these will be skipped; with them nothing is:")
+        environment.say(f"    sudo apt-get install --no-install-recommends {' '.join(missing)}")
+    elif missing:
+        environment.say(f"Installing with apt-get: {' '.join(missing)}")
+        environment.apt_install(packages)
+    return system == "debian" and os.geteuid() == 0
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line; names of unknown steps end the process with the list of the known ones."""
+    given = sys.argv[1:]
+    split = given.index("--") if "--" in given else len(given)
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n")[0], usage="python3 tools/check.py [STEP ...] [-- PYTEST ARGUMENT ...]"
+    )
+    parser.add_argument("step", nargs="*", help=f"one of: {', '.join(STEPS)} (default: all of them)")
+    options = parser.parse_args(given[:split])
+    unknown = [name for name in options.step if name not in STEPS]
+    if unknown:
+        parser.error(f"no step {unknown[0]!r}; the steps are {', '.join(STEPS)}")
+    options.pytest = given[split + 1 :]
+    return options
+
+
+def main() -> None:
+    """Set up, run the steps, print the summary, exit."""
+    environment.require_python()
+    options = arguments()
+    started = time.monotonic()
+    with environment.plain_ending():
+        environment.ready(environment.DEV)
+        variables = environment.variables()
+        variables.update(PYTHONUNBUFFERED="1", PYRIGHT_PYTHON_IGNORE_WARNINGS="1")
+        if "tests" in (options.step or STEPS) and install_system_packages():
+            variables["FLOWSTREAM_SKIPS"] = "fail"
+        print(f"Set up in {time.monotonic() - started:.1f} s.\n", flush=True)
+        steps = []
+        for name, command in STEPS.items():
+            if name in (options.step or STEPS):
+                step = Step(name, [*command, *(options.pytest if name == "tests" else [])])
+                step.run(until=started + LIMIT_S, variables=variables)
+                steps.append(step)
+    print(f"Summary, {time.monotonic() - started:.0f} s in all:")
+    for step in steps:
+        print(f"  {step.line()}")
+    failed = [step.name for step in steps if not step.passed]
+    print(f"FAILED: {', '.join(failed)}" if failed else "All passed.")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
