@@ -1,5 +1,7 @@
 """Live video as a graph: everything that a node author needs, and nothing else."""
 
+from typing import TYPE_CHECKING, Any
+
 from flowstream.errors import (
     Diagnostic,
     FlowstreamError,
@@ -33,6 +35,9 @@ from flowstream.node.quantities import (
     format_duration,
 )
 
+if TYPE_CHECKING:
+    from flowstream.media.pyav import AvHeaders
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -40,6 +45,7 @@ __all__ = [
     "AsgiApp",
     "AudioCaps",
     "AudioFrame",
+    "AvHeaders",
     "Bitrate",
     "ByteSize",
     "Caps",
@@ -88,3 +94,12 @@ __all__ = [
     "ticks_of",
     "time_of",
 ]
+
+if not TYPE_CHECKING:  # a checker that saw it would take any name
+
+    def __getattr__(name: str) -> Any:
+        if name == "AvHeaders":  # loads PyAV, so on first use only
+            from flowstream.media.pyav import AvHeaders
+
+            return AvHeaders
+        raise AttributeError(f"module 'flowstream' has no attribute {name!r}")
