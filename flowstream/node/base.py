@@ -94,6 +94,19 @@ class Node(Generic[C]):
         Asked before a reload is applied; the node is then replaced instead.
         """
 
+    @classmethod
+    def live_with(cls, config: Any, /) -> bool:
+        """Whether a node so configured cannot be slowed down; ``is_live`` unless the configuration decides."""
+        return cls.is_live
+
+    @classmethod
+    def updates_in_place(cls, old: Any, new: Any, /) -> bool | str:
+        """Whether a change of live fields is applied in place, or why not: the plan then says that and replaces it.
+
+        For what both configurations tell by themselves; ``accepts`` decides on what only the running node knows.
+        """
+        return True
+
     def caps_changed(self, port: str, caps: Caps, /) -> None:
         """The payloads of an input have other caps from the next one on; also called before the first payload."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
@@ -28,7 +28,7 @@ class Holding(Protocol):
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """Logger that names the node."""
 
-    def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
+    def start_soon(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> None:
         """Runs a task for as long as the holding lives; its failure fails the node that holds it."""
 
     def now_ns(self) -> int:

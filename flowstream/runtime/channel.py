@@ -1,0 +1,220 @@
+"""Edges at work: the consumer's side (Channel, Inbox) and the producer's side (Feed, Outlet).
+
+A channel belongs to a consumer's port and outlives what feeds it. Each producer fills a queue of its own, its feed; a
+channel with two feeds delivers the first to its end before it touches the second, so that a replaced node's tail comes
+before its successor's head.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from flowstream.graph.plan import Edge
+from flowstream.media.packets import EncodedPacket
+from flowstream.media.signals import KeyframeRequest
+from flowstream.proto.overflow import Offered, OverflowQueue
+from flowstream.runtime.wakeup import Wakeup
+
+Request = Callable[[str, KeyframeRequest], None]
+
+
+class Feed:
+    """What one producer's output puts on an edge, and the producer's hold on it."""
+
+    __slots__ = ("channel", "closed", "outlet", "queue", "space")
+
+    def __init__(self, channel: Channel, outlet: Outlet) -> None:
+        self.channel = channel
+        self.outlet = outlet
+        self.queue: OverflowQueue[Any] = OverflowQueue(channel.edge.overflow, channel.edge.limit)
+        self.space = Wakeup()
+        self.closed = False
+
+    def offer(self, payload: Any) -> int:
+        """See OverflowQueue.offer; wakes the consumer."""
+        outcome = self.queue.offer(payload)
+        if outcome <= Offered.DROPPED:
+            self.channel.wakeup.set()
+        return outcome
+
+    def close(self) -> None:
+        """Nothing more comes from this producer; what waits is still delivered."""
+        self.closed = True
+        self.outlet.detach(self)
+        self.space.set()
+        self.channel.wakeup.set()
+
+
+class Channel:
+    """A consumer's end of an edge."""
+
+    __slots__ = ("caps", "delivered", "drops", "edge", "feeds", "received", "wakeup")
+
+    def __init__(self, edge: Edge, wakeup: Wakeup) -> None:
+        self.edge = edge
+        self.wakeup = wakeup
+        self.feeds: deque[Feed] = deque()
+        self.caps: Any = None  # of the payload delivered last
+        self.received = 0  # of feeds that are gone, as are the next two
+        self.delivered = 0
+        self.drops: Counter[str] = Counter()
+
+    def attach(self, outlet: Outlet) -> Feed:
+        """Makes an output the newest feed of this channel."""
+        feed = Feed(self, outlet)
+        self.feeds.append(feed)
+        outlet.attach(feed)
+        if issubclass(EncodedPacket, outlet.payloads) and self.edge.overflow != "latest":
+            feed.queue.require_keyframe()
+        return feed
+
+    def poll(self) -> Any | None:
+        """The next payload, or None."""
+        feeds = self.feeds
+        while feeds:
+            feed = feeds[0]
+            item = feed.queue.poll()
+            if item is not None:
+                if feed.queue.policy == "block":
+                    feed.space.set()
+                return item
+            if not feed.closed or len(feeds) == 1:
+                return None
+            self._retire(feeds.popleft())
+        return None
+
+    @property
+    def ended(self) -> bool:
+        """Whether all has been delivered and nothing will follow."""
+        return all(feed.closed and not len(feed.queue) for feed in self.feeds)
+
+    def request(self, signal: KeyframeRequest) -> None:
+        """Sends a request upstream, to the newest producer."""
+        if self.feeds and not self.feeds[-1].closed:
+            self.feeds[-1].outlet.request(signal)
+
+    def close(self, cause: str) -> None:
+        """The consumer is gone: what waits is dropped and the producers are let go."""
+        for feed in list(self.feeds):
+            feed.queue.flush(cause)
+            feed.close()
+
+    def _retire(self, feed: Feed) -> None:
+        self.received += feed.queue.received
+        self.delivered += feed.queue.delivered
+        self.drops.update(feed.queue.drops)
+
+    def counts(self) -> dict[str, int]:
+        """``received``, ``delivered``, ``queued`` and ``dropped`` payloads over the channel's life."""
+        return {
+            "received": self.received + sum(f.queue.received for f in self.feeds),
+            "delivered": self.delivered + sum(f.queue.delivered for f in self.feeds),
+            "queued": sum(len(f.queue) for f in self.feeds),
+            "dropped": sum(self.losses().values()),
+        }
+
+    def losses(self) -> Counter[str]:
+        """Drops by cause over the channel's life."""
+        losses = Counter(self.drops)
+        for feed in self.feeds:
+            losses.update(feed.queue.drops)
+        return losses
+
+
+class Inbox:
+    """All channels into one node, and the one thing its task waits for."""
+
+    def __init__(self) -> None:
+        self.wakeup = Wakeup()
+        self.channels: dict[tuple[str, int], Channel] = {}
+        self.connected = False  # whether the wiring is in place, so that no channel means no input
+        self._turn = 0
+
+    def open(self, edge: Edge) -> Channel:
+        """Adds a channel for an edge."""
+        channel = Channel(edge, self.wakeup)
+        self.channels[(edge.input, edge.index)] = channel
+        return channel
+
+    def remove(self, edge: Edge) -> None:
+        """Takes a channel away; what waits on it is dropped."""
+        self.channels.pop((edge.input, edge.index)).close("reload")
+        self.wakeup.set()
+
+    def poll(self, ports: Iterable[str] | None = None) -> tuple[Channel, Any] | None:
+        """The next payload of any of the ports (None: of all), in turn, with its channel."""
+        channels = list(self.channels.values())
+        count = len(channels)
+        for step in range(count):
+            channel = channels[(self._turn + step) % count]
+            if ports is not None and channel.edge.input not in ports:
+                continue
+            item = channel.poll()
+            if item is not None:
+                self._turn += step + 1
+                return channel, item
+        return None
+
+    def ended(self, ports: Iterable[str] | None = None) -> bool:
+        """Whether the media channels of the ports (None: of all) have ended, once wired."""
+        return self.connected and all(
+            channel.ended
+            for channel in self.channels.values()
+            if not channel.edge.feedback and (ports is None or channel.edge.input in ports)
+        )
+
+    def close(self, cause: str) -> None:
+        """The node is gone."""
+        for channel in self.channels.values():
+            channel.close(cause)
+
+
+class Outlet:
+    """One output of a node: its feeds, and the way up for requests."""
+
+    __slots__ = ("_request", "emitted", "feeds", "name", "payloads")
+
+    def __init__(self, name: str, payloads: tuple[type[Any], ...], request: Request) -> None:
+        self.name = name
+        self.payloads = payloads
+        self.feeds: tuple[Feed, ...] = ()
+        self.emitted = 0
+        self._request = request
+
+    def attach(self, feed: Feed) -> None:
+        """Adds an edge."""
+        self.feeds = (*self.feeds, feed)
+
+    def detach(self, feed: Feed) -> None:
+        """Takes an edge away; harmless when it is gone already."""
+        self.feeds = tuple(f for f in self.feeds if f is not feed)
+
+    def request(self, signal: KeyframeRequest) -> None:
+        """A consumer asks the node for something."""
+        self._request(self.name, signal)
+
+    def offer(self, payload: Any) -> list[Feed] | None:
+        """Offers a payload to every edge; gives those that make the producer wait, if any."""
+        self.emitted += 1
+        blocked: list[Feed] | None = None
+        for feed in self.feeds:
+            outcome = feed.offer(payload)
+            if outcome > Offered.DROPPED:
+                if outcome == Offered.FULL:
+                    blocked = [*(blocked or ()), feed]
+                else:
+                    self.request(KeyframeRequest(f"{feed.channel.edge.name} overflowed"))
+        return blocked
+
+    def close(self) -> None:
+        """The node will emit nothing more."""
+        for feed in self.feeds:
+            feed.close()
+
+
+async def push(feed: Feed, payload: Any) -> None:
+    """Waits until an edge that blocks has taken the payload or its consumer is gone."""
+    while not feed.closed and feed.offer(payload) == Offered.FULL:
+        await feed.space.wait()

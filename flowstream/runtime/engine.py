@@ -1,0 +1,496 @@
+"""A graph at work: starts a plan, applies another in its place all or nothing, drains and stops."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from flowstream.errors import FlowstreamError, NodeError, ResourceBusy
+from flowstream.graph.diff import Patch, diff
+from flowstream.graph.plan import Edge, Plan, PlannedNode
+from flowstream.media.packets import EncodedPacket
+from flowstream.media.signals import KeyframeRequest
+from flowstream.runtime.channel import Channel
+from flowstream.runtime.clock import Clock, SystemClock
+from flowstream.runtime.events import Applied, Event, Listener, NodeFailed, NodeRestarted
+from flowstream.runtime.holdings import Holdings
+from flowstream.runtime.mounts import Mounts
+from flowstream.runtime.runner import Graph, Runner, State, node_error
+from flowstream.runtime.supervisor import Supervisor
+
+READY_SECONDS = 30.0
+DRAIN_SECONDS = 10.0
+
+_logger = logging.getLogger("flowstream.engine")
+
+
+class ReloadError(FlowstreamError):
+    """Raised when a new plan could not be applied; the graph runs on as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """A node as it stands. ``received`` and ``emitted`` count payloads, ``dropped`` losses on its inputs by cause."""
+
+    type: str
+    state: State
+    config: dict[str, Any]
+    restarts: int
+    received: int
+    emitted: dict[str, int]
+    dropped: dict[str, int]
+    facts: dict[str, str | int | float | None]
+
+
+class Engine:
+    """Runs one plan at a time. Made by ``Engine.open``; methods are for the loop it was opened on."""
+
+    def __init__(self, tasks: TaskGroup, clock: Clock, mounts: Mounts) -> None:
+        self.clock = clock
+        self.mounts = mounts
+        self.plan: Plan | None = None
+        self.runners: dict[str, Runner] = {}
+        self.failures: list[NodeError] = []
+        self._tasks = tasks
+        self._listeners: list[Listener] = []
+        self._holdings = Holdings(tasks, clock, self._holding_failed)
+        self._graph = Graph(clock, mounts, self._holdings, clock.now_ns(), is_live=False)
+        self._supervisors: dict[str, Supervisor] = {}
+        self._finished = anyio.Event()
+        self._is_stopping = False
+        self._apply_lock = anyio.Lock()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, *, clock: Clock | None = None, mounts: Mounts | None = None) -> AsyncIterator[Engine]:
+        """An engine with nothing to run yet; leaving the block stops what runs, in bounded time."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                engine = cls(tasks, clock or SystemClock(), mounts or Mounts())
+                try:
+                    yield engine
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await engine.stop(drain_seconds=0)
+                    tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) == 1:  # what the block raised, not wrapped by the task group
+                raise group.exceptions[0] from group.exceptions[0].__cause__
+            raise
+
+    def listen(self, listener: Listener) -> None:
+        """Calls the listener with every event from now on."""
+        self._listeners.append(listener)
+
+    # --- start and end ----------------------------------------------------------------------------------------------
+
+    async def start(self, plan: Plan) -> None:
+        """Starts every node; sources begin when all are ready. Raises NodeError when one fails; nothing runs then."""
+        self._graph.is_live = plan.is_live
+        runners = {id: self._runner(planned) for id, planned in plan.nodes.items()}
+        try:
+            await self._start_all(runners.values())
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._discard(runners.values())
+            raise
+        self.runners = runners
+        self.plan = plan
+        self._supervisors = {id: Supervisor(planned.restart) for id, planned in plan.nodes.items()}
+        for edge in plan.edges:
+            self._connect(edge)
+        for runner in self.runners.values():
+            self._go(runner)
+        self._request_keyframes(plan.edges)
+        for runner in runners.values():
+            if runner.is_over:  # it ended between being ready and being wired
+                self._exited(runner)
+
+    async def wait(self) -> None:
+        """Returns when the graph has ended by itself or was stopped."""
+        await self._finished.wait()
+
+    async def stop(self, *, drain_seconds: float = DRAIN_SECONDS) -> bool:
+        """Stops sources, lets the rest finish what it has for at most ``drain_seconds``, then ends what is left.
+
+        Returns whether everything finished by itself.
+        """
+        self._is_stopping = True
+        drained = True
+        if self.plan is not None and not self._finished.is_set():
+            for id, runner in self.runners.items():
+                if runner.is_source or not self.plan.inputs_of(id):
+                    runner.stop()
+            with anyio.move_on_after(drain_seconds) as scope:
+                for runner in list(self.runners.values()):
+                    await runner.done.wait()
+            drained = not scope.cancelled_caught
+        await self._discard(list(self.runners.values()))
+        await self._holdings.release(lambda node: False)
+        self._finished.set()
+        return drained
+
+    def _runner(self, planned: PlannedNode) -> Runner:
+        return Runner(planned, self._graph, self._exited)
+
+    async def _start_all(self, runners: Iterable[Runner]) -> None:
+        """Starts runners side by side and waits until each is ready or has failed.
+
+        Raises the NodeError of the first that failed; one that is not merely busy comes first.
+        """
+        started = list(runners)
+        for runner in started:
+            self._tasks.start_soon(runner.live)
+        late: Runner | None = None
+        try:
+            with anyio.fail_after(READY_SECONDS):
+                for late in started:
+                    await late.is_ready.wait()
+        except TimeoutError:
+            assert late is not None
+            planned = late.planned
+            raise NodeError(
+                planned.id,
+                f"{planned.id} ({planned.type_id}) was not ready within {READY_SECONDS:g} s",
+                place=planned.place,
+            ) from None
+        failed = [runner for runner in started if runner.error is not None]
+        if failed:
+            raise node_error(min(failed, key=lambda runner: isinstance(runner.error, ResourceBusy)))
+
+    async def _discard(self, runners: Iterable[Runner]) -> None:
+        """Ends runners now and waits until they are closed; a close is bounded in time by itself."""
+        ending = [runner for runner in runners if not runner.is_over]
+        for runner in ending:
+            runner.stop()
+        for runner in ending:
+            await runner.done.wait()
+
+    # --- wiring -----------------------------------------------------------------------------------------------------
+
+    def _connect(self, edge: Edge) -> Channel:
+        """Makes the edge's producer the newest feed of its channel; opens the channel where there is none."""
+        consumer, producer = self.runners[edge.consumer], self.runners[edge.producer]
+        inbox = consumer.inbox
+        channel = inbox.channels.get((edge.input, edge.index)) or inbox.open(edge)
+        channel.edge = edge
+        feed = channel.attach(producer.outlets[edge.output])
+        if producer.is_over and not (producer.state == "failed" and self._graph.is_live):
+            feed.close()
+        return channel
+
+    def _go(self, runner: Runner) -> None:
+        runner.inbox.connected = True
+        runner.inbox.wakeup.set()
+        runner.go.set()
+
+    def _request_keyframes(self, edges: Iterable[Edge]) -> None:
+        """A new edge with encoded pictures begins at a keyframe: asks for one at once."""
+        for edge in edges:
+            outlet = self.runners[edge.producer].outlets[edge.output]
+            if not edge.feedback and issubclass(EncodedPacket, outlet.payloads):
+                outlet.request(KeyframeRequest(f"{edge.name} was connected"))
+
+    # --- reload -----------------------------------------------------------------------------------------------------
+
+    async def apply(self, plan: Plan) -> Patch:
+        """Puts a plan in the place of the running one, all or nothing, and gives what was done.
+
+        New nodes are started first, beside the running graph; when all are ready the edges are switched. Cancelled or
+        failed before that, nothing has changed. Raises ReloadError, with the reason, when the plan cannot be applied.
+        """
+        async with self._apply_lock:
+            if self.plan is None or self._is_stopping:
+                raise ReloadError("the graph is not running")
+            patch = diff(self.plan, plan)
+            if plan.serve != self.plan.serve:
+                raise ReloadError(
+                    "serve: the address cannot change while viewers are connected to it",
+                    hint="restart flowstream to serve elsewhere",
+                )
+            prepared = await self._prepare(plan, patch)
+            with anyio.CancelScope(shield=True):
+                await self._commit(plan, patch, prepared)
+        self.tell(Applied(plan.revision, patch))
+        return patch
+
+    async def _prepare(self, plan: Plan, patch: Patch) -> dict[str, Runner]:
+        """Starts what is new and asks what changes in place whether it can; the running graph is not touched."""
+        fresh = [change for change in patch.changes if change.action in ("add", "replace")]
+        for change in patch.changes:
+            if change.action == "update":
+                runner = self.runners[change.node]
+                try:
+                    await runner.accepts(plan.nodes[change.node].config)
+                except ValueError:
+                    fresh.append(change)
+                if runner.is_over:
+                    fresh.append(change)
+        for change in patch.changes:  # a node that failed is given another chance by any edit of it
+            if change.action == "rewire" and self.runners[change.node].is_over:
+                fresh.append(change)
+        prepared = {change.node: self._runner(plan.nodes[change.node]) for change in fresh}
+        try:
+            try:
+                await self._start_all(prepared.values())
+            except NodeError as error:
+                if not isinstance(error.__cause__, ResourceBusy):
+                    raise
+                for id, runner in prepared.items():
+                    if isinstance(runner.error, ResourceBusy):
+                        if id not in self.runners:
+                            raise
+                        prepared[id] = await self._break_before_make(id, plan.nodes[id])
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await self._discard(prepared.values())
+            if isinstance(error, NodeError):
+                raise ReloadError(error.message, hint=error.hint, place=error.place) from error
+            raise
+        return prepared
+
+    async def _break_before_make(self, id: str, planned: PlannedNode) -> Runner:
+        """Swaps a node whose device cannot be opened twice; when the new one fails, the old one is started again."""
+        old = self.runners[id]
+        with anyio.CancelScope(shield=True):
+            self._supervisors[id].is_exit_expected = True
+            await self._discard([old])
+            new = self._runner(planned)
+            try:
+                await self._start_all([new])
+            except NodeError:
+                await self._discard([new])
+                again = self._runner(old.planned)
+                await self._start_all([again])
+                self._supervisors[id].is_exit_expected = False
+                self._succeed(old, again)
+                raise
+        return new
+
+    def _succeed(self, old: Runner, new: Runner) -> None:
+        """Puts a new instance in the place of an old one that is over, with the same edges."""
+        assert self.plan is not None
+        id = old.planned.id
+        self.runners[id] = new
+        for edge in self.plan.inputs_of(id):
+            self._connect(edge)
+        for edge in self.plan.outputs_of(id):
+            channel = self.runners[edge.consumer].inbox.channels[(edge.input, edge.index)]
+            for feed in list(channel.feeds):
+                feed.close()
+            self._connect(edge)
+        self._go(new)
+        self._request_keyframes(self.plan.inputs_of(id))
+
+    async def _commit(self, plan: Plan, patch: Patch, prepared: dict[str, Runner]) -> None:
+        """Live values first, undone if one is refused; then the wiring, in one step that does not wait."""
+        await self._update(plan, patch, prepared)
+        assert self.plan is not None
+        old_plan, old_runners = self.plan, dict(self.runners)
+        retired = [old_runners[id] for id in old_runners if id not in plan.nodes or id in prepared]
+        for runner in retired:
+            self._supervisors.pop(runner.planned.id)
+        self.plan = plan
+        self._graph.is_live = plan.is_live
+        self.runners = {id: prepared.get(id) or old_runners[id] for id in plan.nodes}
+        for id in plan.nodes:
+            if id in prepared or id not in self._supervisors:
+                self._supervisors[id] = Supervisor(plan.nodes[id].restart)
+        self._rewire(old_plan, plan, set(prepared))
+        for runner in prepared.values():
+            self._go(runner)
+        for runner in retired:
+            for edge in old_plan.inputs_of(runner.planned.id):
+                self._end_input(runner, edge)
+            if runner.is_source or not old_plan.inputs_of(runner.planned.id):
+                runner.stop()
+                runner.close_outlets()
+        self._tasks.start_soon(self._see_off, retired)
+
+    async def _update(self, plan: Plan, patch: Patch, prepared: dict[str, Runner]) -> None:
+        done: list[tuple[Runner, PlannedNode]] = []
+        for change in patch.changes:
+            runner = self.runners.get(change.node)
+            if change.action not in ("update", "rewire", "keep") or change.node in prepared or runner is None:
+                continue
+            if change.action == "update":
+                before = runner.planned
+                try:
+                    await runner.reconfigure(plan.nodes[change.node])
+                except Exception as error:
+                    for changed, planned in reversed(done):
+                        await changed.reconfigure(planned)
+                    await self._discard(prepared.values())
+                    raise ReloadError(f"{change.node} did not take its new values: {error}") from error
+                done.append((runner, before))
+            else:
+                runner.planned = plan.nodes[change.node]
+
+    def _rewire(self, old: Plan, new: Plan, fresh: set[str]) -> None:
+        """Switches edges. Kept ones with kept ends are not touched."""
+        before = {edge.key: edge for edge in old.edges}
+        after = {edge.key: edge for edge in new.edges}
+        for key, edge in before.items():
+            if key not in after and edge.consumer in new.nodes and edge.consumer not in fresh:
+                self.runners[edge.consumer].inbox.remove(edge)
+        connected: list[Edge] = []
+        for key, edge in after.items():
+            previous = before.get(key)
+            if previous == edge and edge.consumer not in fresh and edge.producer not in fresh:
+                continue
+            consumer = self.runners[edge.consumer]
+            channel = consumer.inbox.channels.get((edge.input, edge.index))
+            if channel is not None and previous is not None:
+                # The tail of a producer that is being replaced is still delivered; any other is let go now.
+                is_replaced = edge.producer in fresh and previous.producer == edge.producer
+                if not is_replaced or previous.output != edge.output:
+                    for feed in list(channel.feeds):
+                        feed.close()
+            self._connect(edge)
+            consumer.inbox.wakeup.set()
+            connected.append(edge)
+        self._request_keyframes(connected)
+
+    def _end_input(self, runner: Runner, edge: Edge) -> None:
+        channel = runner.inbox.channels.get((edge.input, edge.index))
+        if channel is not None:
+            for feed in list(channel.feeds):
+                feed.close()
+
+    async def _see_off(self, retired: list[Runner]) -> None:
+        """Waits for replaced and removed nodes to finish; ends those that do not in time."""
+        with anyio.move_on_after(DRAIN_SECONDS):
+            for runner in retired:
+                await runner.done.wait()
+        await self._discard(retired)
+        await self._holdings.release(self._may_hold)
+
+    def _may_hold(self, node: str) -> bool:
+        return not self._is_stopping and node in self.runners and self.runners[node].state != "ended"
+
+    # --- supervision ------------------------------------------------------------------------------------------------
+
+    def _exited(self, runner: Runner) -> None:
+        """A runner came to its end; it may be one of the running graph, one that was replaced, or never got there."""
+        id = runner.planned.id
+        if self.runners.get(id) is not runner:
+            runner.close_outlets()
+            runner.inbox.close("reload")
+            return
+        runner.inbox.close("node-ended")
+        supervisor = self._supervisors[id]
+        if runner.error is not None and not supervisor.is_exit_expected:
+            wait_ns = supervisor.failed(runner.error, now_ns=self.clock.now_ns())
+            self._report_failure(runner, wait_ns)
+            if wait_ns is not None and not self._is_stopping:
+                runner.state = "restarting"
+                self._tasks.start_soon(self._restart, runner, self.clock.now_ns() + wait_ns)
+                return
+        elif runner.state == "ended" and supervisor.restarts_on_end and not self._is_stopping:
+            wait_ns = supervisor.ended(now_ns=self.clock.now_ns())
+            if wait_ns is not None:
+                runner.state = "restarting"
+                self._tasks.start_soon(self._restart, runner, self.clock.now_ns() + wait_ns)
+                return
+        if runner.state != "failed" or not self._graph.is_live or self._is_stopping:
+            runner.close_outlets()
+        self._finish_if_over()
+
+    def _report_failure(self, runner: Runner, wait_ns: int | None) -> None:
+        assert self.plan is not None
+        assert runner.error is not None
+        failure = node_error(runner)
+        dependents = tuple(dict.fromkeys(edge.consumer for edge in self.plan.outputs_of(runner.planned.id)))
+        if wait_ns is None:
+            self.failures.append(failure)
+        if not isinstance(runner.error, FlowstreamError):
+            runner.log.error("failed", exc_info=runner.error)
+        self.tell(NodeFailed(failure, runner.planned.id, dependents, wait_ns))
+
+    async def _restart(self, old: Runner, at_ns: int) -> None:
+        await self.clock.sleep_until_ns(at_ns)
+        id = old.planned.id
+        if self._is_stopping or self.runners.get(id) is not old:
+            return
+        supervisor = self._supervisors[id]
+        new = self._runner(old.planned)
+        try:
+            await self._start_all([new])
+        except NodeError:
+            await self._discard([new])
+            if self.runners.get(id) is old:
+                old.error = new.error
+                self._exited(old)
+            return
+        if self.runners.get(id) is not old or self._is_stopping:
+            await self._discard([new])
+            return
+        supervisor.started(now_ns=self.clock.now_ns())
+        self._succeed(old, new)
+        self.tell(NodeRestarted(id))
+
+    def _holding_failed(self, node: str, error: BaseException) -> None:
+        runner = self.runners.get(node)
+        if runner is not None and not runner.is_over:
+            runner.fail(error)
+
+    def _finish_if_over(self) -> None:
+        """The graph is over when every node is, or when nothing is left that could bring anything."""
+        if any(runner.is_source and not self._is_settled(runner) for runner in self.runners.values()):
+            return
+        for runner in self.runners.values():
+            if runner.state == "failed":
+                runner.close_outlets()
+        if all(self._is_settled(runner) for runner in self.runners.values()):
+            self._finished.set()
+
+    def _is_settled(self, runner: Runner) -> bool:
+        return runner.is_over and runner.state != "restarting"
+
+    def tell(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)
+
+    # --- status -----------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """``starting``, ``running``, ``degraded`` (a node failed), ``draining`` or ``ended``."""
+        if self._finished.is_set():
+            return "ended"
+        if self.plan is None:
+            return "starting"
+        if self._is_stopping:
+            return "draining"
+        broken = any(runner.state in ("failed", "restarting") for runner in self.runners.values())
+        return "degraded" if broken else "running"
+
+    def status(self) -> dict[str, NodeStatus]:
+        """Every node as it stands, in the plan's order."""
+        return {
+            id: NodeStatus(
+                type=runner.planned.type_id,
+                state=runner.state,
+                config=runner.planned.config.model_dump(mode="json"),
+                restarts=self._supervisors[id].restarts,
+                received=runner.received,
+                emitted={name: outlet.emitted for name, outlet in runner.outlets.items()},
+                dropped=dict(_total(runner)),
+                facts=dict(runner.facts),
+            )
+            for id, runner in self.runners.items()
+        }
+
+
+def _total(runner: Runner) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for channel in runner.inbox.channels.values():
+        for cause, count in channel.losses().items():
+            totals[cause] = totals.get(cause, 0) + count
+    return totals

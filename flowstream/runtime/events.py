@@ -1,0 +1,47 @@
+"""What happens to a running graph, as values: for the terminal, the log and the control socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flowstream.errors import Diagnostic, FlowstreamError
+from flowstream.graph.diff import Patch
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFailed:
+    """A node failed; ``retry_in_ns`` when it will be started anew, ``dependents`` are the nodes that take from it."""
+
+    error: FlowstreamError
+    node: str
+    dependents: tuple[str, ...]
+    retry_in_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRestarted:
+    """A node that failed is running again."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A new revision of the graph runs."""
+
+    revision: str
+    patch: Patch
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A revision was not applied; the graph goes on as before. Either findings in the file, or what failed."""
+
+    revision: str
+    reason: str
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+Event = NodeFailed | NodeRestarted | Applied | Refused
+Listener = Callable[[Event], None]

@@ -1,0 +1,105 @@
+"""Holdings: what nodes hold and pass to their successors at a reload: sockets, devices, viewers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from flowstream.node.context import Holding
+from flowstream.runtime.clock import Clock
+
+CLOSE_SECONDS = 5.0
+
+
+class _OpenHolding:
+    """The context a holding is opened with."""
+
+    def __init__(self, tasks: TaskGroup, log: logging.LoggerAdapter[logging.Logger], clock: Clock) -> None:
+        self._tasks = tasks
+        self.log = log
+        self.now_ns = clock.now_ns
+        self.wallclock_ns = clock.wallclock_ns
+
+    def start_soon(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> None:
+        self._tasks.start_soon(function, *args)
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    node: str
+    holders: int = 0
+    value: Any = None
+    error: BaseException | None = None
+    opened: anyio.Event = field(default_factory=anyio.Event)
+    released: anyio.Event = field(default_factory=anyio.Event)
+    closed: anyio.Event = field(default_factory=anyio.Event)
+
+
+class Holdings:
+    """All holdings of a graph. Each lives in a task of its own, so that it outlives the node that opened it."""
+
+    def __init__(self, tasks: TaskGroup, clock: Clock, on_error: Callable[[str, BaseException], None]) -> None:
+        self._tasks = tasks
+        self._clock = clock
+        self._on_error = on_error
+        self._entries: dict[tuple[str, str], _Entry] = {}
+
+    @asynccontextmanager
+    async def hold(
+        self,
+        node: str,
+        key: str,
+        open: Callable[[Holding], AbstractAsyncContextManager[Any]],
+        log: logging.LoggerAdapter[logging.Logger],
+    ) -> AsyncIterator[Any]:
+        """What the node holds under the key, opened if nobody holds it. Raises what opening it raised."""
+        entry = self._entries.get((node, key))
+        if entry is None:
+            entry = self._entries[node, key] = _Entry(node)
+            self._tasks.start_soon(self._live, (node, key), entry, open, log)
+        entry.holders += 1
+        try:
+            await entry.opened.wait()
+            if entry.error is not None:
+                raise entry.error
+            yield entry.value
+        finally:
+            entry.holders -= 1
+
+    async def release(self, keep: Callable[[str], bool]) -> None:
+        """Closes what nobody holds, but for nodes that ``keep`` says may come back."""
+        idle = [entry for entry in self._entries.values() if not entry.holders and not keep(entry.node)]
+        for entry in idle:
+            entry.released.set()
+        for entry in idle:
+            with anyio.move_on_after(CLOSE_SECONDS):
+                await entry.closed.wait()
+
+    async def _live(
+        self,
+        key: tuple[str, str],
+        entry: _Entry,
+        open: Callable[[Holding], AbstractAsyncContextManager[Any]],
+        log: logging.LoggerAdapter[logging.Logger],
+    ) -> None:
+        try:
+            async with anyio.create_task_group() as tasks:
+                async with open(_OpenHolding(tasks, log, self._clock)) as entry.value:
+                    entry.opened.set()
+                    await entry.released.wait()
+                tasks.cancel_scope.cancel()
+        except Exception as error:  # noqa: BLE001 - raised where it is held, or reported to the owner
+            single = error.exceptions[0] if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1 else error
+            if entry.opened.is_set():
+                self._on_error(entry.node, single)
+            entry.error = single
+        finally:
+            self._entries.pop(key, None)
+            entry.opened.set()
+            entry.closed.set()

@@ -1,0 +1,449 @@
+"""One node's life: open, ready, run, drain, close; its lane, its thread, its ports."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Literal, TypeVar, cast
+
+import anyio
+import anyio.to_thread
+
+from flowstream.errors import FlowstreamError, NodeError
+from flowstream.graph.plan import PlannedNode
+from flowstream.media.signals import KeyframeRequest
+from flowstream.node.base import Sink, Source, Transform
+from flowstream.node.config import Config
+from flowstream.node.context import AsgiApp, EndOfInput, Holding
+from flowstream.node.ports import Emit, Input, Output
+from flowstream.node.registry import import_needs
+from flowstream.runtime.channel import Channel, Inbox, Outlet, push
+from flowstream.runtime.clock import Clock
+from flowstream.runtime.executor import NodeThread
+from flowstream.runtime.holdings import Holdings
+from flowstream.runtime.mounts import Mounts
+from flowstream.runtime.wakeup import Wakeup
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+State = Literal["starting", "ready", "running", "draining", "restarting", "ended", "failed", "stopped"]
+
+CLOSE_SECONDS = 5.0
+_logger = logging.getLogger("flowstream.node")
+
+
+class NodeLog(logging.LoggerAdapter[logging.Logger]):
+    """Names the node in every line."""
+
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        node = (self.extra or {}).get("node")
+        kwargs["extra"] = {**(kwargs.get("extra") or {}), "node": node}
+        return f"{node}: {msg}", kwargs
+
+
+class Graph:
+    """What the nodes of one graph share."""
+
+    def __init__(self, clock: Clock, mounts: Mounts, holdings: Holdings, origin_ns: int, is_live: bool) -> None:
+        self.clock = clock
+        self.mounts = mounts
+        self.holdings = holdings
+        self.origin_ns = origin_ns
+        self.is_live = is_live
+
+
+class Runner:
+    """One instance of a node, from the making of its object to its end. ``error`` is what ended it, if anything."""
+
+    def __init__(self, planned: PlannedNode, graph: Graph, on_exit: Callable[[Runner], None]) -> None:
+        self.planned = planned
+        self.graph = graph
+        self.state: State = "starting"
+        self.error: Exception | None = None
+        self.facts: dict[str, str | int | float | None] = {}
+        self.node = planned.node_type(planned.config)
+        self.inbox = Inbox()
+        self.outlets = {
+            name: Outlet(name, port.payloads, self._requested) for name, port in planned.node_type.outputs.items()
+        }
+        self.received = 0
+        self.log = NodeLog(_logger, {"node": planned.id})
+        self.is_ready = anyio.Event()
+        self.go = anyio.Event()
+        self.done = anyio.Event()
+        self._on_exit = on_exit
+        self._scope = anyio.CancelScope()
+        self._thread: NodeThread | None = None
+        self._lane = anyio.Lock()
+        self._pending_requests: dict[str, KeyframeRequest] = {}
+        self._request_wakeups: dict[str, Wakeup] = {}
+        self._has_run = base_run(planned.node_type)
+        self.node.ctx = _Context(self)
+
+    @property
+    def is_source(self) -> bool:
+        """Whether the node has no media inputs."""
+        return issubclass(self.planned.node_type, Source)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the node has come to its end."""
+        return self.done.is_set()
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def live(self) -> None:
+        """The whole life; never raises but for cancellation from outside."""
+        try:
+            with self._scope:
+                await self._open_and_run()
+        except Exception as error:  # noqa: BLE001 - kept as the node's failure
+            self.error = _single(error)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._close()
+            if self.error is not None:
+                self.state = "failed"
+            elif self.state != "ended":
+                self.state = "stopped"
+            self.is_ready.set()
+            self.done.set()
+            self._on_exit(self)
+
+    async def _open_and_run(self) -> None:
+        node_type = self.planned.node_type
+        if node_type.needs:
+            await anyio.to_thread.run_sync(import_needs, node_type)
+        if node_type.thread or (issubclass(node_type, Source) and node_type.capture is not Source.capture):
+            self._thread = NodeThread(self.planned.id, self.graph.clock, self.fail)
+        await self._call(self.node.open)
+        if self.is_source or not self._has_run:
+            self.set_ready()
+        if self._has_run:
+            if self.is_source:
+                await self.go.wait()
+            self.state = "running"
+            await self.node.run(self.node.ctx)
+        else:
+            self.state = "running"
+            await self._serve()
+        self.state = "ended"
+
+    def set_ready(self) -> None:
+        """The node's own resources are open."""
+        if not self.is_ready.is_set():
+            self.state = "ready"
+            self.is_ready.set()
+
+    def stop(self) -> None:
+        """Ends the node now: its life is cancelled and it is closed."""
+        self._scope.cancel()
+
+    def drain(self) -> None:
+        """Ends the node's inputs: it finishes what it has, flushes and ends by itself; a source stops."""
+        if self.is_over:
+            return
+        self.state = "draining"
+        if self.is_source or not self.inbox.channels:
+            self.stop()
+            return
+        for channel in self.inbox.channels.values():
+            for feed in list(channel.feeds):
+                feed.close()
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the node because of something that did not happen in its own task."""
+        if self.error is None and isinstance(error, Exception):
+            self.error = error
+        self.stop()
+
+    async def _close(self) -> None:
+        with anyio.move_on_after(CLOSE_SECONDS) as scope:
+            try:
+                await self._call(self.node.close)
+            except Exception as error:  # noqa: BLE001
+                if self.error is None:
+                    self.error = error
+            if self._thread is not None:
+                self._thread.end()
+                await self._thread.join(CLOSE_SECONDS)
+        if scope.cancelled_caught:
+            self.log.error("a call did not return within %g s; its thread is left behind", CLOSE_SECONDS)
+
+    # --- the lane ---------------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        node, inbox = self.node, self.inbox
+        handlers = {port: getattr(node, method) for port, method in node.handlers.items()}
+        thread = self._thread
+        is_async = any(inspect.iscoroutinefunction(handler) for handler in handlers.values())
+        while True:
+            got = inbox.poll(handlers)
+            if got is None:
+                if inbox.ended(handlers):
+                    break
+                await inbox.wakeup.wait()
+                continue
+            channel, payload = got
+            port = channel.edge.input
+            self.received += 1
+            handler = handlers[port]
+            new_caps = self.caps_of(channel, payload)
+            if thread is not None and not is_async:
+                for emit in await thread.call(_handle, node, handler, port, payload, new_caps):
+                    await self.emit(emit)
+            elif is_async:
+                async with self._lane:
+                    if new_caps is not None:
+                        node.caps_changed(port, new_caps)
+                    result = handler(payload)
+                    if inspect.isawaitable(result):
+                        await result
+            else:
+                if new_caps is not None:
+                    node.caps_changed(port, new_caps)
+                for emit in handler(payload) or ():
+                    await self.emit(emit)
+        finish = cast("Transform[Any] | Sink[Any]", node).finish
+        tail = await self._call(lambda: list(finish() or ()))
+        for emit in tail:
+            await self.emit(emit)
+
+    def caps_of(self, channel: Channel, payload: Any) -> Any:
+        """The payload's caps when they differ from those before it on the channel, else None."""
+        caps = getattr(payload, "caps", None)
+        if caps is channel.caps or caps == channel.caps:
+            return None
+        channel.caps = caps
+        return caps
+
+    async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Runs a hook in the node's lane: on its thread if it has one, awaiting what is awaitable."""
+        if self._thread is not None and not inspect.iscoroutinefunction(function):
+            return await self._thread.call(function, *args)
+        async with self._lane:
+            result = function(*args)
+            return await result if inspect.isawaitable(result) else result
+
+    async def accepts(self, config: Config) -> None:
+        """Raises ValueError when the running node cannot take these live values in place."""
+        await self._call(self.node.accepts, config)
+
+    async def reconfigure(self, planned: PlannedNode) -> None:
+        """Gives the node new live values. Raises what the node raises; the values then stay as they were."""
+        old = self.node.config
+
+        def change(config: Config) -> Any:
+            self.node.config = config
+            return self.node.reconfigured(old)
+
+        try:
+            if inspect.iscoroutinefunction(self.node.reconfigured):
+                async with self._lane:
+                    await change(planned.config)
+            else:
+                await self._call(change, planned.config)
+        except BaseException:
+            self.node.config = old
+            raise
+        self.planned = planned
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def _requested(self, output: str, signal: KeyframeRequest) -> None:
+        if self.is_over or not self.is_ready.is_set():
+            return
+        if output in self._request_wakeups:
+            self._pending_requests[output] = signal
+            self._request_wakeups[output].set()
+        elif self._thread is not None:
+            self._thread.post(self.node.requested, output, signal)
+        else:
+            try:
+                self.node.requested(output, signal)
+            except Exception as error:  # noqa: BLE001
+                self.fail(error)
+
+    async def requests(self, output: str) -> AsyncIterator[KeyframeRequest]:
+        """Requests that came up to an output, the newest only."""
+        wakeup = self._request_wakeups.setdefault(output, Wakeup())
+        while True:
+            signal = self._pending_requests.pop(output, None)
+            if signal is None:
+                await wakeup.wait()
+            else:
+                yield signal
+
+    def request(self, port: str, signal: KeyframeRequest) -> None:
+        """Sends a request upstream; any thread."""
+
+        def send() -> None:
+            for (name, _), channel in self.inbox.channels.items():
+                if name == port:
+                    channel.request(signal)
+
+        self.on_loop(send)
+
+    def on_loop(self, function: Callable[[], None]) -> None:
+        """Runs a function on the loop, from whichever thread of the node."""
+        if self._thread is not None and self._thread.is_current():
+            self._thread.loop.call_soon_threadsafe(function)
+        else:
+            function()
+
+    # --- emitting ---------------------------------------------------------------------------------------------------
+
+    async def emit(self, item: Emit[Any]) -> None:
+        """Offers a payload to every edge first, then waits for those that block."""
+        output = item.output
+        outlet = self.outlets.get(output.name)
+        if outlet is None or output.owner is None or not isinstance(self.node, output.owner):
+            raise FlowstreamError(f"{self.planned.type_id} emitted to {output!r}, which is not one of its outputs")
+        blocked = outlet.offer(item.payload)
+        if blocked is not None:
+            for feed in blocked:
+                await push(feed, item.payload)
+
+    def close_outlets(self) -> None:
+        """Ends the stream of every output."""
+        for outlet in self.outlets.values():
+            outlet.close()
+
+
+def base_run(node_type: type[Any]) -> bool:
+    """Whether the node lives by ``run`` rather than by handlers."""
+    return not issubclass(node_type, (Transform, Sink))
+
+
+def _single(error: Exception) -> Exception:
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _handle(node: Any, handler: Callable[[Any], Any], port: str, payload: Any, new_caps: Any) -> list[Emit[Any]]:
+    """One payload's work on the node's thread; its emits cross back in one hop."""
+    if new_caps is not None:
+        node.caps_changed(port, new_caps)
+    emits: Iterable[Emit[Any]] | None = handler(payload)
+    return list(emits) if emits is not None else []
+
+
+class _Context:
+    """The runtime as the node sees it; see flowstream.node.context.Context."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._graph = runner.graph
+        self._latest: dict[str, Any] = {}
+        self.name = runner.planned.id
+        self.log = runner.log
+        self.now_ns = runner.graph.clock.now_ns
+        self.wallclock_ns = runner.graph.clock.wallclock_ns
+        self.sleep_until_ns = runner.graph.clock.sleep_until_ns
+        self.emit = runner.emit
+
+    @property
+    def label(self) -> str:
+        return self._runner.planned.label or self.name
+
+    @property
+    def is_live(self) -> bool:
+        return self._graph.is_live
+
+    @property
+    def listen(self) -> tuple[str, int] | None:
+        return self._graph.mounts.listen
+
+    def media_ns(self) -> int:
+        return self.now_ns() - self._graph.origin_ns
+
+    def ready(self) -> None:
+        self._runner.set_ready()
+
+    async def _receive(self, ports: tuple[str, ...]) -> tuple[str, Any]:
+        runner = self._runner
+        inbox = runner.inbox
+        while (got := inbox.poll(ports)) is None:
+            if inbox.ended(ports):
+                raise EndOfInput
+            await inbox.wakeup.wait()
+        channel, payload = got
+        caps = getattr(payload, "caps", None)
+        if caps is not channel.caps and (new := runner.caps_of(channel, payload)) is not None:
+            runner.node.caps_changed(channel.edge.input, new)
+        runner.received += 1
+        return channel.edge.input, payload
+
+    async def receive(self, port: Input[P]) -> P:
+        return cast("P", (await self._receive((port.name,)))[1])
+
+    async def stream(self, port: Input[P]) -> AsyncIterator[P]:
+        ports = (port.name,)
+        while True:
+            try:
+                payload = (await self._receive(ports))[1]
+            except EndOfInput:
+                return
+            yield payload
+
+    async def merge(self, *ports: Input[Any]) -> AsyncIterator[tuple[str, Any]]:
+        names = tuple(port.name for port in ports)
+        while True:
+            try:
+                got = await self._receive(names)
+            except EndOfInput:
+                return
+            yield got
+
+    def latest(self, port: Input[P]) -> P | None:
+        while (got := self._runner.inbox.poll((port.name,))) is not None:
+            self._latest[port.name] = got[1]
+        return self._latest.get(port.name)
+
+    def is_connected(self, port: Input[Any] | Output[Any]) -> bool:
+        if isinstance(port, Output):
+            return bool(self._runner.outlets[port.name].feeds)
+        return any(name == port.name for name, _ in list(self._runner.inbox.channels))
+
+    def request(self, port: Input[Any], signal: KeyframeRequest) -> None:
+        self._runner.request(port.name, signal)
+
+    def requests(self, port: Output[Any]) -> AsyncIterator[KeyframeRequest]:
+        return self._runner.requests(port.name)
+
+    async def in_thread(self, function: Callable[..., R], *args: Any) -> R:
+        runner = self._runner
+        if runner._thread is None:
+            runner._thread = NodeThread(runner.planned.id, self._graph.clock, runner.fail)
+        return await runner._thread.call(function, *args)
+
+    @asynccontextmanager
+    async def mount(self, app: AsgiApp, *, page: bool = False) -> AsyncIterator[str]:
+        with self._graph.mounts.mount(f"/{self.name}/", app, page=page) as mount:
+            yield mount.path
+
+    def hold(
+        self, key: str, open: Callable[[Holding], AbstractAsyncContextManager[R]]
+    ) -> AbstractAsyncContextManager[R]:
+        return self._graph.holdings.hold(self.name, key, open, self.log)
+
+    def report(self, **facts: str | int | float | None) -> None:
+        self._runner.facts.update(facts)
+
+
+def node_error(runner: Runner) -> NodeError:
+    """The failure of a node as its owner sees it: node, place and cause."""
+    error = runner.error
+    assert error is not None
+    planned = runner.planned
+    if isinstance(error, FlowstreamError):
+        message, hint = error.message, error.hint
+    else:
+        message, hint = f"{type(error).__name__}: {error}", None
+    failure = NodeError(planned.id, f"{planned.id} ({planned.type_id}): {message}", hint=hint, place=planned.place)
+    failure.__cause__ = error
+    return failure

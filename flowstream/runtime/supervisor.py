@@ -1,0 +1,42 @@
+"""Whether a node that came to its end is started anew, and when."""
+
+from __future__ import annotations
+
+from flowstream.errors import PeerError
+from flowstream.graph.plan import Restart
+from flowstream.proto.backoff import Backoff
+
+
+class Supervisor:
+    """The restart policy of one node at work; None never restarts."""
+
+    def __init__(self, restart: Restart | None) -> None:
+        self._restart = restart
+        self._backoff = (
+            Backoff(first_ns=restart.first_ns, max_ns=restart.max_ns, limit=restart.limit) if restart else None
+        )
+        self.restarts = 0
+        self.is_exit_expected = False  # while the node is being swapped for another: its end is no failure
+
+    @property
+    def restarts_on_end(self) -> bool:
+        """Whether an end without failure is followed by a restart."""
+        return self._restart is not None and self._restart.on == "end"
+
+    def started(self, *, now_ns: int) -> None:
+        """A restarted node is ready."""
+        self.restarts += 1
+        if self._backoff is not None:
+            self._backoff.started(now_ns=now_ns)
+
+    def failed(self, error: Exception, *, now_ns: int) -> int | None:
+        """How long to wait before the restart, in nanoseconds; None for none."""
+        if self._restart is None or self._backoff is None:
+            return None
+        if self._restart.on == "peer" and not isinstance(error, PeerError):
+            return None
+        return self._backoff.failed(now_ns=now_ns)
+
+    def ended(self, *, now_ns: int) -> int | None:
+        """As ``failed``, for a node that ended by itself."""
+        return self._backoff.failed(now_ns=now_ns) if self._backoff is not None else None
