@@ -1,0 +1,21 @@
+"""The built-in node types. A lazy index: a module is imported when a graph names its type."""
+
+NODES = {
+    "test-pattern": "flowstream_nodes.synth.test_pattern:TestPattern",
+    "tone": "flowstream_nodes.synth.tone:Tone",
+    "file": "flowstream_nodes.file.file:File",
+    "scale": "flowstream_nodes.video.scale:Scale",
+    "overlay": "flowstream_nodes.video.overlay:Overlay",
+    "throttle": "flowstream_nodes.video.throttle:Throttle",
+    "screen": "flowstream_nodes.capture.screen:Screen",
+    "camera": "flowstream_nodes.capture.camera:Camera",
+    "hw-encode": "flowstream_nodes.codec.hw_encode:HwEncode",
+    "opus-encode": "flowstream_nodes.codec.opus_encode:OpusEncode",
+    "decode": "flowstream_nodes.codec.decode:Decode",
+    "recorder": "flowstream_nodes.record.recorder:Recorder",
+    "webrtc-out": "flowstream_nodes.webrtc.webrtc_out:WebrtcOut",
+    "display": "flowstream_nodes.view.display:Display",
+    "discard": "flowstream_nodes.flow.discard:Discard",
+    "probe": "flowstream_nodes.flow.probe:Probe",
+    "fault": "flowstream_nodes.flow.fault:Fault",
+}

@@ -1,0 +1,94 @@
+"""Pictures in the form an encoder takes: 4:2:0 and of even size, with as few copies as their form allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flowstream import NegotiationError, Size, VideoFrame
+
+if TYPE_CHECKING:
+    import numpy as np
+    from av.video.frame import VideoFrame as AvVideoFrame
+
+# Packed formats that OpenCV converts to I420, five times as fast as swscale does.
+_CV2_CODES = {
+    "bgr24": "COLOR_BGR2YUV_I420",
+    "rgb24": "COLOR_RGB2YUV_I420",
+    "bgra": "COLOR_BGRA2YUV_I420",
+    "bgr0": "COLOR_BGRA2YUV_I420",
+    "rgba": "COLOR_RGBA2YUV_I420",
+}
+_YUV = ("yuv", "nv", "p0", "uyvy", "yvyu", "y2")
+
+
+@dataclass(frozen=True, slots=True)
+class PictureKind:
+    """What an encoder is opened for; another kind needs another encoder.
+
+    ``matrix`` is the YUV matrix under FFmpeg's name; ``full_range`` tells luma 0..255 from 16..235.
+    """
+
+    size: Size
+    format: str
+    matrix: str
+    full_range: bool
+
+
+def kind_of(frame: VideoFrame, formats: tuple[str, ...]) -> PictureKind:
+    """What ``Pictures.prepare`` will make of the frame for an encoder that takes ``formats``.
+
+    Raises NegotiationError for a picture with less than two rows or columns.
+    """
+    if frame.width < 2 or frame.height < 2:
+        raise NegotiationError(f"a picture of {frame.width}x{frame.height} is too small to encode; 2x2 is the least")
+    size = Size(frame.width & ~1, frame.height & ~1)
+    cropped = size != (frame.width, frame.height)
+    if cropped or not frame.format.startswith(_YUV):  # OpenCV's conversion, and swscale's from RGB
+        return PictureKind(size, "yuv420p", "smpte170m", False)
+    format = frame.format if frame.format in formats else "yuv420p"
+    matrix = frame.caps.matrix if isinstance(frame.caps.matrix, str) else "smpte170m"
+    return PictureKind(size, format, matrix, bool(frame.caps.full_range))
+
+
+class Pictures:
+    """Prepares frames for one encoder, on one thread; a prepared picture is good until the next one is asked for."""
+
+    def __init__(self) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        from flowstream import AvHeaders
+
+        self._headers = AvHeaders()
+        self._reformatter = VideoReformatter()
+        self._i420: np.ndarray[Any, Any] | None = None
+        try:
+            import cv2
+        except ImportError:  # OpenCV is there to be fast; where it does not load, swscale does the same
+            self._cv2: Any = None
+        else:
+            self._cv2 = cv2
+
+    def prepare(self, frame: VideoFrame, kind: PictureKind) -> AvVideoFrame:
+        """The frame as ``kind`` says, under a header of its own; an odd last row or column is left out."""
+        if frame.format == kind.format and kind.size == (frame.width, frame.height):
+            return frame.to_av(self._headers)
+        if self._cv2 is not None and frame.format in _CV2_CODES:
+            return self._converted(frame.array(), _CV2_CODES[frame.format], kind.size)
+        if kind.size == (frame.width, frame.height) and frame.format != "gray":  # whose range swscale takes as it is
+            return self._reformatter.reformat(frame.to_av(self._headers), format=kind.format)
+        even = frame.array("bgr24")[: kind.size.height, : kind.size.width]
+        if self._cv2 is not None:
+            return self._converted(even, _CV2_CODES["bgr24"], kind.size)
+        whole = VideoFrame.from_array(even, format="bgr24", time_ns=frame.time_ns)
+        return self._reformatter.reformat(whole.to_av(), format=kind.format)
+
+    def _converted(self, pixels: np.ndarray[Any, Any], code: str, size: Size) -> AvVideoFrame:
+        import numpy as np
+        from av.video.frame import VideoFrame as AvVideoFrame
+
+        shape = (size.height * 3 // 2, size.width)
+        if self._i420 is None or self._i420.shape != shape:
+            self._i420 = np.empty(shape, np.uint8)
+        self._cv2.cvtColor(pixels[: size.height, : size.width], getattr(self._cv2, code), dst=self._i420)
+        return AvVideoFrame.from_numpy_buffer(self._i420, format="yuv420p")

@@ -1,0 +1,291 @@
+"""hw-encode: rates that are really reached, keyframes, formats, changes while running."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from flowstream import EncodedPacket, KeyframeRequest, NegotiationError, VideoCaps, VideoFrame
+from flowstream.proto.h264 import profile_level_id, split_annex_b
+from flowstream_nodes.codec.hw_encode import HwEncode, HwEncodeConfig
+from flowstream_nodes.codec.x264 import PictureRate
+
+FRAME_NS = 33_333_333
+
+
+class Encoding:
+    """Drives one node: frames in, packets out, media time stepped."""
+
+    def __init__(self, *, interval_ns: int = FRAME_NS, **config: Any) -> None:
+        self.node = HwEncode(HwEncodeConfig.model_validate(config))
+        self.facts: dict[str, Any] = {}
+        self.node.ctx = SimpleNamespace(report=self.facts.update)  # type: ignore[assignment]
+        self.node.open()
+        self.interval_ns = interval_ns
+        self.time_ns = 0
+        self.packets: list[EncodedPacket] = []
+
+    def give(self, array: np.ndarray[Any, Any], format: str, **fields: Any) -> list[EncodedPacket]:
+        frame = VideoFrame.from_array(array, format=format, time_ns=self.time_ns, **fields)
+        return self.give_frame(frame)
+
+    def give_frame(self, frame: VideoFrame) -> list[EncodedPacket]:
+        new = [emit.payload for emit in self.node.process(frame)]
+        self.time_ns += self.interval_ns
+        self.packets += new
+        return new
+
+    def set(self, **config: Any) -> None:
+        old = self.node.config
+        new = HwEncodeConfig.model_validate({**old.model_dump(), **config})
+        self.node.accepts(new)
+        self.node.config = new
+        self.node.reconfigured(old)
+
+    def rate_bps(self, from_ns: int, to_ns: int) -> float:
+        bits = sum(len(p.data) * 8 for p in self.packets if from_ns <= p.time_ns < to_ns)
+        return bits * 1e9 / (to_ns - from_ns)
+
+
+def decoded(packets: list[EncodedPacket]) -> list[av.VideoFrame]:
+    context = av.CodecContext.create("h264", "r")
+    assert isinstance(context, av.VideoCodecContext)
+    frames = [frame for packet in packets for frame in context.decode(packet.to_av())]
+    return frames + context.decode(None)
+
+
+@pytest.fixture(scope="module")
+def moving() -> list[np.ndarray[Any, Any]]:
+    """Two seconds of moving, noisy 720p."""
+    rng = np.random.default_rng(1)
+    width, height = 1280, 720
+    texture = cv2.resize(rng.integers(0, 255, (180, 320), np.uint8), (2560, 1440), interpolation=cv2.INTER_CUBIC)
+    frames = []
+    for i in range(60):
+        frame = np.full((height * 3 // 2, width), 128, np.uint8)
+        frame[:height] = texture[i * 3 : i * 3 + height, i * 7 : i * 7 + width]
+        frame[:height] += rng.integers(0, 12, (height, width), np.uint8)
+        frames.append(frame)
+    return frames
+
+
+def there_and_back(frames: list[np.ndarray[Any, Any]]) -> Iterator[np.ndarray[Any, Any]]:
+    """The same motion for ever, without a jump."""
+    return itertools.cycle(frames + frames[-2:0:-1])
+
+
+@pytest.mark.parametrize(("interval_ns", "states_it"), [(FRAME_NS, True), (FRAME_NS, False), (2 * FRAME_NS, False)])
+def test_the_rate_follows_a_change_within_a_second(
+    moving: list[np.ndarray[Any, Any]], interval_ns: int, states_it: bool
+) -> None:
+    encoding = Encoding(interval_ns=interval_ns, bitrate="2.5M", max="8M", keyframe_interval="10s")
+    source = there_and_back(moving)
+    second = 1_000_000_000
+
+    def run_for(duration_ns: int) -> int:
+        end_ns = encoding.time_ns + duration_ns
+        while encoding.time_ns < end_ns:
+            encoding.give(next(source), "yuv420p", duration_ns=interval_ns if states_it else None)
+        return encoding.time_ns
+
+    start = run_for(3 * second)
+    assert encoding.rate_bps(start - second, start) == pytest.approx(2_500_000, rel=0.15)
+
+    encoding.set(bitrate="600k")
+    low = run_for(3 * second)
+    assert encoding.rate_bps(start + 600_000_000, start + 1_600_000_000) == pytest.approx(600_000, rel=0.35)
+    assert encoding.rate_bps(low - second, low) == pytest.approx(600_000, rel=0.2)
+
+    encoding.set(bitrate="2.5M")
+    middle = run_for(3 * second)
+    encoding.set(bitrate="6M")
+    high = run_for(5 * second)
+    assert encoding.rate_bps(middle + second, middle + 2 * second) > 4_500_000
+    assert encoding.rate_bps(high - second, high) == pytest.approx(6_000_000, rel=0.2)
+    assert sum(packet.keyframe for packet in encoding.packets) <= 3  # nothing was reopened on the way
+
+
+def test_a_rate_above_the_ceiling_is_refused_with_the_reason() -> None:
+    encoding = Encoding(bitrate="2.5M")
+    with pytest.raises(ValueError, match="bitrate 6M is above the 5M that the encoder was opened for; a larger max"):
+        encoding.set(bitrate="6M")
+    encoding.set(bitrate="5M")
+    encoding.set(bitrate="600k")
+    with pytest.raises(ValueError, match="above the 5M"):  # what it was opened for, not twice what it has now
+        encoding.set(bitrate="5.1M")
+
+
+def test_the_plan_is_told_the_same() -> None:
+    old = HwEncodeConfig.model_validate({"bitrate": "2.5M"})
+    inside, above = (HwEncodeConfig.model_validate({"bitrate": rate}) for rate in ("5M", "6M"))
+    assert HwEncode.updates_in_place(old, inside) is True
+    assert "6M is above the 5M" in str(HwEncode.updates_in_place(old, above))
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"bitrate": "3M", "max": "2M"}, "max (2M) is below bitrate (3M)"),
+        ({"threads": 17}, "threads is 17; it goes from 1 to 16, or is auto"),
+        ({"bitrate": "1k"}, "a bitrate of 1k carries no picture"),
+        ({"codec": "vp8"}, "h264"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused(config: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError) as refusal:
+        HwEncodeConfig.model_validate(config)
+    assert words in str(refusal.value)
+
+
+def grey(width: int = 320, height: int = 180, level: int = 90) -> np.ndarray[Any, Any]:
+    return np.full((height, width, 3), level, np.uint8)
+
+
+def test_packets_are_constrained_baseline_annex_b_with_one_caps_object() -> None:
+    encoding = Encoding(bitrate="500k")
+    for level in range(20):
+        encoding.give(grey(level=level * 10), "bgr24")
+    packets = encoding.packets
+    assert [p.keyframe for p in packets] == [True] + 19 * [False]
+    assert len({id(p.caps) for p in packets}) == 1
+    caps = packets[0].caps
+    assert (caps.codec, caps.width, caps.height, caps.profile) == ("h264", 320, 180, "baseline")
+    units = split_annex_b(packets[0].data)
+    kinds = [unit[0] & 0x1F for unit in units]
+    assert kinds.index(7) < kinds.index(8) < kinds.index(5)
+    level_id = profile_level_id(units)
+    assert level_id is not None
+    assert level_id.startswith("42c0")
+    assert caps.extradata is not None
+    assert [unit[0] & 0x1F for unit in split_annex_b(caps.extradata)] == [7, 8]
+
+
+def test_times_are_carried_through_without_delay() -> None:
+    encoding = Encoding()
+    for i in range(5):
+        (packet,) = encoding.give(grey(), "bgr24", capture_ns=1000 + i, duration_ns=FRAME_NS)
+        assert (packet.time_ns, packet.capture_ns, packet.duration_ns) == (i * FRAME_NS, 1000 + i, FRAME_NS)
+        assert packet.decode_ns is None
+    assert list(encoding.node.finish()) == []
+
+
+def test_requests_make_one_keyframe_and_go_no_further() -> None:
+    encoding = Encoding(keyframe_interval="60s")  # a request passed on would need ctx.request, which is not there
+    for _ in range(4):
+        encoding.give(grey(), "bgr24")
+    encoding.node.requested("packets", KeyframeRequest())
+    encoding.node.requested("packets", KeyframeRequest("a second viewer"))
+    flags = [encoding.give(grey(), "bgr24")[0].keyframe for _ in range(4)]
+    assert flags == [True, False, False, False]
+
+
+def test_keyframes_come_by_time_at_any_picture_rate() -> None:
+    for interval_ns in (FRAME_NS, 4 * FRAME_NS):
+        encoding = Encoding(interval_ns=interval_ns, keyframe_interval="1s")
+        while encoding.time_ns < 3_500_000_000:
+            encoding.give(grey(), "bgr24")
+        times = [p.time_ns / 1e9 for p in encoding.packets if p.keyframe]
+        assert times == pytest.approx([0, 1, 2, 3], abs=0.2)
+
+
+def test_a_new_size_or_format_continues_with_a_keyframe() -> None:
+    encoding = Encoding(bitrate="500k")
+    for array, format in [
+        (grey(), "bgr24"),
+        (grey(320, 180), "bgr24"),
+        (grey(640, 360), "bgr24"),
+        (np.full((540, 640), 128, np.uint8), "nv12"),
+        (np.full((360, 640, 4), 128, np.uint8), "bgra"),
+    ]:
+        encoding.give(array, format)
+    assert [(p.keyframe, p.caps.width) for p in encoding.packets] == [
+        (True, 320), (False, 320), (True, 640), (True, 640), (True, 640),
+    ]  # fmt: skip
+    times = [p.time_ns for p in encoding.packets]
+    assert times == sorted(set(times))
+    assert [(f.width, f.height) for f in decoded(encoding.packets)] == 2 * [(320, 180)] + 3 * [(640, 360)]
+    assert encoding.facts["size"] == "640x360"
+
+
+def test_a_picture_that_is_not_later_is_left_out_and_counted() -> None:
+    encoding = Encoding(interval_ns=0)
+    encoding.give(grey(), "bgr24")
+    assert encoding.give(grey(), "bgr24") == []
+    assert encoding.facts["left_out"] == 1
+
+
+@pytest.mark.parametrize(
+    "format", ["bgr24", "rgb24", "bgra", "rgba", "bgr0", "gray", "yuv420p", "nv12", "yuyv422", "yuv444p"]
+)
+@pytest.mark.parametrize("size", [(64, 48), (65, 47)])
+def test_any_format_comes_out_as_the_picture_that_went_in(format: str, size: tuple[int, int]) -> None:
+    width, height = size
+    bgr = np.zeros((height, width, 3), np.uint8)
+    bgr[:, : width // 2] = (40, 60, 200) if format != "gray" else (90, 90, 90)
+    bgr[:, width // 2 :] = (180, 120, 30) if format != "gray" else (200, 200, 200)
+    av_frame = av.VideoFrame.from_ndarray(bgr, format="bgr24").reformat(format=format)
+    encoding = Encoding(bitrate="4M")
+    encoding.give_frame(VideoFrame.from_av(av_frame, time_ns=0))
+    (frame,) = decoded(encoding.packets)
+    assert (frame.width, frame.height) == (64, 48 if height == 48 else 46)
+    back = frame.to_ndarray(format="bgr24").astype(int)
+    for column in (8, 56):
+        assert np.abs(back[24, column] - bgr[24, column]).max() <= 12
+
+
+@pytest.mark.parametrize("format", ["bgr24", "bgra"])
+def test_without_opencv_swscale_does_the_same(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "cv2", None)
+    for width, height in ((64, 48), (65, 47)):
+        encoding = Encoding()
+        encoding.give(np.full((height, width, 4 if format == "bgra" else 3), 200, np.uint8), format)
+        (frame,) = decoded(encoding.packets)
+        assert abs(int(frame.to_ndarray(format="bgr24")[20, 20, 0]) - 200) <= 4
+
+
+@pytest.mark.parametrize(
+    ("caps", "matrix", "full_range"),
+    [
+        (VideoCaps(matrix="bt709", full_range=False), 1, 1),
+        (VideoCaps(matrix="smpte170m", full_range=True), 6, 2),
+        (VideoCaps(), 6, 1),
+    ],
+)
+def test_the_colours_are_stated_in_the_stream(caps: VideoCaps, matrix: int, full_range: int) -> None:
+    frame = VideoFrame.from_array(np.full((72, 64), 128, np.uint8), format="yuv420p", time_ns=0)
+    from dataclasses import replace
+
+    encoding = Encoding()
+    encoding.give_frame(frame.replace(caps=replace(frame.caps, matrix=caps.matrix, full_range=caps.full_range)))
+    (frame_out,) = decoded(encoding.packets)
+    assert (int(frame_out.colorspace), int(frame_out.color_range)) == (matrix, full_range)
+
+
+def test_one_frame_may_go_to_two_encoders() -> None:
+    frame = VideoFrame.from_av(av.VideoFrame(64, 48, "yuv420p"), time_ns=123_456_789)
+    first, second = Encoding(), Encoding()
+    for encoding in (first, second):
+        (packet,) = encoding.give_frame(frame)
+        assert packet.time_ns == 123_456_789
+    assert frame.origin.pts is None
+
+
+def test_a_picture_too_small_for_4_2_0_is_refused() -> None:
+    with pytest.raises(NegotiationError, match="1x8 is too small to encode"):
+        Encoding().give(np.zeros((8, 1, 3), np.uint8), "bgr24")
+
+
+def test_the_picture_rate_is_not_fooled_by_a_pause() -> None:
+    rate = PictureRate(None)
+    for time_ns in range(0, 50 * FRAME_NS, FRAME_NS):
+        rate.add(time_ns)
+    rate.add(60_000_000_000)
+    assert rate.interval_ns is not None
+    assert rate.interval_ns == pytest.approx(FRAME_NS, rel=0.2)
