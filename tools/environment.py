@@ -442,7 +442,8 @@ def _sentence(words: str, what: str) -> str:
             f"there is no ready-made package of {name.group(1) if name else what} for "
             f"{platform.python_implementation()} {platform.python_version()} on {sys.platform} {platform.machine()}"
         )
-    return f"{what} could not be installed: {last[-1] if last else words.strip().splitlines()[-1:]}"
+    said = last or [line for line in words.splitlines() if line.strip()] or ["it said nothing"]
+    return f"{what} could not be installed: {said[-1].strip()}"
 
 
 def _os_sentence(error: OSError) -> str:

@@ -1,0 +1,17 @@
+"""Blur a picture: a node type as a function."""
+
+from flowstream import Need, VideoFrame, live, node
+
+
+@node("acme/blur", needs=[Need("cv2", "opencv-python")])
+def blur(frame: VideoFrame, *, radius: int = live(5, ge=1, le=99, description="Radius, in pixels.")) -> VideoFrame:
+    """Blur each picture.
+
+    ```yaml
+    blur: {type: acme/blur, from: camera, radius: 5}
+    ```
+    """
+    import cv2
+
+    side = 2 * radius + 1
+    return VideoFrame.from_array(cv2.blur(frame.array(format="bgr24"), (side, side)), like=frame)
