@@ -1,0 +1,91 @@
+"""Virtual time: an hour of sleeps in milliseconds, with exact times.
+
+The event loop's selector moves a virtual clock instead of waiting. While a worker thread is at work the clock stands
+still, so that real work takes no virtual time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import anyio
+
+R = TypeVar("R")
+
+EPOCH_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
+
+
+class VirtualClock:
+    """A clock that moves only when everybody waits; a flowstream.runtime.clock.Clock.
+
+    Begins at ``now_ns`` 1 s, wallclock at the start of 2026.
+    """
+
+    def __init__(self) -> None:
+        self._now_ns = 1_000_000_000
+        self._held = 0
+
+    def now_ns(self) -> int:
+        return self._now_ns
+
+    def wallclock_ns(self) -> int:
+        return EPOCH_NS + self._now_ns
+
+    async def sleep_until_ns(self, now_ns: int) -> None:
+        await anyio.sleep(max(0, now_ns - self._now_ns) / 1e9)
+
+    def hold(self) -> None:
+        self._held += 1
+
+    def release(self) -> None:
+        self._held -= 1
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a worker is at work."""
+        return self._held > 0
+
+    def advance(self, seconds: float) -> None:
+        """Moves time on; for the event loop, and for code that is driven by hand."""
+        self._now_ns += round(seconds * 1e9)
+
+
+class _VirtualSelector(selectors.DefaultSelector):
+    """Moves the clock instead of waiting, unless a worker is at work or there is nothing to wait for but I/O."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None or self._clock.is_held:
+            return super().select(None if timeout is None or timeout > 0 else 0)
+        ready = super().select(0)
+        if not ready and timeout > 0:
+            self._clock.advance(timeout)
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An asyncio loop on a virtual clock."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._virtual_clock = clock
+        super().__init__(_VirtualSelector(clock))
+
+    def time(self) -> float:
+        return self._virtual_clock.now_ns() / 1e9
+
+
+def run_virtual(main: Callable[[VirtualClock], Awaitable[R]]) -> R:
+    """Runs ``main(clock)`` on a virtual loop and gives what it returns."""
+    clock = VirtualClock()
+
+    async def call() -> Any:
+        return await main(clock)
+
+    result: R = anyio.run(call, backend_options={"loop_factory": lambda: VirtualLoop(clock)})
+    return result

@@ -1,0 +1,1 @@
+"""Node types for any payload: measure, break, throw away."""

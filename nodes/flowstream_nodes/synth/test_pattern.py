@@ -1,0 +1,112 @@
+"""Moving colours with a frame counter and a clock, readable by eye and by machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import field_validator
+
+from flowstream import (
+    Config,
+    Context,
+    Duration,
+    Output,
+    PictureSize,
+    Size,
+    Source,
+    VideoCaps,
+    VideoFrame,
+    field,
+    live,
+)
+
+if TYPE_CHECKING:
+    from flowstream_nodes.synth._picture import Picture
+
+
+class TestPatternConfig(Config):
+    """Size, speed and length of the pattern."""
+
+    size: PictureSize = field(Size(1280, 720), description="Width and height in pixels, both even, from 160x90 on.")
+    fps: float = live(30.0, gt=0, le=240, description="Frame rate, in frames per second.", unit="frames per second")
+    duration: Duration = field(0, description="How long it lasts; 0s is for ever.", examples=["10s"])
+
+    @field_validator("size")
+    @classmethod
+    def _fits(cls, size: Size) -> Size:
+        if size.width % 2 or size.height % 2:
+            even = Size(size.width // 2 * 2, size.height // 2 * 2)
+            raise ValueError(f"{size} has an odd side, which 4:2:0 colour cannot have; write {even}")
+        if size.width < 160 or size.height < 90:
+            raise ValueError(f"{size} is too small for the counter; 160x90 is the smallest")
+        return size
+
+
+class TestPattern(Source[TestPatternConfig], type="test-pattern"):
+    """Colour bars, a bouncing ball, a frame counter and the time of day (UTC), as a camera would deliver them.
+
+    The ball lands and lights up at every full second of media time, together with the accent of ``tone``. The cells
+    along the bottom hold counter and capture time for ``flowstream.testing.read_counter``. When rendering is late,
+    frames are skipped and counted, and the beat is kept.
+
+    ```yaml
+    flowstream: 1
+    nodes:
+      pattern: {type: test-pattern, size: 640x360, fps: 30, duration: 2s}
+      nowhere: {type: discard, from: pattern}
+    ```
+    """
+
+    __test__ = False  # pytest would take the name for a class of tests
+
+    is_live = True
+    thread = True
+
+    video = Output(VideoFrame, caps=VideoCaps(format="yuv420p"), main=True, doc="The picture, planar 4:2:0.")
+
+    _picture: Picture
+    _restart = False
+
+    def open(self) -> None:
+        """Paints what does not move."""
+        from flowstream_nodes.synth._picture import Picture
+
+        self._picture = Picture(self.config.size)
+
+    def reconfigured(self, old: TestPatternConfig) -> None:
+        """The next frame starts a new beat."""
+        self._restart = True
+
+    async def run(self, ctx: Context) -> None:
+        """Emits a frame for each slot of the beat, at absolute deadlines."""
+        ctx.ready()
+        start_ns = now_ns = ctx.now_ns()
+        media_offset_ns = ctx.media_ns() - now_ns
+        end_ns = start_ns + self.config.duration
+        beat_ns, slot, frame, skipped = start_ns, 0, 0, 0
+        while True:
+            due_ns = beat_ns + round(slot * 1e9 / self.config.fps)
+            if self.config.duration and due_ns >= end_ns:
+                return
+            await ctx.sleep_until_ns(due_ns)
+            picture = await ctx.in_thread(self._render, frame, due_ns + media_offset_ns)
+            await ctx.emit(self.video(picture))
+            if self._restart:
+                self._restart = False
+                beat_ns, slot = due_ns, 0
+            late = max(0, int((ctx.now_ns() - beat_ns) * self.config.fps / 1e9) - slot - 1)
+            if late:
+                skipped += late
+                ctx.report(skipped=skipped)
+            slot += 1 + late
+            frame += 1 + late
+
+    def _render(self, frame: int, time_ns: int) -> VideoFrame:
+        array = self._picture.render(frame, time_ns / 1e9, self.ctx.wallclock_ns())
+        return VideoFrame.from_array(
+            array,
+            format="yuv420p",
+            time_ns=time_ns,
+            duration_ns=round(1e9 / self.config.fps),
+            capture_ns=self.ctx.now_ns(),
+        )

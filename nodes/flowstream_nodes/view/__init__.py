@@ -1,0 +1,1 @@
+"""Sinks that show pictures to whoever sits here."""
