@@ -19,7 +19,10 @@ SAMPLE_FORMATS = {
     "flt": ("float32", False),
     "fltp": ("float32", True),
 }
-CHANNELS = {"mono": 1, "stereo": 2, "2.1": 3, "quad": 4, "5.0": 5, "5.1": 6, "7.1": 8}
+CHANNELS = {
+    "mono": 1, "stereo": 2, "2.1": 3, "3.0": 3, "quad": 4, "4.0": 4, "5.0": 5, "5.0(side)": 5, "5.1": 6, "5.1(side)": 6,
+    "7.1": 8,
+}  # fmt: skip
 _LAYOUTS = {1: "mono", 2: "stereo"}
 
 

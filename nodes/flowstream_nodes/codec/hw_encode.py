@@ -26,8 +26,8 @@ from flowstream import (
     live,
 )
 from flowstream.proto.h264 import NAL_SPS, split_annex_b
-from flowstream_nodes.codec.pictures import PictureKind, Pictures, kind_of
-from flowstream_nodes.codec.x264 import X264Encoder, threads_for
+from flowstream_nodes.codec._pictures import PictureKind, Pictures, kind_of
+from flowstream_nodes.codec._x264 import X264Encoder, threads_for
 
 if TYPE_CHECKING:
     from av.packet import Packet

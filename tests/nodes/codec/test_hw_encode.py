@@ -14,8 +14,8 @@ import pytest
 
 from flowstream import EncodedPacket, KeyframeRequest, NegotiationError, VideoCaps, VideoFrame
 from flowstream.proto.h264 import profile_level_id, split_annex_b
+from flowstream_nodes.codec._x264 import PictureRate
 from flowstream_nodes.codec.hw_encode import HwEncode, HwEncodeConfig
-from flowstream_nodes.codec.x264 import PictureRate
 
 FRAME_NS = 33_333_333
 
@@ -26,7 +26,7 @@ class Encoding:
     def __init__(self, *, interval_ns: int = FRAME_NS, **config: Any) -> None:
         self.node = HwEncode(HwEncodeConfig.model_validate(config))
         self.facts: dict[str, Any] = {}
-        self.node.ctx = SimpleNamespace(report=self.facts.update)  # type: ignore[assignment]
+        self.node.ctx = SimpleNamespace(report=self.facts.update)
         self.node.open()
         self.interval_ns = interval_ns
         self.time_ns = 0

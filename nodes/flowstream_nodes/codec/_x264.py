@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from flowstream import NS_PER_S, Size
-from flowstream_nodes.codec.pictures import PictureKind
+from flowstream_nodes.codec._pictures import PictureKind
 
 if TYPE_CHECKING:
     from av.packet import Packet
