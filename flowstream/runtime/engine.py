@@ -232,9 +232,8 @@ class Engine:
                     fresh.append(change)
                 if runner.is_over:
                     fresh.append(change)
-        for change in patch.changes:  # a node that failed is given another chance by any edit of it
-            if change.action == "rewire" and self.runners[change.node].is_over:
-                fresh.append(change)
+        # A node that failed is given another chance by any edit of it.
+        fresh += [c for c in patch.changes if c.action == "rewire" and self.runners[c.node].is_over]
         prepared = {change.node: self._runner(plan.nodes[change.node]) for change in fresh}
         try:
             try:
@@ -308,7 +307,7 @@ class Engine:
         for runner in retired:
             for edge in old_plan.inputs_of(runner.planned.id):
                 self._end_input(runner, edge)
-            if runner.is_source or not old_plan.inputs_of(runner.planned.id):
+            if runner.is_source or runner.is_over or not old_plan.inputs_of(runner.planned.id):
                 runner.stop()
                 runner.close_outlets()
         self._tasks.start_soon(self._see_off, retired)
@@ -385,7 +384,9 @@ class Engine:
             return
         runner.inbox.close("node-ended")
         supervisor = self._supervisors[id]
-        if runner.error is not None and not supervisor.is_exit_expected:
+        if supervisor.is_exit_expected:  # its successor takes over the edges
+            return
+        if runner.error is not None:
             wait_ns = supervisor.failed(runner.error, now_ns=self.clock.now_ns())
             self._report_failure(runner, wait_ns)
             if wait_ns is not None and not self._is_stopping:

@@ -116,7 +116,11 @@ class Runner:
     async def _open_and_run(self) -> None:
         node_type = self.planned.node_type
         if node_type.needs:
-            await anyio.to_thread.run_sync(import_needs, node_type)
+            self.graph.clock.hold()
+            try:
+                await anyio.to_thread.run_sync(import_needs, node_type)
+            finally:
+                self.graph.clock.release()
         if node_type.thread or (issubclass(node_type, Source) and node_type.capture is not Source.capture):
             self._thread = NodeThread(self.planned.id, self.graph.clock, self.fail)
         await self._call(self.node.open)
