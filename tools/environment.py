@@ -46,6 +46,9 @@ DEV = "requirements-dev.lock"
 HEADLESS = "requirements-headless.lock"
 """opencv-python-headless in the version that `RUN` has of opencv-python."""
 
+SOURCE_ONLY = ("forbiddenfruit",)
+"""Packages without a wheel. They are built with the setuptools of the lock file, after everything else."""
+
 WINDOW_LIBRARIES = ("libGL.so.1", "libgthread-2.0.so.0", "libxcb.so.1")
 """System libraries that opencv-python, which can open windows, needs to be imported at all."""
 WINDOW_PACKAGES = ("libgl1", "libglib2.0-0t64|libglib2.0-0", "libsm6")
@@ -179,7 +182,8 @@ def _make(lock: str) -> None:
     STAMP.unlink(missing_ok=True)
     if not kept:
         again = " again, for it was made for something else" if stamp else ""
-        say(f"Setting up flowstream in {_short(VENV)}{again}: half a minute and half a gigabyte, once.")
+        price = "a minute and a gigabyte" if lock == DEV else "half a minute and half a gigabyte"
+        say(f"Setting up flowstream in {_short(VENV)}{again}: {price}, once.")
         _remove()
         _create()
         stamp = {"base": _base(), "opencv": opencv, "locks": {}}
@@ -223,12 +227,20 @@ def _install_lock(lock: str, opencv: str) -> None:
     if opencv == "opencv-python-headless":
         wanted = {name: text for name, text in wanted.items() if name != "opencv-python"}
         wanted.update(_entries(HEADLESS))
+    ready_made = {name: text for name, text in wanted.items() if name not in SOURCE_ONLY}
+    _install_entries(ready_made, "--only-binary=:all:")
+    if len(ready_made) < len(wanted):
+        rest = {name: text for name, text in wanted.items() if name in SOURCE_ONLY}
+        _install_entries(rest, "--no-build-isolation")
+
+
+def _install_entries(entries: dict[str, str], option: str) -> None:
     with tempfile.TemporaryDirectory(dir=STATE) as folder:
-        requirements = Path(folder) / lock
-        requirements.write_text("".join(wanted.values()), encoding="utf-8")
+        requirements = Path(folder) / "requirements.txt"
+        requirements.write_text("".join(entries.values()), encoding="utf-8")
         _pip(
-            "install", "--require-hashes", "--only-binary=:all:", "--no-deps", "--requirement", str(requirements),
-            what="the packages", total=len(wanted),
+            "install", "--require-hashes", "--no-deps", option, "--requirement", str(requirements),
+            what="the packages", total=len(entries),
         )  # fmt: skip
 
 
