@@ -20,17 +20,19 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Related:
-    """A second place that a finding is about, with what is to be seen there."""
+    """A second place that a finding is about, with what is to be seen there; ``source`` is that line's text."""
 
     place: Place
     message: str
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
     """One finding about a graph: what, where, both sides, and the way out.
 
-    ``severity`` is ``error`` or ``warning``. ``length`` is how many columns the finding spans on its line.
+    ``severity`` is ``error`` or ``warning``. ``length`` is how many columns the finding spans on its line, ``source``
+    that line's text.
     """
 
     code: str
@@ -41,6 +43,7 @@ class Diagnostic:
     severity: str = "error"
     length: int = 1
     related: tuple[Related, ...] = field(default=())
+    source: str = ""
 
     def __str__(self) -> str:
         where = f"{self.place}: " if self.place else ""

@@ -1,0 +1,22 @@
+"""Pure: everything between the text of a graph and an immutable plan, and between two plans and a patch."""
+
+from flowstream.graph.compile import compile_graph
+from flowstream.graph.diff import Change, EdgeChange, Patch, apply, describe, describe_plan, diff
+from flowstream.graph.plan import Edge, Log, Plan, PlannedNode, Restart, Serve
+
+__all__ = [
+    "Change",
+    "Edge",
+    "EdgeChange",
+    "Log",
+    "Patch",
+    "Plan",
+    "PlannedNode",
+    "Restart",
+    "Serve",
+    "apply",
+    "compile_graph",
+    "describe",
+    "describe_plan",
+    "diff",
+]

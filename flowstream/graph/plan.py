@@ -58,6 +58,8 @@ class PlannedNode:
     """One node: what it is, how it is configured and what becomes of it when it fails.
 
     ``implementation`` is a digest of the node type's source; it differs when a type under development was edited.
+    ``was`` is the id it had before it was renamed. ``written`` gives, for each config value that holds a secret, its
+    dotted path and what the file says in its place (``$(env:NAME)``): the secret itself is never shown.
     """
 
     id: str
@@ -68,6 +70,31 @@ class PlannedNode:
     restart: Restart | None = None
     implementation: str = ""
     place: Place | None = field(default=None, compare=False)
+    was: str = field(default="", compare=False)
+    written: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def shown_config(self) -> dict[str, Any]:
+        """The configuration as JSON values, quantities as people write them, secrets as the file writes them."""
+        dumped = self.config.model_dump(mode="json", fallback=str)
+        return {key: _masked(value, key, self.written) for key, value in dumped.items()}
+
+
+def _masked(value: Any, path: str, written: Mapping[str, str]) -> Any:
+    if path in written:
+        return written[path]
+    if isinstance(value, dict):
+        return {key: _masked(item, f"{path}.{key}", written) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_masked(item, f"{path}.{index}", written) for index, item in enumerate(value)]
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """How the graph logs; None leaves it to the command line."""
+
+    level: Literal["debug", "info", "warning", "error"] | None = None
+    format: Literal["text", "json"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +109,8 @@ class Serve:
 class Plan:
     """Nodes in topological order along media edges, and the edges between them.
 
-    ``files`` are the absolute paths the plan was made from, in the order they were read; ``revision`` is a digest of
-    their content. ``warnings`` are findings that do not keep the graph from running.
+    ``files`` are the paths the plan was made from, in the order they were read; ``revision`` is a digest of their
+    content. ``warnings`` are findings that do not keep the graph from running.
     """
 
     name: str
@@ -91,6 +118,7 @@ class Plan:
     edges: tuple[Edge, ...]
     serve: Serve | None = None
     is_live: bool = False
+    log: Log | None = None
     files: tuple[str, ...] = field(default=(), compare=False)
     revision: str = field(default="", compare=False)
     warnings: tuple[Diagnostic, ...] = field(default=(), compare=False)

@@ -1,0 +1,392 @@
+"""The graph as written: nodes, edges and settings with their places, before any node type is looked up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast, get_args
+
+from flowstream.graph.diagnostics import Findings, Span, did_you_mean, listed
+from flowstream.graph.load import List, Map, Scalar, Value, spoken
+from flowstream.graph.plan import Log, Restart, RestartOn, Serve
+from flowstream.node.config import RESERVED
+from flowstream.node.quantities import parse_bytes, parse_duration
+from flowstream.proto.overflow import POLICIES, Overflow
+
+TOP = ("flowstream", "vars", "serve", "log", "nodes")
+NOT_YET = {
+    "include": "including other files",
+    "placement": "placing nodes on several machines",
+    "use": "using a graph as a node",
+    "convert": "choosing converters",
+    "needs": "starting nodes in a given order",
+}
+VERSION = 1
+MAX_NODES = 2_000
+MAX_ITEMS = 100_000
+
+_ID = re.compile(r"[a-z][a-z0-9-]{0,62}", re.ASCII)
+_REFERENCE = re.compile(r"([a-z][a-z0-9-]*)(?:\.([a-z][a-z0-9_]*))?", re.ASCII)
+_LISTEN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})", re.ASCII)
+
+
+@dataclass(slots=True)
+class EdgeSpec:
+    """One edge as written on its consumer. ``input`` is None for ``from:``; ``output`` is None for a bare node."""
+
+    consumer: str
+    input: str | None
+    input_span: Span
+    producer: str
+    output: str | None
+    span: Span
+    overflow: Overflow | None = None
+    overflow_span: Span | None = None
+    items: int | None = None
+    bytes: int | None = None
+    time_ns: int | None = None
+    limit_spans: dict[str, Span] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class NodeSpec:
+    """One node as written. ``broken`` when something about its edges has been reported already."""
+
+    id: str
+    span: Span
+    type: Scalar | None = None
+    edges: list[EdgeSpec] = field(default_factory=list)
+    settings: Map = field(default_factory=lambda: Map(Span("", 1, 1)))
+    label: str = ""
+    enabled: bool = True
+    restart: Restart | None = None
+    was: Scalar | None = None
+    broken: bool = False
+
+
+@dataclass(slots=True)
+class GraphSpec:
+    """One file as written."""
+
+    nodes: dict[str, NodeSpec] = field(default_factory=dict)
+    serve: Serve | None = None
+    log: Log | None = None
+
+
+def build(root: Map, findings: Findings) -> GraphSpec:
+    """The graph of a substituted tree; what does not fit is among the findings."""
+    return _Builder(findings).graph(root)
+
+
+class _Builder:
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings
+        self.add = findings.add
+
+    def graph(self, root: Map) -> GraphSpec:
+        spec = GraphSpec()
+        for key, entry in root.entries.items():
+            if key in NOT_YET:
+                self.add("FS113", entry.key.span, f"{NOT_YET[key]} ({key}:) is not supported yet", "take the key out")
+            elif key not in TOP:
+                close = did_you_mean(key, TOP)
+                hint = f"did you mean {close}?" if close else None
+                if isinstance(entry.value, Map) and "type" in entry.value.entries:
+                    hint = "a node stands under nodes:"
+                self.add("FS112", entry.key.span, f"a graph has no {key}; it has {listed(TOP)}", hint)
+        self._version(root.get("flowstream"))
+        spec.serve = self._serve(root)
+        spec.log = self._log(root)
+        nodes = self._map(root, "nodes", "each node by its id")
+        if nodes is None:
+            if "nodes" not in root.entries:
+                self.add(
+                    "FS111", root.span, "the file has no nodes:", "nodes: {ID: {type: TYPE}} is the least there is"
+                )
+            return spec
+        if not nodes.entries:
+            self.add("FS111", nodes.span, "nodes: is empty; a graph has at least one node")
+        if len(nodes.entries) > MAX_NODES:
+            self.add("FS109", nodes.span, f"a graph has at most {MAX_NODES:,} nodes, not {len(nodes.entries):,}")
+            return spec
+        for id_, entry in nodes.entries.items():
+            if not _ID.fullmatch(id_):
+                better = re.sub(r"[^a-z0-9]+", "-", id_.lower()).strip("-")[:63]
+                hint = (
+                    f"write {better}" if _ID.fullmatch(better) else "lower case letters, digits and -, a letter first"
+                )
+                self.add("FS201", entry.key.span, f"{id_[:80]!r} cannot be the id of a node", hint)
+                continue
+            spec.nodes[id_] = self._node(id_, entry.key.span, entry.value)
+        return spec
+
+    def _map(self, parent: Map, key: str, holds: str) -> Map | None:
+        value = parent.get(key)
+        if value is None or (isinstance(value, Scalar) and value.broken):
+            return None
+        if not isinstance(value, Map):
+            span = parent.entries[key].key.span
+            if isinstance(value, Scalar) and value.value is None:
+                self.add("FS115", span, f"{key} has no value; it takes a map: {holds}", "leave it out if there is none")
+            else:
+                self.add("FS111", value.span, f"{key} takes a map ({holds}), not {spoken(value)}")
+            return None
+        return value
+
+    def _known(self, block: Map, what: str, keys: tuple[str, ...]) -> None:
+        for key, entry in block.entries.items():
+            if key not in keys:
+                close = did_you_mean(key, keys)
+                self.add("FS112", entry.key.span, f"{what} has no {key}; it has {listed(keys)}",
+                         f"did you mean {close}?" if close else None)  # fmt: skip
+
+    def _version(self, value: Value | None) -> None:
+        if value is None or (isinstance(value, Scalar) and value.broken):
+            return
+        if isinstance(value, Scalar) and value.value == VERSION and not isinstance(value.value, bool):
+            return
+        if isinstance(value, Scalar) and isinstance(value.value, int | float) and value.value > VERSION:
+            self.add("FS114", value.span, f"the file is for graph language {value.text}; this is {VERSION}",
+                     "install a newer flowstream")  # fmt: skip
+        else:
+            self.add("FS114", value.span, f"flowstream: takes the version of the graph language, which is {VERSION}",
+                     "write flowstream: 1")  # fmt: skip
+
+    def _scalar(self, block: Map, key: str, name: str) -> Scalar | None:
+        """A single value that is there, not empty and not reported already."""
+        value = block.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, Scalar):
+            self.add("FS111", value.span, f"{name} takes a single value, not {spoken(value)}")
+            return None
+        if value.broken:
+            return None
+        if value.value is None:
+            self.add(
+                "FS115", block.entries[key].key.span, f"{name} has no value", f"write {key}: VALUE, or leave it out"
+            )
+            return None
+        return value
+
+    def _text(self, block: Map, key: str, name: str, example: str) -> Scalar | None:
+        value = self._scalar(block, key, name)
+        if value is not None and not isinstance(value.value, str):
+            hint = f"for example {key}: {example}" if example else f'put it in quotes: {key}: "{value.text}"'
+            self.add("FS208", value.span, f"{name} takes text, and {value.text} is {spoken(value)}", hint)
+            return None
+        return value
+
+    def _choice(self, block: Map, key: str, name: str, allowed: tuple[str, ...]) -> str | None:
+        value = self._scalar(block, key, name)
+        if value is None:
+            return None
+        if value.value not in allowed:
+            close = did_you_mean(str(value.text), allowed)
+            self.add("FS208", value.span, f"{name} takes {listed(allowed, 'or')}, not {shown(value)}",
+                     f"did you mean {close}?" if close else None)  # fmt: skip
+            return None
+        return str(value.value)
+
+    def _quantity(self, block: Map, key: str, name: str, parse: Callable[[str], int]) -> int | None:
+        value = self._scalar(block, key, name)
+        if value is None:
+            return None
+        readings = {"time": "s or ms", "first": "s or ms", "max": "s or ms", "bytes": "KiB or MiB"}[key]
+        if not isinstance(value.value, str):
+            self.add("FS208", value.span, f"{name} takes a {'duration' if 's' in readings.split() else 'size'}; "
+                     f"{shown(value)} has no unit", f"write it with {readings}")  # fmt: skip
+            return None
+        try:
+            found = parse(value.value)
+        except ValueError as error:
+            self.add(
+                "FS208", value.span, f"{name}: {shown(value)} does not fit" if value.secret else f"{name}: {error}"
+            )
+            return None
+        if found < 1:
+            self.add("FS208", value.span, f"{name} takes more than 0")
+            return None
+        return found
+
+    def _count(self, block: Map, key: str, name: str, most: int) -> int | None:
+        value = self._scalar(block, key, name)
+        if value is None:
+            return None
+        number = value.value
+        if value.loose and isinstance(number, str) and number.isdecimal() and len(number) < 9:
+            number = int(number)
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= most:
+            self.add("FS208", value.span, f"{name} takes a whole number from 1 to {most:,}, not {shown(value)}")
+            return None
+        return number
+
+    def _serve(self, root: Map) -> Serve | None:
+        block = self._map(root, "serve", 'listen: "127.0.0.1:8080"')
+        if block is None:
+            return None
+        self._known(block, "serve", ("listen",))
+        listen = self._scalar(block, "listen", "listen")
+        if listen is None:
+            return Serve()
+        match = _LISTEN.fullmatch(listen.value) if isinstance(listen.value, str) else None
+        if match is None or int(match[2]) > 65535:
+            hint = f'write listen: "127.0.0.1:{listen.text}"' if isinstance(listen.value, int) else None
+            self.add("FS208", listen.span, f"listen takes HOST:PORT, not {shown(listen)}",
+                     hint or 'write listen: "127.0.0.1:8080" to serve this machine alone')  # fmt: skip
+            return None
+        return Serve(match[1].strip("[]"), int(match[2]))
+
+    def _log(self, root: Map) -> Log | None:
+        block = self._map(root, "log", "level and format")
+        if block is None:
+            return None
+        self._known(block, "log", ("level", "format"))
+        level = self._choice(block, "level", "level", ("debug", "info", "warning", "error"))
+        form = self._choice(block, "format", "format", ("text", "json"))
+        return Log(cast("Any", level), cast("Any", form))
+
+    def _node(self, id_: str, span: Span, value: Value) -> NodeSpec:
+        node = NodeSpec(id_, span)
+        if not isinstance(value, Map):
+            node.broken = True
+            if isinstance(value, Scalar) and value.value is None:
+                self.add("FS115", span, f"node {id_} is empty", f"write {id_}: {{type: TYPE}}, or take it out")
+            else:
+                hint = None
+                if isinstance(value, Scalar) and isinstance(value.value, str):
+                    hint = f"write {id_}: {{type: {value.text[:40]}}}"
+                self.add("FS111", value.span, f"a node is a map of its settings, not {spoken(value)}", hint)
+            return node
+        node.settings = Map(value.span, {k: e for k, e in value.entries.items() if k not in RESERVED})
+        for key, entry in value.entries.items():
+            if key in RESERVED and key in NOT_YET:
+                self.add("FS113", entry.key.span, f"{NOT_YET[key]} ({key}:) is not supported yet", "take the key out")
+        if "type" in value.entries:
+            node.type = self._text(value, "type", "type", "test-pattern")
+            node.broken |= node.type is None
+        else:
+            node.broken = True
+            if "use" not in value.entries:
+                close = did_you_mean("type", value.entries)
+                self.add("FS202", span, f"node {id_} does not say what it is",
+                         f"did you mean type: where it says {close}:?" if close else "add type: NAME; "
+                         "`flowstream nodes` lists what there is")  # fmt: skip
+        if (label := self._text(value, "label", "label", "")) is not None:
+            node.label = str(label.value)
+        if (enabled := self._scalar(value, "enabled", "enabled")) is not None:
+            on = {"true": True, "false": False}.get(str(enabled.value)) if enabled.loose else enabled.value
+            if not isinstance(on, bool):
+                self.add("FS208", enabled.span, f"enabled takes true or false, not {shown(enabled)}")
+            else:
+                node.enabled = on
+        if (was := self._text(value, "was", "was", "old-name")) is not None:
+            if _ID.fullmatch(str(was.value)):
+                node.was = was
+            else:
+                self.add("FS201", was.span, f"{shown(was)} cannot be the id of a node")
+        node.restart = self._restart(value)
+        if "from" in value.entries and "inputs" in value.entries:
+            self.add("FS209", value.entries["from"].key.span, f"{id_} has both from: and inputs:",
+                     "keep inputs:, and name there the input that from: was for",
+                     [(value.entries["inputs"].key.span, "inputs: is here")])  # fmt: skip
+            node.broken = True
+        elif "from" in value.entries:
+            entry = value.entries["from"]
+            node.edges.extend(self._edges(node, None, entry.key.span, entry.value))
+        elif (inputs := self._map(value, "inputs", "each input with what it takes")) is not None:
+            for port, entry in inputs.entries.items():
+                node.edges.extend(self._edges(node, port, entry.key.span, entry.value))
+        elif "inputs" in value.entries:
+            node.broken = True
+        return node
+
+    def _restart(self, node: Map) -> Restart | None:
+        value = node.get("restart")
+        if isinstance(value, Scalar) and value.value in get_args(RestartOn):
+            self.add("FS111", value.span, "restart takes a map", f"write restart: {{on: {value.value}}}")
+            return None
+        block = self._map(node, "restart", "on, backoff, limit")
+        if block is None:
+            return None
+        self._known(block, "restart", ("on", "backoff", "limit"))
+        default = Restart()
+        on = self._choice(block, "on", "on", get_args(RestartOn))
+        limit = self._count(block, "limit", "limit", 1_000_000)
+        first = maximum = None
+        if (backoff := self._map(block, "backoff", "first and max")) is not None:
+            self._known(backoff, "backoff", ("first", "max"))
+            first = self._quantity(backoff, "first", "first", parse_duration)
+            maximum = self._quantity(backoff, "max", "max", parse_duration)
+            if first and maximum and first > maximum:
+                self.add("FS208", backoff.entries["first"].value.span, "first is longer than max")
+        first = first or min(default.first_ns, maximum or default.first_ns)
+        return Restart(cast("RestartOn", on) if on else default.on, first, maximum or max(default.max_ns, first), limit)
+
+    def _edges(self, node: NodeSpec, port: str | None, span: Span, value: Value) -> Iterator[EdgeSpec]:
+        values = value.items if isinstance(value, List) else [value]
+        if not values:
+            self.add("FS115", value.span, f"{port or 'from'} is an empty list", "name an output, or leave the key out")
+        for each in values:
+            edge = self._edge(node, port, span, each)
+            if edge is None:
+                node.broken = True
+            else:
+                yield edge
+
+    def _edge(self, node: NodeSpec, port: str | None, span: Span, value: Value) -> EdgeSpec | None:
+        name = port or "from"
+        if isinstance(value, List):
+            self.add("FS111", value.span, f"{name} takes an output, a map with output:, or a list of those")
+            return None
+        options = value if isinstance(value, Map) else None
+        if options is not None:
+            self._known(options, f"an edge ({name})", ("output", "overflow", "limit"))
+            if "output" not in options.entries:
+                self.add("FS207", options.span, f"{name} does not say which output it takes", "add output: NODE")
+                return None
+        target = self._scalar(options, "output", "output") if options is not None else cast("Scalar", value)
+        if target is None or target.broken:
+            return None
+        if target.value is None:
+            self.add("FS115", span, f"{name} has no value", f"write {name}: NODE, or leave it out")
+            return None
+        match = _REFERENCE.fullmatch(target.value) if isinstance(target.value, str) else None
+        if match is None:
+            if isinstance(target.value, str) and "/" in target.value:
+                self.add("FS113", target.span, "reaching into a subgraph (GROUP/NODE) is not supported yet")
+            else:
+                self.add("FS312", target.span, f"{shown(target)} names no output", "write NODE or NODE.OUTPUT")
+            return None
+        edge = EdgeSpec(node.id, port, span, match[1], match[2], target.span)
+        if options is not None:
+            self._options(edge, options)
+        return edge
+
+    def _options(self, edge: EdgeSpec, options: Map) -> None:
+        policy = self._choice(options, "overflow", "overflow", POLICIES)
+        if policy is not None:
+            edge.overflow = cast("Overflow", policy)
+            edge.overflow_span = options.entries["overflow"].key.span
+        bare = options.get("limit")
+        if isinstance(bare, Scalar) and bare.value is not None and not bare.broken:
+            self.add("FS111", bare.span, f"limit: {shown(bare)} does not say what it counts",
+                     "write limit: {items: 100}, {bytes: 4MiB} or {time: 2s}, or several of them")  # fmt: skip
+            return
+        limit = self._map(options, "limit", "items, bytes, time")
+        if limit is None:
+            return
+        self._known(limit, "limit", ("items", "bytes", "time"))
+        edge.items = self._count(limit, "items", "items", MAX_ITEMS)
+        edge.bytes = self._quantity(limit, "bytes", "bytes", parse_bytes)
+        edge.time_ns = self._quantity(limit, "time", "time", parse_duration)
+        edge.limit_spans = {key: entry.key.span for key, entry in limit.entries.items()}
+
+
+def shown(value: Scalar) -> str:
+    """A value as it may be shown: text in quotes as it was written, secrets by their name."""
+    if value.secret:
+        return value.text
+    text = value.text if len(value.text) <= 60 else f"{value.text[:57]}..."
+    return repr(text) if isinstance(value.value, str) else text
