@@ -58,22 +58,48 @@ class _Settings:
         self.read_as: dict[tuple[str | int, ...], Any] = {}
 
     def config(self) -> Config | None:
-        data = self._plain(self.node.settings, ())
-        try:
-            found = self._validated(data)
-        except ValidationError as error:
-            if not self._reread(error):
-                self._report(error)
-                return None
-            try:
-                found = self._validated(self._plain(self.node.settings, ()))
-            except ValidationError as second:
-                self._report(second)
-                return None
+        found = self._validated()
+        if isinstance(found, list) and self._reread(found):
+            found = self._validated()
+        if isinstance(found, list):
+            self._report(found)
+            return None
         return None if self.broken else found
 
-    def _validated(self, data: Any) -> Config:
-        return self.node_type.config_class.model_validate_json(json.dumps(data), context={"file": True})
+    def _validated(self) -> Config | list[Any]:
+        """The Config, or pydantic's errors.
+
+        Numbers in a file need their unit; the defaults of a Config do not, and are validated in the same pass.
+        """
+        data = json.dumps(self._plain(self.node.settings, ()))
+        model = self.node_type.config_class
+        try:
+            return model.model_validate_json(data, context={"file": True})
+        except ValidationError as error:
+            found = [each for each in error.errors(include_url=False) if not self._is_of_default(each)]
+            if found:
+                return found
+        try:
+            return model.model_validate_json(data)
+        except ValidationError as error:
+            return list(error.errors(include_url=False))
+
+    def _is_of_default(self, error: Any) -> bool:
+        """Whether an error is about a field that the file does not give."""
+        value: Value = self.node.settings
+        model: type[BaseModel] | None = self.model
+        if error["type"] == "missing":
+            return False
+        for step in error["loc"]:
+            if isinstance(value, Map) and isinstance(step, str) and model and step in model.model_fields:
+                if step not in value.entries:
+                    return True
+                model = next(_models(model.model_fields[step].annotation), None)
+            if isinstance(value, Map) and isinstance(step, str) and step in value.entries:
+                value = value.entries[step].value
+            elif isinstance(value, List) and isinstance(step, int) and step < len(value.items):
+                value = value.items[step]
+        return False
 
     def _plain(self, value: Value, path: tuple[str | int, ...]) -> Any:
         """Plain data for the model. Left out: what was reported before, and what is empty, which is reported here."""
@@ -111,10 +137,10 @@ class _Settings:
             return False
         return True
 
-    def _reread(self, error: ValidationError) -> bool:
+    def _reread(self, errors: list[Any]) -> bool:
         """Reads text from outside the file as the number or switch that the model wants there, and other ways round."""
         changed = False
-        for each in error.errors(include_url=False, include_input=False):
+        for each in errors:
             path, value = self._at(each["loc"])
             if not isinstance(value, Scalar) or path in self.read_as:
                 continue
@@ -140,9 +166,9 @@ class _Settings:
             path = (*path, step)
         return path, value
 
-    def _report(self, error: ValidationError) -> None:
+    def _report(self, errors: list[Any]) -> None:
         by_path: dict[tuple[tuple[str | int, ...], str], list[tuple[Any, Value]]] = {}
-        for each in error.errors(include_url=False):
+        for each in errors:
             loc = tuple(each["loc"])
             path, value = self._at(loc)
             if each["type"] == "missing":
@@ -205,7 +231,9 @@ class _Settings:
         known = list(model.model_fields) if model else []
         what = self.node_type.type_id if len(path) == 1 else self._name(path[:-1])
         close = did_you_mean(str(path[-1]), known)
-        if len(path) == 1 and close is None and path[-1] in self.node_type.inputs:
+        if path[-1] in ("overflow", "limit", "output") and close is None:
+            hint = f"{path[-1]} stands with an edge: from: {{output: NODE, {path[-1]}: ...}}"
+        elif len(path) == 1 and close is None and path[-1] in self.node_type.inputs:
             hint = f"{path[-1]} is an input: write inputs: {{{path[-1]}: NODE}}"
         elif close:
             hint = f"did you mean {close}?"
