@@ -1,42 +1,48 @@
-"""Live video as a graph: everything that a node author needs, and nothing else."""
+"""Live video as a graph: everything that a node author needs, and nothing else.
 
+Names are loaded on first use: the command line starts without the libraries behind them.
+"""
+
+# ruff: noqa: TC004 - the imports are for checkers, which then know every name; at run time they are made on first use
+
+import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from flowstream.errors import (
-    Diagnostic,
-    FlowstreamError,
-    GraphError,
-    NegotiationError,
-    NodeError,
-    PackError,
-    PeerError,
-    Place,
-    ResourceBusy,
-)
-from flowstream.media.caps import AudioCaps, Caps, CapsConflict, EncodedCaps, VideoCaps
-from flowstream.media.frames import AudioFrame, Plane, VideoFrame
-from flowstream.media.packets import EncodedPacket
-from flowstream.media.records import Record
-from flowstream.media.signals import EndOfStream, KeyframeRequest
-from flowstream.media.time import NS_PER_S, period_ns, ticks_of, time_of
-from flowstream.node.base import Need, Node, Sink, Source, Transform
-from flowstream.node.config import Config, field, live
-from flowstream.node.context import AsgiApp, Context, EndOfInput, Holding
-from flowstream.node.function import FunctionNode, node
-from flowstream.node.ports import Emit, Input, Output
-from flowstream.node.quantities import (
-    Bitrate,
-    ByteSize,
-    Duration,
-    PictureSize,
-    Size,
-    format_bitrate,
-    format_bytes,
-    format_duration,
-)
-
 if TYPE_CHECKING:
-    from flowstream.media.pyav import AvHeaders
+    from flowstream.errors import (
+        Diagnostic,
+        FlowstreamError,
+        GraphError,
+        NegotiationError,
+        NodeError,
+        PackError,
+        PeerError,
+        Place,
+        ResourceBusy,
+    )
+    from flowstream.media.caps import AudioCaps, Caps, CapsConflict, EncodedCaps, VideoCaps
+    from flowstream.media.frames import AudioFrame, Plane, VideoFrame
+    from flowstream.media.packets import EncodedPacket
+    from flowstream.media.records import Record
+    from flowstream.media.signals import EndOfStream, KeyframeRequest
+    from flowstream.media.time import NS_PER_S, period_ns, ticks_of, time_of
+    from flowstream.node.base import Need, Node, Sink, Source, Transform
+    from flowstream.node.config import Config, field, live
+    from flowstream.node.context import AsgiApp, Context, EndOfInput, Holding
+    from flowstream.node.function import FunctionNode, node
+    from flowstream.node.ports import Emit, Input, Output
+    from flowstream.node.quantities import (
+        Bitrate,
+        ByteSize,
+        Duration,
+        PictureSize,
+        Size,
+        format_bitrate,
+        format_bytes,
+        format_duration,
+    )
 
 __version__ = "0.1.0"
 
@@ -95,11 +101,54 @@ __all__ = [
     "time_of",
 ]
 
+_HOMES = {
+    "flowstream.errors": "Diagnostic FlowstreamError GraphError NegotiationError NodeError "
+    "PackError PeerError Place ResourceBusy",
+    "flowstream.media.caps": "AudioCaps Caps CapsConflict EncodedCaps VideoCaps",
+    "flowstream.media.frames": "AudioFrame Plane VideoFrame",
+    "flowstream.media.packets": "EncodedPacket",
+    "flowstream.media.pyav": "AvHeaders",
+    "flowstream.media.records": "Record",
+    "flowstream.media.signals": "EndOfStream KeyframeRequest",
+    "flowstream.media.time": "NS_PER_S period_ns ticks_of time_of",
+    "flowstream.node.base": "Need Node Sink Source Transform",
+    "flowstream.node.config": "Config field live",
+    "flowstream.node.context": "AsgiApp Context EndOfInput Holding",
+    "flowstream.node.function": "FunctionNode node",
+    "flowstream.node.ports": "Emit Input Output",
+    "flowstream.node.quantities": "Bitrate ByteSize Duration PictureSize Size "
+    "format_bitrate format_bytes format_duration",
+}
+
+
+class _Package(ModuleType):
+    """The package itself: resolves public names when they are asked for.
+
+    The decorator ``node`` shares its name with the subpackage ``flowstream.node``, which importing that would put in
+    its place.
+    """
+
+    _modules = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+    def __getattr__(self, name: str) -> Any:
+        module = self._modules.get(name)
+        if module is None:
+            raise AttributeError(f"module 'flowstream' has no attribute {name!r}")
+        value = getattr(importlib.import_module(module), name)
+        vars(self)[name] = value
+        return value
+
+    def __dir__(self) -> list[str]:
+        return sorted({*vars(self), *__all__})
+
+    @property
+    def node(self) -> Any:
+        return self.__getattr__("node")
+
+    @node.setter
+    def node(self, _: ModuleType) -> None:
+        """The import system announces the subpackage; ``sys.modules`` has it all the same."""
+
+
 if not TYPE_CHECKING:  # a checker that saw it would take any name
-
-    def __getattr__(name: str) -> Any:
-        if name == "AvHeaders":  # loads PyAV, so on first use only
-            from flowstream.media.pyav import AvHeaders
-
-            return AvHeaders
-        raise AttributeError(f"module 'flowstream' has no attribute {name!r}")
+    sys.modules[__name__].__class__ = _Package

@@ -46,7 +46,8 @@ class Node(Generic[C]):
     """A node type with any ports and a life of its own: it overrides ``run``.
 
     Class attributes: ``thread`` runs its calls on a thread of its own, ``needs`` names libraries it imports when it
-    runs, ``is_live`` is for sources that cannot be slowed down. A node object lives for one run.
+    runs, ``is_live`` is for sources that cannot be slowed down, ``serves`` for nodes that mount an application, so that
+    the graph has an address. A node object lives for one run.
     """
 
     type_id: ClassVar[str] = ""
@@ -57,6 +58,7 @@ class Node(Generic[C]):
 
     thread: ClassVar[bool] = False
     is_live: ClassVar[bool] = False
+    serves: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = ()
 
     config: C

@@ -1,0 +1,263 @@
+"""The door of a graph: one address where the pages and endpoints of all its nodes are."""
+
+from __future__ import annotations
+
+import errno
+import html
+import ipaddress
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+
+from flowstream.errors import FlowstreamError
+from flowstream.graph.plan import Plan, Serve
+from flowstream.runtime.mounts import Mounts
+
+CONNECTIONS = 512
+"""How many connections may be open at a time."""
+
+BACKLOG = 128
+DEFAULT = Serve()
+DEFAULT_PORTS = 20
+"""How many ports from the default one on are tried when the graph does not name one."""
+
+_logger = logging.getLogger("flowstream.door")
+
+_Receive = Callable[[], Awaitable[Any]]
+_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class ServeError(FlowstreamError):
+    """Raised when the graph cannot serve at the address that it names."""
+
+
+def serves(plan: Plan) -> bool:
+    """Whether the plan needs an address: it names one, or a node of it mounts something."""
+    return plan.serve is not None or any(planned.node_type.serves for planned in plan.nodes.values())
+
+
+def bind(serve: Serve | None) -> socket.socket:
+    """A listening socket at the address; without one at the default address, or at the next free port after it.
+
+    Raises ServeError with the reason and the way out.
+    """
+    if serve is not None:
+        return _listen(serve.host, serve.port)
+    for port in (*range(DEFAULT.port, DEFAULT.port + DEFAULT_PORTS), 0):
+        try:
+            return _listen(DEFAULT.host, port)
+        except ServeError as error:
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno != errno.EADDRINUSE:
+                raise
+    raise AssertionError("port 0 is never taken")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    at = address(host, port)
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise ServeError(
+            f"serve: listen: there is no address for {host!r}",
+            hint="write 127.0.0.1 for this machine alone, 0.0.0.0 for every machine that reaches it",
+        ) from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise _refusal(error, host, port, at) from error
+    return listener
+
+
+def _refusal(error: OSError, host: str, port: int, at: str) -> ServeError:
+    if error.errno == errno.EADDRINUSE:
+        elsewhere = address(host, port + 1 if port < 65535 else DEFAULT.port)
+        return ServeError(
+            f"serve: {at} is taken by {holder_of(port) or 'another program'}",
+            hint=f'stop it, or serve elsewhere: serve: {{listen: "{elsewhere}"}}',
+        )
+    if error.errno == errno.EACCES:
+        return ServeError(
+            f"serve: port {port} is for root alone",
+            hint=f'take a port from 1024 on: serve: {{listen: "{address(host, 8080)}"}}',
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return ServeError(
+            f"serve: {host} is no address of this machine",
+            hint="write 127.0.0.1 for this machine alone, 0.0.0.0 for every machine that reaches it",
+        )
+    return ServeError(f"serve: cannot listen at {at}: {error.strerror or error}")
+
+
+def holder_of(port: int) -> str | None:
+    """Who listens on a TCP port, as ``NAME (process PID)``; None where the system does not say. Linux only."""
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            columns = line.split()
+            if columns[3] == "0A" and int(columns[1].rpartition(":")[2], 16) == port:  # 0A: listening
+                inodes.add(f"socket:[{columns[9]}]")
+    if not inodes:
+        return None
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                if any(str(link.readlink()) in inodes for link in (process / "fd").iterdir()):
+                    return f"{(process / 'comm').read_text().strip()} (process {process.name})"
+            except OSError:  # somebody else's process, or one that has ended
+                continue
+    return None
+
+
+def address(host: str, port: int) -> str:
+    """``HOST:PORT`` as it stands in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def links(mounts: Mounts) -> Iterator[tuple[str, str]]:
+    """The path and the URL of every page. The only one is at the root too."""
+    if mounts.listen is None:
+        return
+    host, port = mounts.listen
+    try:
+        if ipaddress.ip_address(host).is_unspecified:
+            host = _own_address(host)
+    except ValueError:
+        pass
+    root = f"http://{address(host, port)}"
+    pages = mounts.pages
+    for path in pages:
+        yield path, f"{root}/" if len(pages) == 1 else f"{root}{path}"
+
+
+def _own_address(host: str) -> str:
+    """The address by which other machines reach this one; nothing is sent to find out."""
+    family, elsewhere = (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((elsewhere, 9))
+            return str(probe.getsockname()[0])
+    except OSError:  # no route: nobody else reaches it
+        return "::1" if ":" in host else "127.0.0.1"
+
+
+class Door:
+    """The ASGI application in front of all mounts.
+
+    The only page is at ``/`` too; several are listed there. Where only this machine is served, requests must name it:
+    a page of another site whose name was pointed to 127.0.0.1 (DNS rebinding) gets nothing.
+    """
+
+    def __init__(self, mounts: Mounts) -> None:
+        self._mounts = mounts
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
+        started = False
+
+        async def send_safely(message: MutableMapping[str, Any]) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = list(message.get("headers", ()))
+                if not any(name.lower() == b"x-content-type-options" for name, _ in headers):
+                    headers.append((b"x-content-type-options", b"nosniff"))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        try:
+            await self._route(scope, receive, send_safely)
+        except Exception as error:
+            _logger.error("%s %s failed", scope.get("method"), scope.get("path"), exc_info=error)
+            if started:
+                raise
+            await PlainTextResponse("Something went wrong here; the log says what.\n", 500)(scope, receive, send_safely)
+
+    async def _route(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
+        request = Request(scope)
+        path: str = scope["path"]
+        mount = self._mounts.find(path)
+        response: Response
+        if not self._is_meant(request):
+            response = PlainTextResponse("This address is served to this machine alone, under its own name.\n", 403)
+        elif mount is None:
+            response = self._index() if path == "/" else self._nothing(path)
+        elif f"{path}/" == mount.path:
+            query = f"?{request.url.query}" if request.url.query else ""
+            response = RedirectResponse(f"{mount.path}{query}", 307)
+        else:
+            await mount.app({**scope, "root_path": mount.path.rstrip("/")}, receive, send)
+            return
+        response.headers["Cache-Control"] = "no-store"
+        await response(scope, receive, send)
+
+    def _is_meant(self, request: Request) -> bool:
+        if self._mounts.listen is None or not is_loopback(self._mounts.listen[0]):
+            return True
+        host = request.headers.get("host")
+        return host is None or is_loopback(_name_of(host))
+
+    def _index(self) -> Response:
+        pages = self._mounts.pages
+        if not pages:
+            return PlainTextResponse("No page is up at the moment.\n", 503, {"Retry-After": "2"})
+        if len(pages) == 1:
+            return RedirectResponse(pages[0], 307)
+        items = "\n".join(
+            f'<li><a href="{html.escape(page)}">{html.escape(page.strip("/"))}</a></li>' for page in pages
+        )
+        return HTMLResponse(_INDEX.format(items=items), headers={"Content-Security-Policy": _INDEX_POLICY})
+
+    def _nothing(self, path: str) -> Response:
+        pages = self._mounts.pages
+        where = f" There is {', '.join(pages)}." if pages else ""
+        return PlainTextResponse(f"There is nothing at {path[:200]!r}.{where}\n", 404)
+
+
+def _name_of(host: str) -> str:
+    """The name in a Host header, without the port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+_INDEX_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_INDEX = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>flowstream</title>
+<style>
+  body {{ font: 1.1rem/1.6 system-ui, sans-serif; max-width: 30rem; margin: 4rem auto; padding: 0 1rem }}
+  li {{ margin: .4rem 0 }}
+</style>
+<h1>Pages</h1>
+<ul>
+{items}
+</ul>
+</html>
+"""

@@ -1,0 +1,124 @@
+"""HTTP on a socket that is bound already: uvicorn, without its signal handlers and with bounds on everything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import anyio
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from flowstream.node.context import AsgiApp
+
+HEAD_SECONDS = 10.0
+"""How long the head of a request may take to arrive."""
+
+IDLE_SECONDS = 30
+"""How long a connection may stay open between requests."""
+
+GRACE_SECONDS = 1
+"""How long responses under way may take when the server stops."""
+
+MAX_HEAD_BYTES = 16 * 1024
+
+
+class _Protocol(H11Protocol):
+    """Closes connections that begin a request and do not go on with it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            self._forget_head()
+        else:
+            self._expect_head()
+
+    def on_response_complete(self) -> None:
+        self._forget_head()  # from here on the time between requests counts
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_head()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        if self._head_timer is None and not self.transport.is_closing():
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _forget_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class _Server(uvicorn.Server):
+    """Runs until told to stop, with nothing to do in between."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopping = anyio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def main_loop(self) -> None:
+        await self._stopping.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+    def stop(self) -> None:
+        self.should_exit = True
+        self._stopping.set()
+
+
+@contextlib.asynccontextmanager
+async def serving(app: AsgiApp, listener: socket.socket, *, connections: int) -> AsyncIterator[None]:
+    """Serves an ASGI application on a listening socket while the block lasts; closes the socket.
+
+    More than ``connections`` at a time are answered with 503. Leaving the block takes little more than GRACE_SECONDS.
+    """
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        log_level="critical",  # what applications raise is logged by them, what clients send is not worth a line
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        limit_concurrency=connections,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+    )
+    server = _Server(config)
+
+    async def serve() -> None:
+        with anyio.CancelScope(shield=True):
+            await server.serve([listener])
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(serve)
+        try:
+            yield
+        finally:
+            server.stop()
