@@ -1,0 +1,1 @@
+"""Recording encoded media to files."""
