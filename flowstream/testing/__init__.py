@@ -2,15 +2,21 @@
 
 from flowstream.proto.barcode import Counter
 from flowstream.testing.barcode import read_counter
+from flowstream.testing.conformance import ConformanceError, check_node, graph_of
 from flowstream.testing.harness import FakeClock, FakeContext, Harness, Mount
+from flowstream.testing.leaks import Open
 from flowstream.testing.media import make_frame, make_frames, make_packet, make_packets, make_sound
 
 __all__ = [
+    "ConformanceError",
     "Counter",
     "FakeClock",
     "FakeContext",
     "Harness",
     "Mount",
+    "Open",
+    "check_node",
+    "graph_of",
     "make_frame",
     "make_frames",
     "make_packet",

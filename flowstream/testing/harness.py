@@ -314,6 +314,7 @@ class Harness(Generic[C]):
         listen: tuple[str, int] | None = None,
     ) -> None:
         self.node_type: type[Node[C]] = node_type.node_type if isinstance(node_type, FunctionNode) else node_type
+        checked = self._config(config)
         self.clock = clock or FakeClock()
         ports = [*self.node_type.outputs, *(n for n, port in self.node_type.inputs.items() if not port.feedback)]
         self.connected = frozenset(ports if connected is None else connected)
@@ -337,7 +338,7 @@ class Harness(Generic[C]):
         self._names = {"name": name, "label": label}
         self._listen = listen
         self._is_open = False
-        self._make(self._config(config))
+        self._make(checked)
 
     @property
     def holdings(self) -> tuple[str, ...]:
