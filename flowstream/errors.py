@@ -70,7 +70,7 @@ class GraphError(FlowstreamError):
     """Raised when a graph cannot be run as written; ``diagnostics`` holds every finding, not only the first."""
 
     def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
-        self.diagnostics = tuple(diagnostics)
+        self.diagnostics: tuple[Diagnostic, ...] = tuple(diagnostics)
         super().__init__("\n".join(str(d) for d in self.diagnostics))
 
 

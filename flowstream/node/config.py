@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast, overload
+from typing import Any, ClassVar, TypeVar, cast, overload
 
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as _Field
@@ -193,7 +193,7 @@ class Config(BaseModel, metaclass=_ConfigMeta):
     ``on`` is no boolean.
     """
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid", frozen=True, strict=True, validate_default=True, ser_json_inf_nan="strings"
     )
 

@@ -27,7 +27,7 @@ class FunctionNode(Generic[X, R]):
     def __init__(self, function: Callable[X, R], node_type: type[Node[Any]]) -> None:
         self.function = function
         self.node_type = node_type
-        self.__name__ = function.__name__
+        self.__name__: str = function.__name__
         self.__doc__ = function.__doc__
         self.__module__ = function.__module__
 

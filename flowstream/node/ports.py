@@ -21,8 +21,8 @@ class Emit(Generic[P_co]):
     __slots__ = ("output", "payload")
 
     def __init__(self, output: Output[Any], payload: P_co) -> None:
-        self.output = output
-        self.payload = payload
+        self.output: Output[Any] = output
+        self.payload: P_co = payload
 
     def __repr__(self) -> str:
         return f"Emit({self.output.name}, {self.payload!r})"
@@ -119,12 +119,12 @@ class Input(Port, Generic[P]):
     ) -> None:
         if not payloads:
             raise TypeError("an Input names the payload it takes: Input(VideoFrame)")
-        self.payloads = tuple(_payload_class(p) for p in payloads)
+        self.payloads: tuple[type[Any], ...] = tuple(_payload_class(p) for p in payloads)
         self.caps = caps
-        self.optional = optional or feedback
+        self.optional: bool = optional or feedback
         self.feedback = feedback
         self.many = many
-        self.follows = frozenset(follows)
+        self.follows: frozenset[str] = frozenset(follows)
         self.doc = doc
 
     def handler(self, function: F) -> F:
@@ -165,7 +165,8 @@ class Output(Port, Generic[P]):
     ) -> None:
         if payload is None and like is None:
             raise TypeError("an Output names the payload it gives: Output(VideoFrame), or Output(like=an_input)")
-        self.payloads = (_payload_class(payload),) if payload is not None else like.payloads if like else ()
+        given = (_payload_class(payload),) if payload is not None else like.payloads if like else ()
+        self.payloads: tuple[type[Any], ...] = given
         self.like = like
         self.caps = caps
         self.main = main

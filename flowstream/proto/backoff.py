@@ -13,7 +13,7 @@ class Backoff:
         self._first_ns = first_ns
         self._max_ns = max_ns
         self._limit = limit
-        self.attempts = 0
+        self.attempts: int = 0
         self._started_ns: int | None = None
 
     def started(self, *, now_ns: int) -> None:

@@ -126,7 +126,7 @@ class HeaderWriter:
         self._first = 0x80 | bool(extensions) << 4
         self._payload_type = payload_type
         self._ssrc = ssrc
-        self.size = HEADER_SIZE + len(self._extension)
+        self.size: int = HEADER_SIZE + len(self._extension)
 
     def pack(self, *, sequence_number: int, timestamp: int, marker: bool) -> bytes:
         """The header of one packet, `size` bytes; the payload follows it."""

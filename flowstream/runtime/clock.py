@@ -13,9 +13,11 @@ class Clock(Protocol):
 
     def now_ns(self) -> int:
         """The monotonic clock."""
+        ...
 
     def wallclock_ns(self) -> int:
         """UTC, since 1970."""
+        ...
 
     async def sleep_until_ns(self, now_ns: int) -> None:
         """Waits until the monotonic clock reads ``now_ns``."""
