@@ -67,9 +67,9 @@ class OverflowQueue(Generic[T]):
         if limit.items < 1:
             raise ValueError(f"a queue holds at least 1 item, not {limit.items}")
         self.policy: Overflow = policy
-        self.limit = limit
-        self.received = 0
-        self.delivered = 0
+        self.limit: Limit = limit
+        self.received: int = 0
+        self.delivered: int = 0
         self.drops: Counter[str] = Counter()
         self._items: deque[T] = deque()
         self._bytes = 0
@@ -99,6 +99,11 @@ class OverflowQueue(Generic[T]):
 
     def offer(self, item: T) -> int:
         """Takes an item or says why not; one of the constants of Offered."""
+        if not self._items and not self._needs_keyframe:  # the usual case; one item fits, however large
+            self.received += 1
+            self._items.append(item)
+            self._bytes += item.size_bytes
+            return Offered.TAKEN
         if self._needs_keyframe:
             if not getattr(item, "keyframe", True):
                 self.received += 1

@@ -50,16 +50,23 @@ class Feed:
 class Channel:
     """A consumer's end of an edge."""
 
-    __slots__ = ("caps", "delivered", "drops", "edge", "feeds", "received", "wakeup")
+    __slots__ = ("blocks", "caps", "delivered", "drops", "edge", "feeds", "port", "received", "wakeup")
 
     def __init__(self, edge: Edge, wakeup: Wakeup) -> None:
         self.edge = edge
+        self.port = edge.input
+        self.blocks = edge.overflow == "block"
         self.wakeup = wakeup
         self.feeds: deque[Feed] = deque()
         self.caps: Any = None  # of the payload delivered last
         self.received = 0  # of feeds that are gone, as are the next two
         self.delivered = 0
         self.drops: Counter[str] = Counter()
+
+    def rewire(self, edge: Edge) -> None:
+        """The same port with another producer or other options, for the feeds to come."""
+        self.edge = edge
+        self.blocks = edge.overflow == "block" or any(feed.queue.policy == "block" for feed in self.feeds)
 
     def attach(self, outlet: Outlet) -> Feed:
         """Makes an output the newest feed of this channel."""
@@ -77,7 +84,7 @@ class Channel:
             feed = feeds[0]
             item = feed.queue.poll()
             if item is not None:
-                if feed.queue.policy == "block":
+                if self.blocks:
                     feed.space.set()
                 return item
             if not feed.closed or len(feeds) == 1:
@@ -130,40 +137,49 @@ class Inbox:
         self.wakeup = Wakeup()
         self.channels: dict[tuple[str, int], Channel] = {}
         self.connected = False  # whether the wiring is in place, so that no channel means no input
-        self._turn = 0
+        self._order: tuple[Channel, ...] = ()  # of the next round; whoever was served goes to its end
 
     def open(self, edge: Edge) -> Channel:
         """Adds a channel for an edge."""
         channel = Channel(edge, self.wakeup)
         self.channels[(edge.input, edge.index)] = channel
+        self._order = tuple(self.channels.values())
         return channel
 
     def remove(self, edge: Edge) -> None:
         """Takes a channel away; what waits on it is dropped."""
         self.channels.pop((edge.input, edge.index)).close("reload")
+        self._order = tuple(self.channels.values())
         self.wakeup.set()
 
     def poll(self, ports: Iterable[str] | None = None) -> tuple[Channel, Any] | None:
         """The next payload of any of the ports (None: of all), in turn, with its channel."""
-        channels = list(self.channels.values())
-        count = len(channels)
-        for step in range(count):
-            channel = channels[(self._turn + step) % count]
-            if ports is not None and channel.edge.input not in ports:
+        order = self._order
+        if len(order) == 1:
+            channel = order[0]
+            if ports is not None and channel.port not in ports:
+                return None
+            item = channel.poll()
+            return None if item is None else (channel, item)
+        for channel in order:
+            if ports is not None and channel.port not in ports:
                 continue
             item = channel.poll()
             if item is not None:
-                self._turn += step + 1
+                self._order = (*(c for c in order if c is not channel), channel)
                 return channel, item
         return None
 
     def ended(self, ports: Iterable[str] | None = None) -> bool:
         """Whether the media channels of the ports (None: of all) have ended, once wired."""
-        return self.connected and all(
-            channel.ended
-            for channel in self.channels.values()
-            if not channel.edge.feedback and (ports is None or channel.edge.input in ports)
-        )
+        if not self.connected:
+            return False
+        for channel in self._order:  # a plain loop: it runs at every wait, and the first channel usually decides
+            if channel.edge.feedback or (ports is not None and channel.port not in ports):
+                continue
+            if not channel.feeds[-1].closed or not channel.ended:
+                return False
+        return True
 
     def close(self, cause: str) -> None:
         """The node is gone."""
@@ -200,8 +216,10 @@ class Outlet:
         self.emitted += 1
         blocked: list[Feed] | None = None
         for feed in self.feeds:
-            outcome = feed.offer(payload)
-            if outcome > Offered.DROPPED:
+            outcome = feed.queue.offer(payload)
+            if outcome <= Offered.DROPPED:
+                feed.channel.wakeup.set()
+            else:
                 if outcome == Offered.FULL:
                     blocked = [*(blocked or ()), feed]
                 else:

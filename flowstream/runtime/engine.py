@@ -179,7 +179,7 @@ class Engine:
         consumer, producer = self.runners[edge.consumer], self.runners[edge.producer]
         inbox = consumer.inbox
         channel = inbox.channels.get((edge.input, edge.index)) or inbox.open(edge)
-        channel.edge = edge
+        channel.rewire(edge)
         feed = channel.attach(producer.outlets[edge.output])
         if producer.is_over and not (producer.state == "failed" and self._graph.is_live):
             feed.close()

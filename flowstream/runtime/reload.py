@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Protocol
 
 import anyio
+import anyio.to_thread
 
 from flowstream.errors import FlowstreamError, GraphError
-from flowstream.graph.diff import Patch
 from flowstream.graph.plan import Plan
-from flowstream.runtime.engine import Engine, ReloadError
+from flowstream.runtime.clock import Clock, SystemClock
+from flowstream.runtime.engine import Engine
 from flowstream.runtime.events import Refused
 from flowstream.runtime.wakeup import Wakeup
 
@@ -34,7 +35,7 @@ async def watch_folders(folders: frozenset[Path]) -> AsyncIterator[None]:
     import watchfiles
 
     async for _ in watchfiles.awatch(
-        *folders, recursive=False, debounce=10 * DEBOUNCE_MS, step=DEBOUNCE_MS, watch_filter=None, raise_interrupt=False
+        *folders, recursive=False, debounce=10 * DEBOUNCE_MS, step=DEBOUNCE_MS, watch_filter=None
     ):
         yield
 
@@ -52,15 +53,14 @@ class Revisions:
 class Reloader:
     """Keeps a running graph in step with its files; the last save wins.
 
-    ``compile`` reads the files and makes the plan, or raises GraphError; ``on_plan`` is told each patch before it is
-    applied.
+    ``compile`` reads the files and makes the plan, or raises GraphError; it runs in a worker thread.
     """
 
     engine: Engine
     compile: Callable[[], Plan]
     revisions: Revisions
+    clock: Clock = field(default_factory=SystemClock)
     watch: Watch = watch_folders
-    on_plan: Callable[[Plan, Patch], None] | None = None
     _changed: Wakeup = field(default_factory=Wakeup)
     _applying: anyio.CancelScope | None = None
     _attempted: str = ""
@@ -94,28 +94,31 @@ class Reloader:
         if revision == self._attempted:
             return
         try:
-            plan = await anyio.to_thread.run_sync(self.compile)
+            plan = await self._compiled()
             self.revisions.file = plan.revision
-            patch = await self.engine.apply(plan)
+            await self.engine.apply(plan)
         except GraphError as error:
-            self._refuse(revision, f"{len(error.diagnostics)} findings in the file", error)
+            count = len(error.diagnostics)
+            self._refuse(revision, f"{count} finding{'s' if count > 1 else ''} in the file", error)
         except (FlowstreamError, OSError) as error:
             self._refuse(revision, str(error), error)
         else:
             self.revisions.running = plan.revision
             self.revisions.refused = None
-            if self.on_plan is not None:
-                self.on_plan(plan, patch)
         # Only now: a cancelled attempt is tried again even if the newer save restored the older text.
         self._attempted = revision
+
+    async def _compiled(self) -> Plan:
+        self.clock.hold()
+        try:
+            return await anyio.to_thread.run_sync(self.compile)
+        finally:
+            self.clock.release()
 
     def _refuse(self, revision: str, reason: str, error: Exception) -> None:
         self.revisions.file = revision
         self.revisions.refused = reason
-        diagnostics = error.diagnostics if isinstance(error, GraphError) else ()
-        if not isinstance(error, ReloadError | GraphError) and isinstance(error, FlowstreamError):
-            reason = error.message
-        self.engine.tell(Refused(revision, reason, diagnostics))
+        self.engine.tell(Refused(revision, reason, error.diagnostics if isinstance(error, GraphError) else ()))
 
 
 def digest(files: Iterable[str]) -> str:

@@ -69,6 +69,7 @@ class Runner:
         self.outlets = {
             name: Outlet(name, port.payloads, self._requested) for name, port in planned.node_type.outputs.items()
         }
+        self._by_port = {port: self.outlets[name] for name, port in planned.node_type.outputs.items()}
         self.received = 0
         self.log = NodeLog(_logger, {"node": planned.id})
         self.is_ready = anyio.Event()
@@ -192,7 +193,7 @@ class Runner:
                 await inbox.wakeup.wait()
                 continue
             channel, payload = got
-            port = channel.edge.input
+            port = channel.port
             self.received += 1
             handler = handlers[port]
             new_caps = self.caps_of(channel, payload)
@@ -215,6 +216,13 @@ class Runner:
         tail = await self._call(lambda: list(finish() or ()))
         for emit in tail:
             await self.emit(emit)
+
+    def took(self, channel: Channel, payload: Any) -> None:
+        """A node with a life of its own took a payload: counts it and tells of new caps."""
+        self.received += 1
+        caps = getattr(payload, "caps", None)
+        if caps is not channel.caps and (new := self.caps_of(channel, payload)) is not None:
+            self.node.caps_changed(channel.port, new)
 
     def caps_of(self, channel: Channel, payload: Any) -> Any:
         """The payload's caps when they differ from those before it on the channel, else None."""
@@ -302,10 +310,9 @@ class Runner:
 
     async def emit(self, item: Emit[Any]) -> None:
         """Offers a payload to every edge first, then waits for those that block."""
-        output = item.output
-        outlet = self.outlets.get(output.name)
-        if outlet is None or output.owner is None or not isinstance(self.node, output.owner):
-            raise FlowstreamError(f"{self.planned.type_id} emitted to {output!r}, which is not one of its outputs")
+        outlet = self._by_port.get(item.output)
+        if outlet is None:
+            raise FlowstreamError(f"{self.planned.type_id} emitted to {item.output!r}, which is not one of its outputs")
         blocked = outlet.offer(item.payload)
         if blocked is not None:
             for feed in blocked:
@@ -375,24 +382,14 @@ class _Context:
             if inbox.ended(ports):
                 raise EndOfInput
             await inbox.wakeup.wait()
-        channel, payload = got
-        caps = getattr(payload, "caps", None)
-        if caps is not channel.caps and (new := runner.caps_of(channel, payload)) is not None:
-            runner.node.caps_changed(channel.edge.input, new)
-        runner.received += 1
-        return channel.edge.input, payload
+        runner.took(*got)
+        return got[0].port, got[1]
 
     async def receive(self, port: Input[P]) -> P:
         return cast("P", (await self._receive((port.name,)))[1])
 
-    async def stream(self, port: Input[P]) -> AsyncIterator[P]:
-        ports = (port.name,)
-        while True:
-            try:
-                payload = (await self._receive(ports))[1]
-            except EndOfInput:
-                return
-            yield payload
+    def stream(self, port: Input[P]) -> AsyncIterator[P]:
+        return _Stream(self._runner, port.name)
 
     async def merge(self, *ports: Input[Any]) -> AsyncIterator[tuple[str, Any]]:
         names = tuple(port.name for port in ports)
@@ -437,6 +434,29 @@ class _Context:
 
     def report(self, **facts: str | int | float | None) -> None:
         self._runner.facts.update(facts)
+
+
+class _Stream:
+    """The payloads of one input; an iterator by hand costs two thirds of an async generator."""
+
+    __slots__ = ("_inbox", "_ports", "_runner")
+
+    def __init__(self, runner: Runner, port: str) -> None:
+        self._runner = runner
+        self._inbox = runner.inbox
+        self._ports = (port,)
+
+    def __aiter__(self) -> _Stream:
+        return self
+
+    async def __anext__(self) -> Any:
+        inbox = self._inbox
+        while (got := inbox.poll(self._ports)) is None:
+            if inbox.ended(self._ports):
+                raise StopAsyncIteration
+            await inbox.wakeup.wait()
+        self._runner.took(got[0], got[1])
+        return got[1]
 
 
 def node_error(runner: Runner) -> NodeError:

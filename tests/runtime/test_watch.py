@@ -1,0 +1,199 @@
+"""A watched file: what is saved is applied or refused, and the last save wins."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from flowstream.errors import Diagnostic, GraphError
+from flowstream.graph.plan import Plan
+from flowstream.runtime.engine import Engine
+from flowstream.runtime.events import Applied, Event, Refused
+from flowstream.runtime.reload import Reloader, Revisions, digest, watch_folders
+from flowstream.testing.clock import VirtualClock
+from tests.runtime.parts import Keep, plan, run
+
+
+class Saves:
+    """Stands for the file system: ``save`` writes the file and tells the watcher."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._told = anyio.Event()
+
+    def save(self, text: str) -> None:
+        self.file.write_text(text)
+        self._told.set()
+
+    async def watch(self, folders: frozenset[Path]) -> AsyncIterator[None]:
+        while True:
+            await self._told.wait()
+            self._told = anyio.Event()
+            yield
+
+
+def compiled(file: Path) -> Plan:
+    """A plan of a file that says how much to add, or ``stuck``, or anything else for a mistake."""
+    from dataclasses import replace
+
+    text = file.read_text()
+    if text == "stuck":
+        made = plan(
+            {"stuck": ("test/stuck", {}), "add": ("test/add", {}), "keep": ("test/keep", {})},
+            {"add.numbers": "stuck.out", "keep.numbers": "add.sums"},
+        )
+    elif not text.lstrip("-").isdigit():
+        raise GraphError([Diagnostic("FS999", "no number", f"{text!r} is no number")])
+    else:
+        made = plan(
+            {"count": ("test/counter", {}), "add": ("test/add", {"add": int(text)}), "keep": ("test/keep", {})},
+            {"add.numbers": "count.out", "keep.numbers": "add.sums"},
+        )
+    return replace(made, files=(str(file),), revision=text)
+
+
+Main = Callable[[Engine, Saves, Reloader, list[Event]], Awaitable[None]]
+
+
+def watching(tmp_path: Path, main: Main) -> None:
+    """Runs ``main`` beside an engine that follows a file which begins as ``0``."""
+    file = tmp_path / "graph.yaml"
+    file.write_text("0")
+
+    async def call(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        saves = Saves(file)
+
+        def compile() -> Plan:
+            return compiled(file)
+
+        await engine.start(compile())
+        reloader = Reloader(engine, compile, Revisions("0", "0"), clock=clock, watch=saves.watch)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(reloader.run)
+            await anyio.sleep(0.01)
+            await main(engine, saves, reloader, events)
+            tasks.cancel_scope.cancel()
+
+    run(call)
+
+
+def test_a_save_is_applied(tmp_path: Path) -> None:
+    async def main(engine: Engine, saves: Saves, reloader: Reloader, events: list[Event]) -> None:
+        saves.save("1000")
+        await anyio.sleep(0.1)
+        assert Keep.kept["keep"][-1] > 1000
+        assert reloader.revisions == Revisions("1000", "1000")
+        assert [type(event) for event in events] == [Applied]
+
+    watching(tmp_path, main)
+
+
+def test_a_broken_save_changes_nothing_and_both_revisions_are_known(tmp_path: Path) -> None:
+    async def main(engine: Engine, saves: Saves, reloader: Reloader, events: list[Event]) -> None:
+        running = engine.plan
+        saves.save("nonsense")
+        await anyio.sleep(0.1)
+        assert engine.plan is running
+        (event,) = events
+        assert isinstance(event, Refused)
+        assert event.diagnostics[0].code == "FS999"
+        assert reloader.revisions.running == "0"
+        assert reloader.revisions.file == digest([str(saves.file)])
+        assert reloader.revisions.refused == "1 finding in the file"
+
+    watching(tmp_path, main)
+
+
+def test_mending_a_broken_save_clears_the_refusal_even_when_the_text_is_the_running_one(tmp_path: Path) -> None:
+    async def main(engine: Engine, saves: Saves, reloader: Reloader, events: list[Event]) -> None:
+        saves.save("nonsense")
+        await anyio.sleep(0.1)
+        saves.save("0")
+        await anyio.sleep(0.1)
+        assert reloader.revisions == Revisions("0", "0")
+        assert [type(event) for event in events] == [Refused, Applied]
+
+    watching(tmp_path, main)
+
+
+def test_the_last_save_wins_while_an_earlier_one_is_still_being_prepared(tmp_path: Path) -> None:
+    async def main(engine: Engine, saves: Saves, reloader: Reloader, events: list[Event]) -> None:
+        saves.save("stuck")
+        await anyio.sleep(5)
+        saves.save("7")
+        await anyio.sleep(0.1)
+        assert reloader.revisions == Revisions("7", "7")
+        assert engine.status()["add"].config["add"] == 7
+        assert [type(event) for event in events] == [Applied]
+
+    watching(tmp_path, main)
+
+
+def test_saving_the_same_text_again_does_nothing(tmp_path: Path) -> None:
+    async def main(engine: Engine, saves: Saves, reloader: Reloader, events: list[Event]) -> None:
+        saves.save("0")
+        await anyio.sleep(0.1)
+        assert events == []
+
+    watching(tmp_path, main)
+
+
+def test_a_storm_of_saves_ends_with_the_last(tmp_path: Path) -> None:
+    async def main(engine: Engine, saves: Saves, reloader: Reloader, events: list[Event]) -> None:
+        for number in range(100):
+            saves.save("broken" if number % 7 == 3 else str(number))
+            await anyio.sleep(0.001 * (number % 3))
+        await anyio.sleep(0.1)
+        assert engine.status()["add"].config["add"] == 99
+        assert reloader.revisions == Revisions("99", "99")
+
+    watching(tmp_path, main)
+
+
+def test_a_file_that_is_gone_is_refused_with_its_name(tmp_path: Path) -> None:
+    async def main(engine: Engine, saves: Saves, reloader: Reloader, events: list[Event]) -> None:
+        saves.file.unlink()
+        reloader.changed()
+        await anyio.sleep(0.1)
+        (event,) = events
+        assert isinstance(event, Refused)
+        assert "graph.yaml" in event.reason
+
+    watching(tmp_path, main)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("way", ["in place", "rename"])
+def test_the_real_watcher_sees_every_way_of_saving(tmp_path: Path, way: str) -> None:
+    file = tmp_path / "graph.yaml"
+    file.write_text("0")
+
+    def save(text: str) -> None:
+        if way == "rename":
+            beside = tmp_path / "graph.yaml~"
+            beside.write_text(text)
+            beside.rename(file)
+        else:
+            file.write_text(text)
+
+    async def main() -> None:
+        seen = anyio.Event()
+
+        async def watch() -> None:
+            nonlocal seen
+            async for _ in watch_folders(frozenset({tmp_path})):
+                seen.set()
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(watch)
+                for number in range(3):
+                    seen = anyio.Event()
+                    while not seen.is_set():  # the first save may come before the watcher is up
+                        save(str(number))
+                        with anyio.move_on_after(1):
+                            await seen.wait()
+                tasks.cancel_scope.cancel()
+
+    anyio.run(main)
