@@ -1,0 +1,197 @@
+"""The UDP sockets that all viewers share: one for each local address, told apart by ICE username and peer address."""
+
+import asyncio
+import ipaddress
+import logging
+import socket
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from flowstream.proto import stun
+from flowstream.proto.ice import Address, Pair, local_ufrag
+
+MAX_DATAGRAM: Final = 2048
+"""Longest datagram that is read, in bytes."""
+
+MAX_BURST: Final = 64
+"""Datagrams read from one socket before everybody else gets a turn."""
+
+MAX_SOCKETS: Final = 32
+"""Local addresses that are bound at a time."""
+
+BUFFER_BYTES: Final = 4 * 1024 * 1024
+"""What is asked of the kernel for each direction; it may give less."""
+
+ANY_IPV4: Final = "0.0.0.0"
+WILDCARDS: Final = (ANY_IPV4, "::", "")
+
+
+class Receiver(Protocol):
+    """Who takes the datagrams of one peer."""
+
+    def handle_datagram(self, data: bytes, pair: Pair) -> None:
+        """Takes one datagram that came in on ``pair``."""
+
+
+class _Port:
+    """One bound socket."""
+
+    def __init__(self, bound: socket.socket) -> None:
+        self.socket = bound
+        self.address: Address = bound.getsockname()[:2]
+
+
+class UdpMux:
+    """Sends and receives for many peers on a few sockets.
+
+    A wildcard host is bound as every address that the machine has, loopback included, so that an answer always leaves
+    from the address that the peer sent to; addresses that come later are bound when `candidates` is next asked.
+    Datagrams from unknown peers are dropped; only a STUN request that names a registered session makes a peer known.
+    """
+
+    def __init__(self, host: str, port: int, *, log: logging.LoggerAdapter[logging.Logger]) -> None:
+        """``port`` is preferred on every address; where it is taken, the system chooses one."""
+        self._host = host
+        self._port = port
+        self._log = log
+        self._named: list[str] = []
+        self._ports: dict[str, _Port] = {}
+        self._sessions: dict[str, Receiver] = {}
+        self._peers: dict[Pair, Receiver] = {}
+        self.refused_sends = 0
+
+    async def open(self) -> None:
+        """Binds; needs a running asyncio loop.
+
+        Raises:
+            OSError: not one of the addresses can be bound.
+        """
+        if self._host not in WILDCARDS:
+            found = await asyncio.get_running_loop().getaddrinfo(self._host, 0, type=socket.SOCK_DGRAM)
+            self._named = list(dict.fromkeys(str(info[4][0]) for info in found))
+        failure: OSError | None = None
+        for host in self._addresses():
+            try:
+                self._bind(host)
+            except OSError as error:
+                failure = error
+        if not self._ports:
+            raise failure or OSError(f"{self._host} has no address to bind")
+
+    def close(self) -> None:
+        """Closes every socket."""
+        loop = asyncio.get_running_loop()
+        for port in self._ports.values():
+            loop.remove_reader(port.socket)
+            port.socket.close()
+        self._ports.clear()
+        self._sessions.clear()
+        self._peers.clear()
+
+    def candidates(self) -> list[Address]:
+        """The (host, port) pairs that a peer may try, best first: reachable from afar before loopback."""
+        present = self._addresses()
+        for host in present:
+            if host not in self._ports and len(self._ports) < MAX_SOCKETS:
+                try:
+                    self._bind(host)
+                except OSError as error:
+                    self._log.warning("viewers cannot come in on %s: %s", host, error)
+        return [self._ports[host].address for host in present if host in self._ports]
+
+    def register(self, ufrag: str, receiver: Receiver) -> None:
+        """Peers that name ``ufrag`` as the session they want are ``receiver``'s."""
+        self._sessions[ufrag] = receiver
+
+    def claim(self, pair: Pair, receiver: Receiver) -> None:
+        """All that comes in on ``pair`` is ``receiver``'s from now on."""
+        self._peers[pair] = receiver
+
+    def release(self, pair: Pair, receiver: Receiver) -> None:
+        """Undoes `claim`, unless somebody else has claimed the pair since."""
+        if self._peers.get(pair) is receiver:
+            del self._peers[pair]
+
+    def forget(self, ufrag: str, pairs: Sequence[Pair], receiver: Receiver) -> None:
+        """Undoes `register` and every `claim`."""
+        self._sessions.pop(ufrag, None)
+        for pair in pairs:
+            self.release(pair, receiver)
+
+    def send(self, datagrams: Sequence[bytes], pair: Pair) -> int:
+        """Sends datagrams to one peer, in order; gives how many the kernel took.
+
+        Never waits: what does not fit the socket's buffer is lost as it would be on the way, and is sent again when the
+        peer asks.
+        """
+        port = self._ports.get(pair.local[0])
+        if port is None:
+            return 0
+        sendto, remote = port.socket.sendto, pair.remote
+        sent = 0
+        for data in datagrams:
+            try:
+                sendto(data, remote)
+            except OSError:
+                self.refused_sends += 1
+            else:
+                sent += 1
+        return sent
+
+    def _addresses(self) -> list[str]:
+        return _own_addresses(self._host) if self._host in WILDCARDS else self._named
+
+    def _bind(self, host: str) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        bound = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            bound.setblocking(False)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+            if family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                bound.bind((host, self._port))
+            except OSError:
+                bound.bind((host, 0))
+            port = _Port(bound)
+            asyncio.get_running_loop().add_reader(bound, self._readable, port)
+        except BaseException:
+            bound.close()
+            raise
+        self._ports[host] = port
+
+    def _readable(self, port: _Port) -> None:
+        for _ in range(MAX_BURST):
+            try:
+                data, source = port.socket.recvfrom(MAX_DATAGRAM)
+            except BlockingIOError:
+                return
+            except OSError as error:  # an ICMP error that some systems report here; the socket goes on
+                self._log.debug("receiving on %s: %s", port.address, error)
+                return
+            if data:
+                self._dispatch(data, Pair(port.address, source[:2]))
+
+    def _dispatch(self, data: bytes, pair: Pair) -> None:
+        receiver = self._peers.get(pair)
+        if stun.looks_like_stun(data):
+            ufrag = local_ufrag(data)
+            if ufrag is not None:
+                receiver = self._sessions.get(ufrag)
+        if receiver is not None:
+            receiver.handle_datagram(data, pair)
+
+
+def _own_addresses(host: str) -> list[str]:
+    """This machine's addresses that a wildcard stands for, loopback last; no link-local ones, which need a zone."""
+    import ifaddr
+
+    found: list[ipaddress.IPv4Address | ipaddress.IPv6Address] = []
+    for adapter in ifaddr.get_adapters():
+        for each in adapter.ips:
+            address = ipaddress.ip_address(each.ip if isinstance(each.ip, str) else each.ip[0])
+            if not address.is_link_local and (address.version == 4 or host != ANY_IPV4):
+                found.append(address)
+    found.sort(key=lambda address: (address.is_loopback, address.version))
+    return list(dict.fromkeys(str(address) for address in found))

@@ -1,0 +1,137 @@
+"""Show a stream in browsers."""
+
+from __future__ import annotations
+
+from flowstream import (
+    Config,
+    Context,
+    EncodedCaps,
+    EncodedPacket,
+    Input,
+    KeyframeRequest,
+    Need,
+    Node,
+    field,
+    live,
+)
+from flowstream.proto.sdp import Kind
+
+
+class ViewersConfig(Config):
+    """Who may watch."""
+
+    max: int = field(10, ge=1, le=500, description="How many may watch at a time; the next ones are asked to wait.")
+
+
+class WebrtcOutConfig(Config):
+    """How the stream is shown."""
+
+    title: str | None = live(
+        None, max_length=200, description="Title of the page; the node's label when it is left out."
+    )
+    viewers: ViewersConfig = live(
+        default_factory=lambda: ViewersConfig.model_validate({}), description="Who may watch."
+    )
+    origins: tuple[str, ...] = live(
+        default_factory=tuple,
+        description="Other web pages that may play this stream, by origin; '*' for any. The built-in page always may.",
+        examples=[["https://example.org"]],
+    )
+
+
+class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
+    """Show a stream to viewers in their browsers, with a fraction of a second of delay.
+
+    Serves a page at ``/<node>/`` and, for other players, a WHEP endpoint at ``/<node>/whep``. Takes H.264 without
+    B-frames, and Opus; both are passed on as they come, so one encoder serves every viewer. A new viewer, or one that
+    lost too much, makes it ask for a keyframe upstream; requests of several are joined.
+
+    Media travels on UDP at the address where the graph serves (``serve.listen``), on the same port number when it is
+    free. Viewers stay connected across reloads: what feeds this node may be replaced, the page goes on.
+
+    ```yaml
+    flowstream: 1
+    nodes:
+      pattern: {type: test-pattern, size: 1280x720, fps: 30}
+      encode: {type: hw-encode, from: pattern, codec: h264, bitrate: 2.5M}
+      tone: {type: tone}
+      opus: {type: opus-encode, from: tone}
+      out:
+        type: webrtc-out
+        inputs: {video: encode, audio: opus}
+        title: Test pattern
+        viewers: {max: 10}
+    ```
+    """
+
+    serves = True
+    needs = (
+        Need("aiortc"),
+        Need("pylibsrtp"),
+        Need("ifaddr"),
+        Need("starlette"),
+    )
+
+    video = Input(
+        EncodedPacket,
+        caps=EncodedCaps(codec="h264"),
+        optional=True,
+        follows={"size", "extradata"},
+        doc="The picture: H.264 in Annex B form with parameter sets before every keyframe, no B-frames.",
+    )
+    audio = Input(
+        EncodedPacket,
+        caps=EncodedCaps(codec="opus"),
+        optional=True,
+        follows={"rate", "layout", "extradata"},
+        doc="The sound: Opus.",
+    )
+
+    async def run(self, ctx: Context) -> None:
+        """Serves viewers until the inputs end.
+
+        Raises:
+            ResourceBusy: no UDP address can be bound.
+            ValueError: the graph serves nobody, or no input is connected.
+        """
+        from flowstream_nodes.webrtc._viewers import Feeder, open_viewers
+        from flowstream_nodes.webrtc._whep import About, make_app, read_page
+
+        if ctx.listen is None:
+            raise ValueError("there is no server to show it; give the graph 'serve: {listen: \"127.0.0.1:8080\"}'")
+        host, port = ctx.listen
+        page = await ctx.in_thread(read_page)
+        async with ctx.hold(
+            f"viewers {host}:{port}", lambda holding: open_viewers(holding, host=host, port=port)
+        ) as viewers:
+
+            def kinds() -> frozenset[Kind]:
+                ports: dict[Kind, Input[EncodedPacket]] = {"video": self.video, "audio": self.audio}
+                return frozenset(kind for kind, port in ports.items() if ctx.is_connected(port))
+
+            def about() -> About:
+                title = self.config.title or ctx.label
+                return About(title, "video" in kinds(), "audio" in kinds(), self.config.origins)
+
+            feeder = Feeder(
+                kinds=kinds,
+                most=lambda: self.config.viewers.max,
+                ask_keyframe=lambda: self._ask_keyframe(ctx),
+                on_change=lambda: ctx.report(viewers=viewers.connected),
+            )
+            app = make_app(viewers, about=about, page=page)
+            async with ctx.mount(app, page=True):
+                with viewers.feeding(feeder, media_ns=ctx.media_ns()):
+                    ctx.report(viewers=viewers.connected)
+                    ctx.ready()
+                    async for kind, packet in ctx.merge(self.video, self.audio):
+                        if kind == "video":
+                            viewers.send_video(packet, feeder)
+                        else:
+                            viewers.send_audio(packet, feeder)
+        if not kinds():
+            raise ValueError("neither 'video' nor 'audio' is connected; connect at least one")
+
+    def _ask_keyframe(self, ctx: Context) -> None:
+        if ctx.is_connected(self.video):
+            ctx.request(self.video, KeyframeRequest("a viewer needs one"))
