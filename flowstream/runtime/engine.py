@@ -93,7 +93,7 @@ class Engine:
     async def start(self, plan: Plan) -> None:
         """Starts every node; sources begin when all are ready. Raises NodeError when one fails; nothing runs then."""
         self._graph.is_live = plan.is_live
-        runners = {id: self._runner(planned) for id, planned in plan.nodes.items()}
+        runners = {id: self._runner(plan, id) for id in plan.nodes}
         try:
             await self._start_all(runners.values())
         except BaseException:
@@ -136,8 +136,8 @@ class Engine:
         self._finished.set()
         return drained
 
-    def _runner(self, planned: PlannedNode) -> Runner:
-        return Runner(planned, self._graph, self._exited)
+    def _runner(self, plan: Plan, id: str) -> Runner:
+        return Runner(plan.nodes[id], _wired(plan, id), self._graph, self._exited)
 
     async def _start_all(self, runners: Iterable[Runner]) -> None:
         """Starts runners side by side and waits until each is ready or has failed.
@@ -234,7 +234,7 @@ class Engine:
                     fresh.append(change)
         # A node that failed is given another chance by any edit of it.
         fresh += [c for c in patch.changes if c.action == "rewire" and self.runners[c.node].is_over]
-        prepared = {change.node: self._runner(plan.nodes[change.node]) for change in fresh}
+        prepared = {change.node: self._runner(plan, change.node) for change in fresh}
         try:
             try:
                 await self._start_all(prepared.values())
@@ -245,7 +245,7 @@ class Engine:
                     if isinstance(runner.error, ResourceBusy):
                         if id not in self.runners:
                             raise
-                        prepared[id] = await self._break_before_make(id, plan.nodes[id])
+                        prepared[id] = await self._break_before_make(plan, id)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await self._discard(prepared.values())
@@ -254,18 +254,19 @@ class Engine:
             raise
         return prepared
 
-    async def _break_before_make(self, id: str, planned: PlannedNode) -> Runner:
+    async def _break_before_make(self, plan: Plan, id: str) -> Runner:
         """Swaps a node whose device cannot be opened twice; when the new one fails, the old one is started again."""
         old = self.runners[id]
         with anyio.CancelScope(shield=True):
             self._supervisors[id].is_exit_expected = True
             await self._discard([old])
-            new = self._runner(planned)
+            new = self._runner(plan, id)
             try:
                 await self._start_all([new])
             except NodeError:
                 await self._discard([new])
-                again = self._runner(old.planned)
+                assert self.plan is not None
+                again = self._runner(self.plan, id)
                 await self._start_all([again])
                 self._supervisors[id].is_exit_expected = False
                 self._succeed(old, again)
@@ -301,6 +302,8 @@ class Engine:
         for id in plan.nodes:
             if id in prepared or id not in self._supervisors:
                 self._supervisors[id] = Supervisor(plan.nodes[id].restart)
+        for id, runner in self.runners.items():
+            runner.wired = _wired(plan, id)
         self._rewire(old_plan, plan, set(prepared))
         for runner in prepared.values():
             self._go(runner)
@@ -420,7 +423,8 @@ class Engine:
         if self._is_stopping or self.runners.get(id) is not old:
             return
         supervisor = self._supervisors[id]
-        new = self._runner(old.planned)
+        assert self.plan is not None
+        new = self._runner(self.plan, id)
         try:
             await self._start_all([new])
         except NodeError:
@@ -487,6 +491,11 @@ class Engine:
             )
             for id, runner in self.runners.items()
         }
+
+
+def _wired(plan: Plan, id: str) -> frozenset[str]:
+    inputs = {edge.input for edge in plan.inputs_of(id)}
+    return frozenset(inputs | {edge.output for edge in plan.outputs_of(id)})
 
 
 def _total(runner: Runner) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Log records as lines: for people, for machines, with repetitions counted and secrets as the graph file writes them."""
+"""Log records as lines, for people or machines: repetitions counted, secrets shown as the graph file writes them."""
 
 from __future__ import annotations
 
@@ -118,8 +118,10 @@ def text_line(message: str, *, at: float, level: Level = "info") -> str:
     return f"{clock} {message}" if level in ("info", "debug") else f"{clock} {level}: {message}"
 
 
-def json_line(event: str, message: str, *, at: float, level: Level = "info", node: str | None = None, **more: Any) -> str:
-    """A line for machines: ``time`` (UTC), ``level``, ``event``, ``message``, ``node`` where it is about one, and more."""
+def json_line(
+    event: str, message: str, *, at: float, level: Level = "info", node: str | None = None, **more: Any
+) -> str:
+    """A line for machines: ``time`` (UTC), ``level``, ``event``, ``message``, ``node`` if it is about one, and more."""
     record: dict[str, Any] = {
         "time": datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "level": level,

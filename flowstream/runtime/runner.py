@@ -58,8 +58,11 @@ class Graph:
 class Runner:
     """One instance of a node, from the making of its object to its end. ``error`` is what ended it, if anything."""
 
-    def __init__(self, planned: PlannedNode, graph: Graph, on_exit: Callable[[Runner], None]) -> None:
+    def __init__(
+        self, planned: PlannedNode, wired: frozenset[str], graph: Graph, on_exit: Callable[[Runner], None]
+    ) -> None:
         self.planned = planned
+        self.wired = wired  # the ports that the plan connects; their channels come when the node is ready
         self.graph = graph
         self.state: State = "starting"
         self.error: Exception | None = None
@@ -406,9 +409,7 @@ class _Context:
         return self._latest.get(port.name)
 
     def is_connected(self, port: Input[Any] | Output[Any]) -> bool:
-        if isinstance(port, Output):
-            return bool(self._runner.outlets[port.name].feeds)
-        return any(name == port.name for name, _ in list(self._runner.inbox.channels))
+        return port.name in self._runner.wired
 
     def request(self, port: Input[Any], signal: KeyframeRequest) -> None:
         self._runner.request(port.name, signal)
