@@ -187,6 +187,8 @@ class Engine:
 
     def _go(self, runner: Runner) -> None:
         runner.inbox.connected = True
+        if runner.state == "ready":
+            runner.state = "running"
         runner.inbox.wakeup.set()
         runner.go.set()
 
@@ -209,7 +211,8 @@ class Engine:
             if self.plan is None or self._is_stopping:
                 raise ReloadError("the graph is not running")
             patch = diff(self.plan, plan)
-            if plan.serve != self.plan.serve:
+            serve, listen = plan.serve, self.mounts.listen
+            if serve not in (None, self.plan.serve) and listen not in (None, (serve.host, serve.port)):
                 raise ReloadError(
                     "serve: the address cannot change while viewers are connected to it",
                     hint="restart flowstream to serve elsewhere",

@@ -1,0 +1,5 @@
+"""``python -m flowstream``: the command line."""
+
+from flowstream.cli import main
+
+main()

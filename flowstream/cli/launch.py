@@ -1,0 +1,92 @@
+"""Setting up a run: where its lines go, what logs, which loop."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import anyio
+
+from flowstream.cli.graphs import GraphFile
+from flowstream.cli.report import JsonReport, Report, TextReport
+from flowstream.cli.screen import Screen, is_foreground_terminal
+from flowstream.cli.session import FAILED, STOPPED, Session, leave, left_behind
+from flowstream.errors import FlowstreamError
+from flowstream.graph.plan import Log
+from flowstream.runtime.log import JsonLines, Repeats, Secrets, TextLines
+
+CLOSE_SECONDS = 2.0
+"""How long the last lines may take to be written."""
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a thread may keep others from running Python: short against the time between packets, not the usual 5 ms."""
+
+
+class _ToScreen(logging.Handler):
+    def __init__(self, screen: Screen) -> None:
+        super().__init__()
+        self._screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._screen.line(self.format(record))
+        except Exception:  # noqa: BLE001 - a record that cannot be shown does not end what runs
+            self.handleError(record)
+
+
+def launch(
+    path: str,
+    *,
+    folders: tuple[Path, ...],
+    sets: Mapping[str, str],
+    log_format: str | None,
+    log_level: str | None,
+    control: Path | None,
+    watch: bool,
+) -> int:
+    """Runs the graph at ``path`` to its end, and gives the exit status."""
+    file = GraphFile(path, folders, sets)
+    secrets = Secrets()
+    plan = failure = None
+    try:
+        plan = file.compile()
+    except FlowstreamError as error:
+        failure = error
+    secrets.update(file.environment.asked)
+    log = plan.log if plan and plan.log else Log()
+    is_json = (log_format or log.format) == "json"
+    stream = sys.stdout if failure is None or is_json else sys.stderr
+    is_live = not is_json and is_foreground_terminal(stream)
+    screen = Screen(stream, is_live=is_live)
+    report: Report = JsonReport(screen, secrets) if is_json else TextReport(screen, secrets)
+    status = FAILED
+    if failure is not None:
+        report.error(failure)
+    elif plan is not None:
+        _set_up_logging(screen, secrets, is_json=is_json, level=log_level or log.level or "info")
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        report.plan(plan)
+        session = Session(file, report, screen, secrets, control, watch)
+        try:
+            status = anyio.run(session.run, plan)
+        except KeyboardInterrupt:
+            status = STOPPED
+    if left_behind():
+        leave(screen, status)
+    screen.close(CLOSE_SECONDS)
+    return status
+
+
+def _set_up_logging(screen: Screen, secrets: Secrets, *, is_json: bool, level: str) -> None:
+    """Ours from ``level`` on, everybody else's from warnings on; all of it to the screen."""
+    handler = _ToScreen(screen)
+    handler.setFormatter(JsonLines(secrets) if is_json else TextLines(secrets))
+    handler.addFilter(Repeats(time.monotonic))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("flowstream").setLevel(level.upper())
+    logging.captureWarnings(True)

@@ -1,0 +1,169 @@
+"""What a run says: to people in sentences, to machines in JSON, one object per line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from flowstream.cli import described
+from flowstream.cli.screen import Screen
+from flowstream.errors import Diagnostic, FlowstreamError, GraphError
+from flowstream.graph.diagnostics import render, to_json
+from flowstream.graph.diff import describe, describe_plan
+from flowstream.graph.plan import Plan
+from flowstream.runtime.events import Applied, Event, NodeFailed, NodeRestarted, Refused
+from flowstream.runtime.log import Secrets, json_line, text_line
+
+
+class Report(Protocol):
+    """The moments of a run that its user hears of."""
+
+    def plan(self, plan: Plan) -> None:
+        """What is about to run."""
+
+    def links(self, links: Iterable[str]) -> None:
+        """Where the pages are."""
+
+    def running(self, plan: Plan) -> None:
+        """Every node is ready."""
+
+    def event(self, event: Event) -> None:
+        """Something happened to the graph."""
+
+    def note(self, name: str, message: str, *, level: str = "info") -> None:
+        """A step of the run itself."""
+
+    def error(self, error: FlowstreamError) -> None:
+        """What keeps the graph from running."""
+
+
+class TextReport:
+    """For people."""
+
+    def __init__(self, screen: Screen, secrets: Secrets) -> None:
+        self._screen = screen
+        self._secrets = secrets
+
+    def plan(self, plan: Plan) -> None:
+        self._write(*describe_plan(plan))
+        if plan.warnings:
+            self._write(render(plan.warnings, colour=self._screen.colour))
+
+    def links(self, links: Iterable[str]) -> None:
+        for link in links:
+            self._write(f"watch it at {self._strong(link)}")
+
+    def running(self, plan: Plan) -> None:
+        self.note("running", f"running; edit {plan.files[0]} to change it, Ctrl-C ends it")
+
+    def event(self, event: Event) -> None:
+        match event:
+            case Applied():
+                self.note("applied", "the saved graph was applied")
+                self._write(*(f"  {line}" for line in describe(event.patch)))
+            case Refused(diagnostics=()):
+                self.note("refused", f"the saved graph was refused, and the one before it goes on: {event.reason}")
+            case Refused():
+                self.note("refused", f"the saved graph was refused, and the one before it goes on: {event.reason}")
+                self._write(render(event.diagnostics, colour=self._screen.colour))
+            case NodeFailed():
+                self.note("node-failed", described(event.error), level="error")
+                self._write(f"  {consequence(event)}")
+            case NodeRestarted():
+                self.note("node-restarted", f"{event.node}: running again")
+
+    def note(self, name: str, message: str, *, level: str = "info") -> None:
+        self._write(text_line(message, at=time.time(), level=level))
+
+    def error(self, error: FlowstreamError) -> None:
+        if isinstance(error, GraphError):
+            self._write(render(error.diagnostics, colour=self._screen.colour))
+            self._write(count_line(error.diagnostics))
+        else:
+            self._write(described(error))
+
+    def _strong(self, text: str) -> str:
+        return f"\033[1;36m{text}\033[0m" if self._screen.colour else text
+
+    def _write(self, *lines: str) -> None:
+        if lines:
+            self._screen.line(self._secrets.scrub("\n".join(lines)))
+
+
+class JsonReport:
+    """For machines: ``time``, ``level``, ``event``, ``message``, ``node`` where it is about one, and more by event."""
+
+    def __init__(self, screen: Screen, secrets: Secrets) -> None:
+        self._screen = screen
+        self._secrets = secrets
+
+    def plan(self, plan: Plan) -> None:
+        nodes = {id: planned.type_id for id, planned in plan.nodes.items()}
+        self._write("plan", describe_plan(plan)[0], graph=plan.name, revision=plan.revision, nodes=nodes)
+        for warning in plan.warnings:
+            self._write("warning", f"{warning.title}: {warning.message}", level="warning", **_finding(warning))
+
+    def links(self, links: Iterable[str]) -> None:
+        for link in links:
+            self._write("page", link, url=link)
+
+    def running(self, plan: Plan) -> None:
+        self._write("running", "every node is ready", revision=plan.revision)
+
+    def event(self, event: Event) -> None:
+        match event:
+            case Applied():
+                changes = {
+                    each.node: {"action": each.action, "effect": each.effect, "causes": list(each.causes)}
+                    for each in event.patch.changes
+                }
+                self._write("applied", "the saved graph was applied", revision=event.revision, changes=changes)
+            case Refused():
+                found = to_json(event.diagnostics)["diagnostics"]
+                self._write("refused", event.reason, level="warning", revision=event.revision, diagnostics=found)
+            case NodeFailed():
+                self._write(
+                    "node-failed", str(event.error), level="error", node=event.node,
+                    dependents=list(event.dependents),
+                    retry_in_seconds=None if event.retry_in_ns is None else event.retry_in_ns / 1e9,
+                )  # fmt: skip
+            case NodeRestarted():
+                self._write("node-restarted", "running again", node=event.node)
+
+    def note(self, name: str, message: str, *, level: str = "info") -> None:
+        self._write(name, message, level=level)
+
+    def error(self, error: FlowstreamError) -> None:
+        found = to_json(error.diagnostics)["diagnostics"] if isinstance(error, GraphError) else []
+        message = count_line(error.diagnostics) if isinstance(error, GraphError) else str(error)
+        self._write("error", message, level="error", diagnostics=found)
+
+    def _write(self, event: str, message: str, *, level: str = "info", node: str | None = None, **more: Any) -> None:
+        self._screen.line(
+            self._secrets.scrub(json_line(event, message, at=time.time(), level=level, node=node, **more))
+        )
+
+
+def _finding(diagnostic: Diagnostic) -> dict[str, Any]:
+    found: dict[str, Any] = to_json([diagnostic])["diagnostics"][0]
+    return {"diagnostic": found}
+
+
+def count_line(diagnostics: Iterable[Diagnostic]) -> str:
+    """``2 errors, 1 warning``."""
+    counts = [0, 0]
+    for each in diagnostics:
+        counts[each.severity == "warning"] += 1
+    words = [f"{n} {word}{'s' if n > 1 else ''}" for n, word in zip(counts, ("error", "warning"), strict=True) if n]
+    return ", ".join(words) or "no findings"
+
+
+def consequence(event: NodeFailed) -> str:
+    """What a failure means for the rest of the graph."""
+    if event.retry_in_ns is not None:
+        return f"{event.node} is started again in {event.retry_in_ns / 1e9:.3g} s"
+    if not event.dependents:
+        return f"{event.node} stays down; nothing takes from it"
+    takes = "takes" if len(event.dependents) == 1 else "take"
+    return f"{event.node} stays down; {', '.join(event.dependents)} {takes} from it"
