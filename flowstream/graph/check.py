@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from flowstream.graph.diagnostics import Findings, listed
-from flowstream.graph.resolve import ResolvedEdge
+from flowstream.graph.policy import kind_of
+from flowstream.graph.resolve import ResolvedEdge, named, payload_names
 from flowstream.graph.spec import EdgeSpec, GraphSpec, NodeSpec
 from flowstream.media.packets import EncodedPacket
 from flowstream.media.records import Record
@@ -99,11 +100,11 @@ def check_inputs(spec: GraphSpec, types: Types, edges: Iterable[ResolvedEdge], f
         missing = [p for p in node_type.inputs.values() if not p.optional and (id_, p.name) not in by_input]
         for port in missing:
             media = [p for p in node_type.inputs.values() if not p.feedback]
-            payload = listed([each.__name__ for each in port.payloads], "or").replace("object", "anything")
             how = "from: NODE" if len(media) == 1 else f"inputs: {{{port.name}: NODE}}"
             fitting = _fitting(port, spec, types, id_)
+            payloads = payload_names(port.payloads)
             findings.add(
-                "FS307", node.span, f"{id_} ({node_type.type_id}) needs {payload} on {port.name}",
+                "FS307", node.span, f"{named(id_, node_type)} needs {payloads} on its input {port.name}",
                 f"add {how.replace('NODE', fitting or 'NODE')}",
             )  # fmt: skip
 
@@ -136,10 +137,9 @@ def check_renames(spec: GraphSpec, findings: Findings) -> None:
         taken.setdefault(old, node)
 
 
-def check_use(spec: GraphSpec, types: Types, edges: Iterable[ResolvedEdge], findings: Findings) -> None:
+def check_use(spec: GraphSpec, types: Types, findings: Findings) -> None:
     """Warns of nodes that give something nobody takes."""
-    producers = {edge.spec.producer for edge in edges}
-    producers |= {edge.producer for node in spec.nodes.values() for edge in node.edges if node.enabled}
+    producers = {edge.producer for node in spec.nodes.values() for edge in node.edges if node.enabled}
     for id_, node_type in types.items():
         if id_ in producers or issubclass(node_type, Sink):
             continue
@@ -168,6 +168,9 @@ def check_options(edges: Iterable[ResolvedEdge], is_live: bool, findings: Findin
             for key, span in spec.limit_spans.items():
                 findings.add("FS320", span, f"overflow: latest holds one item, so {key} limits nothing",
                              f"take {key} out")  # fmt: skip
+        if spec.overflow in ("drop-oldest", "drop-newest", "latest") and kind_of(edge) == "encoded video":
+            findings.add("FS323", spec.overflow_span, f"{spec.overflow} loses pictures that {name} needs to decode others",
+                         "write overflow: drop-to-keyframe, or block")  # fmt: skip
         if spec.overflow == "drop-to-keyframe" and spec.overflow_span and edge.carried is not None:
             payloads = edge.carried.payloads
             if not any(issubclass(p, EncodedPacket) or issubclass(EncodedPacket, p) for p in payloads):

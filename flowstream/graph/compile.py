@@ -45,7 +45,7 @@ def compile_graph(
     plan = None
     if content is not None:
         plan = _compiled(path, content, findings, environ, registry, wallclock, sets or {})
-    if plan is None or findings.errors:
+    if plan is None or findings.has_errors:
         raise GraphError(findings.sorted())
     return plan
 
@@ -70,7 +70,7 @@ def _compiled(
 ) -> Plan | None:
     root = load(path, content, findings)
     if root is None or (isinstance(root, Scalar) and root.value is None):
-        if not findings.errors:
+        if not findings.has_errors:
             findings.add(
                 "FS111", Span(path, 1, 1), "the file is empty", "nodes: {ID: {type: TYPE}} is the least there is"
             )
@@ -87,7 +87,7 @@ def _compiled(
     rest = Map(root.span, {key: entry for key, entry in root.entries.items() if key != "vars"})
     substituted = variables.substitute(rest)
     assert isinstance(substituted, Map)
-    variables.check()
+    variables.check_sets()
     spec = build(substituted, findings)
     resolver = Resolver(spec, registry, findings)
     resolver.nodes()
@@ -103,12 +103,14 @@ def _compiled(
     )
     check.check_inputs(spec, resolver.types, resolver.edges, findings)
     check.check_renames(spec, findings)
-    check.check_use(spec, resolver.types, resolver.edges, findings)
     check.check_options(resolver.edges, is_live, findings)
     if not order and spec.nodes:
         findings.add("FS111", Span(path, 1, 1), "every node is disabled, so there is nothing to run")
-    if findings.errors:
+    if findings.has_errors:
         return None
+    # What is unused in a graph with errors may be unused because of them.
+    variables.check_use()
+    check.check_use(spec, resolver.types, findings)
     return make_plan(path, content, spec, resolver.types, settings, order, resolver.edges, is_live, findings)
 
 

@@ -108,6 +108,11 @@ CATALOG: Mapping[str, Kind] = {
         "warning",
     ),
     "FS322": Kind("output not used", "Nothing takes what this node gives, so it works for nothing.", "warning"),
+    "FS323": Kind(
+        "coded pictures cut apart",
+        "Coded pictures build on one another. Losing any of them spoils those that follow, up to the next keyframe.",
+        "warning",
+    ),
 }
 
 
@@ -158,7 +163,7 @@ class Findings:
         )
 
     @property
-    def errors(self) -> bool:
+    def has_errors(self) -> bool:
         """Whether anything found keeps the graph from running."""
         return any(each.severity == "error" for each in self.diagnostics)
 
@@ -176,11 +181,11 @@ def printable(text: str) -> str:
     )
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """The known word that looks most like ``word``."""
+def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    """The known word that looks most like ``word``; at least so much (0 to 1)."""
     known = list(known)
     folded = {each.lower().replace("_", "-"): each for each in known}
-    close = difflib.get_close_matches(word[:80].lower().replace("_", "-"), folded, 1, 0.6)
+    close = difflib.get_close_matches(word[:80].lower().replace("_", "-"), folded, 1, likeness)
     return folded[close[0]] if close else None
 
 

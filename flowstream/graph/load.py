@@ -21,6 +21,7 @@ MAX_VALUES = 100_000
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,17})", re.ASCII)
 _DECIMAL = re.compile(r"-?(?:0|[1-9]\d{0,17})\.\d{1,18}", re.ASCII)
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_SHELL = re.compile(r"\$\{([\w:-]+)\}?")
 _NULLS = {"", "~", "null", "Null", "NULL"}
 
 
@@ -55,11 +56,12 @@ class Entry:
 
 @dataclass(slots=True, eq=False)
 class Map:
-    """Keys in the order of the file."""
+    """Keys in the order of the file; ``is_damaged`` when some were left out because they make no sense."""
 
     span: Span
     entries: dict[str, Entry] = field(default_factory=dict)
     weight: int = 1
+    is_damaged: bool = False
 
     def get(self, key: str) -> Value | None:
         """The value of a key, when it is there."""
@@ -124,12 +126,16 @@ def load(file: str, content: bytes, findings: Findings) -> Value | None:
     if len(content) > MAX_BYTES:
         findings.add("FS103", top, f"{file} has {len(content):,} bytes; a graph file has at most {MAX_BYTES:,}")
         return None
+    if b"\0" in content:
+        findings.add("FS102", top, f"{file} is not text, so it is no graph", "a graph is a YAML file")
+        return None
     try:
         text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        findings.add("FS102", top, f"{file} is not text, so it is no graph", "a graph is a YAML file in UTF-8")
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode("utf-8", "replace")
+        findings.source(file, content.decode("utf-8", "replace"))
+        at = Span(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
+        findings.add("FS102", at, f"byte 0x{content[error.start]:02X} is not UTF-8", "save the file as UTF-8")
         return None
     findings.source(file, text)
     try:
@@ -244,9 +250,11 @@ class _Reader:
                     else None
                 )
                 self.findings.add("FS107", key.span, f"{said} is no key; keys are text", hint)
+                result.is_damaged = True
                 continue
             if flow and key.plain and isinstance(value, Scalar) and value.plain and value.text == "":
                 self._no_value(key)
+                result.is_damaged = True
                 continue
             if key.value in result.entries:
                 first = result.entries[key.value].key.span
@@ -280,6 +288,9 @@ class _Reader:
         context = str(getattr(error, "context", None) or "")
         opened = getattr(error, "context_mark", None)
         line = self.findings.line(span)
+        if (shell := _SHELL.search(line)) and shell.start() < span.column:
+            at = Span(self.file, span.line, shell.start() + 1, len(shell[0]))
+            self._refuse("FS123", at, f"{shell[0]} is not how values are put in here", f"write $({shell[1]})")
         character = problem.removeprefix("found character ")[1:2] if problem.startswith("found character") else ""
         if "\\t" in problem or ("\t" in line[: span.column] and not line[: span.column].strip()):
             self._refuse("FS105", span, "a tab stands where spaces indent", "replace it with spaces")

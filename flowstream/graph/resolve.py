@@ -122,7 +122,7 @@ class Resolver:
             close = did_you_mean(edge.input, consumer.inputs)
             said = f"it takes {listed(consumer.inputs)}" if consumer.inputs else f"{consumer.type_id} takes no inputs"
             self.findings.add(
-                "FS303", edge.input_span, f"{edge.consumer} ({consumer.type_id}) has no input {edge.input}",
+                "FS303", edge.input_span, f"{named(edge.consumer, consumer)} has no input {edge.input}",
                 f"did you mean {close}?" if close else said,
             )  # fmt: skip
         return found
@@ -130,14 +130,14 @@ class Resolver:
     def _outputs(self, edge: EdgeSpec, producer: type[Node[Any]]) -> list[Output[Any]]:
         if edge.output is None:
             if not producer.outputs:
-                self.findings.add("FS302", edge.span, f"{edge.producer} ({producer.type_id}) has no outputs",
+                self.findings.add("FS302", edge.span, f"{named(edge.producer, producer)} has no outputs",
                                   "take from a node that gives something")  # fmt: skip
             return list(producer.outputs.values())
         found = producer.outputs.get(edge.output)
         if found is None:
             close = did_you_mean(edge.output, producer.outputs)
             said = f"it has {listed(producer.outputs)}" if producer.outputs else "it has none"
-            self.findings.add("FS302", edge.span, f"{edge.producer} ({producer.type_id}) has no output {edge.output}",
+            self.findings.add("FS302", edge.span, f"{named(edge.producer, producer)} has no output {edge.output}",
                               f"did you mean {edge.producer}.{close}?" if close else said)  # fmt: skip
             return []
         return [found]
@@ -147,7 +147,7 @@ class Resolver:
         media = [port for port in consumer.inputs.values() if not port.feedback]
         found = media or list(consumer.inputs.values())
         if not found:
-            self.findings.add("FS303", edge.input_span, f"{edge.consumer} ({consumer.type_id}) takes no inputs",
+            self.findings.add("FS303", edge.input_span, f"{named(edge.consumer, consumer)} takes no inputs",
                               "take from: out, or use another node type")  # fmt: skip
         return found
 
@@ -200,15 +200,17 @@ class Resolver:
         related = [(producer.span, f"{edge.producer} is here")] if producer.span.line != edge.span.line else []
         if conflict is not None:
             port, output, error = conflict
+            offered, accepted = (listed(_words(each), "or") for each in (error.offered, error.accepted))
             self.findings.add(
-                "FS306", edge.span, f"{edge.consumer}.{port.name} and {edge.producer}.{output.name} do not meet in "
-                f"{error}", "put a converter between them, or choose another format", related,
+                "FS306", edge.span, f"{edge.consumer}.{port.name} takes {error.field} {accepted}, but "
+                f"{edge.producer}.{output.name} gives {offered}", "put a node between them that converts it, or take "
+                "another output", related,
             )  # fmt: skip
             return
-        takes = listed([_payloads(port.payloads) for port in inputs[:1]])
+        takes = listed([payload_names(port.payloads) for port in inputs[:1]])
         name = f"{edge.consumer}.{inputs[0].name}" if len(inputs) == 1 else edge.consumer
         if len(inputs) > 1:
-            takes = listed(list(dict.fromkeys(_payloads(port.payloads) for port in inputs)), "or")
+            takes = listed(list(dict.fromkeys(payload_names(port.payloads) for port in inputs)), "or")
         gives = [f"{edge.producer}.{output.name} gives {self._given(edge.producer, output)}" for output in outputs]
         hint = None
         for output in outputs:
@@ -221,12 +223,22 @@ class Resolver:
 
     def _given(self, node: str, output: Output[Any]) -> str:
         carried = self.carried(node, output)
-        return _payloads(carried.payloads) if carried else _payloads(output.payloads)
+        return payload_names(carried.payloads) if carried else payload_names(output.payloads)
 
     def carried(self, node: str, output: Output[Any]) -> Carried | None:
         """What an output gives; as declared while its node has not been resolved. None when that is unknown."""
         return self._carried.get((node, output.name), carried_by(output))
 
 
-def _payloads(payloads: tuple[type[Any], ...]) -> str:
+def _words(value: Any) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, tuple) else [str(value)]
+
+
+def named(id_: str, node_type: type[Node[Any]]) -> str:
+    """A node with its type, where the id does not tell it."""
+    return id_ if id_ == node_type.type_id else f"{id_} ({node_type.type_id})"
+
+
+def payload_names(payloads: tuple[type[Any], ...]) -> str:
+    """Payload classes as people name them."""
     return listed(["anything" if each is object else each.__name__ for each in payloads], "or")

@@ -11,7 +11,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -127,13 +127,15 @@ class _Settings:
             return False
         if value.value is None:
             self.broken.add(path)
-            line = self.findings.line(value.span)
+            line = self.findings.line(span)
             key = str(path[-1])
             after = line[span.column + span.length - 1 :].partition("#")
-            hint = f"leave {key} out for its default, or give it a value"
+            hint = (
+                f"leave {key} out for its default, or give it a value" if isinstance(path[-1], str) else "take it out"
+            )
             if after[1] and not after[0].strip(" :"):
                 hint = f"what follows # is a comment; if it is the value, quote it: {key}: '#{after[2].strip()[:40]}'"
-            self.findings.add("FS115", span, f"{key} of {self.node.id} has no value", hint)
+            self.findings.add("FS115", span, f"{self._name(path)} of {self.node.id} has no value", hint)
             return False
         return True
 
@@ -182,7 +184,9 @@ class _Settings:
         values = {path for path, kind in by_path if kind == "value"}
         for (path, kind), group in by_path.items():
             if kind == "missing":
-                self._missing(path, group[0][1])
+                holder = group[0][1]
+                if not (isinstance(holder, Map) and holder.is_damaged):
+                    self._missing(path, holder)
             elif kind == "extra":
                 if not self._is_other_shape(path, values):
                     self._unknown(path)
@@ -231,10 +235,10 @@ class _Settings:
         known = list(model.model_fields) if model else []
         what = self.node_type.type_id if len(path) == 1 else self._name(path[:-1])
         close = did_you_mean(str(path[-1]), known)
-        if path[-1] in ("overflow", "limit", "output") and close is None:
-            hint = f"{path[-1]} stands with an edge: from: {{output: NODE, {path[-1]}: ...}}"
-        elif len(path) == 1 and close is None and path[-1] in self.node_type.inputs:
+        if len(path) == 1 and path[-1] in self.node_type.inputs:
             hint = f"{path[-1]} is an input: write inputs: {{{path[-1]}: NODE}}"
+        elif path[-1] in ("overflow", "limit", "output") and close is None:
+            hint = f"{path[-1]} stands with an edge: from: {{output: NODE, {path[-1]}: ...}}"
         elif close:
             hint = f"did you mean {close}?"
         else:
@@ -247,7 +251,8 @@ class _Settings:
         name = self._name(path)
         related = []
         if isinstance(value, Scalar) and value.origin is not None:
-            related.append((value.origin, "the value comes from here"))
+            is_set = value.loose and not value.secret
+            related.append((value.origin, "--set gives this another value" if is_set else "the value comes from here"))
         if not path:
             for each in errors:
                 self.findings.add("FS208", span, f"{self.node.id}: {self._scrubbed(_said(each))}")
@@ -264,11 +269,16 @@ class _Settings:
             message = f"{name}: {self._scrubbed(_said(own[0]))}"
         else:
             given = shown(value) if isinstance(value, Scalar) else spoken(value)
+            if errors[0]["type"] in _LENGTHS:
+                given = f"{len(value.items)}" if isinstance(value, List) else f"{len(str(value.text))}"  # type: ignore[union-attr]
             message = f"{name} takes {self._takes(errors, info)}, not {given}"
         self.findings.add("FS208", span, message, self._hint(path, errors, value), related)
 
     def _hint(self, path: tuple[str | int, ...], errors: list[Any], value: Value) -> str | None:
         kinds = {each["type"] for each in errors}
+        own = [each for each in errors if each["type"] == "value_error"]
+        if len(own) == 1 and len(errors) > 1:
+            return self._scrubbed(_said(own[0]))
         key = path[-1] if isinstance(path[-1], str) else None
         if not isinstance(value, Scalar):
             return None
@@ -319,7 +329,7 @@ class _Settings:
             example = info.examples[0] if info and info.examples else None
             return f"text like {example}" if example else f"text of the form {ctx.get('pattern')}"
         if kind in ("value_error", "assertion_error"):
-            sample = _sample(info)
+            sample = _sample_of(info.annotation if info else None, info.metadata if info else ())
             return f"a value like {sample}" if sample else "another value"
         return "a value of another kind"
 
@@ -399,10 +409,8 @@ def _sample(info: FieldInfo | None) -> str:
         return "..."
     if info.examples:
         return _written(info.examples[0])
-    for each in info.metadata:
-        schema = getattr(each, "json_schema", None)
-        if isinstance(schema, dict) and schema.get("examples"):
-            return _written(schema["examples"][0])
+    if sample := _sample_of(info.annotation, info.metadata):
+        return sample
     if literals := _literals(info.annotation):
         return _written(literals[0])
     for each in info.metadata:
@@ -410,6 +418,18 @@ def _sample(info: FieldInfo | None) -> str:
             if (value := getattr(each, bound, None)) is not None:
                 return _written(value)
     return {int: "1", float: "1.0", bool: "true", str: "TEXT"}.get(typing.cast("Any", info.annotation), "...")
+
+
+def _sample_of(annotation: Any, metadata: Iterable[Any]) -> str:
+    """The example that a quantity brings along, also as a member of a union; empty when there is none."""
+    for each in metadata:
+        schema = getattr(each, "json_schema", None)
+        if isinstance(schema, dict) and schema.get("examples"):
+            return _written(schema["examples"][0])
+    for argument in typing.get_args(annotation):
+        if sample := _sample_of(argument, getattr(argument, "__metadata__", ())):
+            return sample
+    return ""
 
 
 def _written(value: Any) -> str:

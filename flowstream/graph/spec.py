@@ -114,7 +114,9 @@ class _Builder:
             if not _ID.fullmatch(id_):
                 better = re.sub(r"[^a-z0-9]+", "-", id_.lower()).strip("-")[:63]
                 hint = (
-                    f"write {better}" if _ID.fullmatch(better) else "lower case letters, digits and -, a letter first"
+                    f"write {better}"
+                    if _ID.fullmatch(better) and id_.isascii()
+                    else "lower case letters, digits and -, a letter first"
                 )
                 self.add("FS201", entry.key.span, f"{id_[:80]!r} cannot be the id of a node", hint)
                 continue
@@ -259,7 +261,10 @@ class _Builder:
                     hint = f"write {id_}: {{type: {value.text[:40]}}}"
                 self.add("FS111", value.span, f"a node is a map of its settings, not {spoken(value)}", hint)
             return node
-        node.settings = Map(value.span, {k: e for k, e in value.entries.items() if k not in RESERVED})
+        node.broken = value.is_damaged
+        node.settings = Map(
+            value.span, {k: e for k, e in value.entries.items() if k not in RESERVED}, is_damaged=value.is_damaged
+        )
         for key, entry in value.entries.items():
             if key in RESERVED and key in NOT_YET:
                 self.add("FS113", entry.key.span, f"{NOT_YET[key]} ({key}:) is not supported yet", "take the key out")
@@ -300,6 +305,8 @@ class _Builder:
                 node.edges.extend(self._edges(node, port, entry.key.span, entry.value))
         elif "inputs" in value.entries:
             node.broken = True
+        taken = value.get("inputs")
+        node.broken |= isinstance(taken, Map) and taken.is_damaged
         return node
 
     def _restart(self, node: Map) -> Restart | None:

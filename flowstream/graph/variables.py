@@ -80,13 +80,16 @@ class Variables:
             return with_value(value, None, broken=True)
         return value
 
-    def check(self) -> None:
-        """Reports what was set but does not exist, and what exists but is not used."""
+    def check_sets(self) -> None:
+        """Reports what was set but does not exist."""
         for name in self._sets:
             if name not in self._given:
                 close = did_you_mean(name, self._given)
                 self._findings.add("FS125", None, f"--set {name}: the graph has no variable {name}",
                                    f"did you mean {close}?" if close else "declare it under vars:")  # fmt: skip
+
+    def check_use(self) -> None:
+        """Warns of what exists but is not used."""
         for name, entry in self._given.items():
             if name not in self._used:
                 self._findings.add("FS124", entry.key.span, f"no value uses $({name})", "use it, or take it out")
@@ -101,7 +104,7 @@ class Variables:
         entries = {key: Entry(entry.key, self.substitute(entry.value)) for key, entry in value.entries.items()}
         if all(entries[key].value is entry.value for key, entry in value.entries.items()):
             return value
-        return Map(value.span, entries)
+        return Map(value.span, entries, is_damaged=value.is_damaged)
 
     def _scalar(self, scalar: Scalar) -> Scalar:
         text = scalar.value
@@ -179,13 +182,13 @@ class Variables:
             return Scalar(span, self._built_in[name], self._built_in[name], plain=False)
         if not _NAME.fullmatch(name):
             hint = "write $(name), $(env:NAME), $(date) or $(time); $$( for these very characters"
+            if re.fullmatch(r"[A-Z][A-Z0-9_]*", name, re.ASCII):
+                hint = f"write $(env:{name}) for what the environment holds"
             self._findings.add("FS123", span, f"$({name}) names no variable", hint)
             return None
         if name not in self._given:
-            close = did_you_mean(name, (*self._given, *_BUILT_IN))
+            close = did_you_mean(name, self._given) or did_you_mean(name, _BUILT_IN, 0.8)
             hint = f"did you mean $({close})?" if close else f"declare it: vars: {{{name}: VALUE}}"
-            if name.isupper() or name in {each.lower() for each in self._environ}:
-                hint = f"the environment is $(env:{name.upper()})"
             self._findings.add("FS120", span, f"there is no variable {name}", hint)
             return None
         self._used.add(name)

@@ -58,8 +58,9 @@ def parse_bitrate(text: str) -> int:
     number, unit = _split(text, "bitrate", "2.5M or 300k (bits per second)")
     if unit.endswith(("B", "B/s")):
         prefix = unit.removesuffix("/s").removesuffix("B")
+        bits = f"{(number * 8).normalize():f}{prefix}"
         raise ValueError(
-            f"{text!r} counts bytes; a bitrate counts bits: write {number * 8}{prefix} for that many bytes a second, "
+            f"{text!r} counts bytes; a bitrate counts bits: write {bits} for that many bytes a second, "
             f"or {number}{prefix} for bits"
         )
     prefix = unit.removesuffix("/s").removesuffix("bps").removesuffix("bit").removesuffix("b")
@@ -118,10 +119,12 @@ def format_duration(time_ns: int) -> str:
 
 def format_bytes(count: int) -> str:
     """``64KiB`` of 65,536; what parse_bytes reads."""
+    decimal = _scaled(count, ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"), (1, "B")))
     for factor, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if count >= factor and count % factor == 0:
-            return f"{count // factor}{name}"
-    return _scaled(count, ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"), (1, "B")))
+            binary = f"{count // factor}{name}"
+            return binary if len(binary) <= len(decimal) + 1 else decimal
+    return decimal
 
 
 def _from_file(info: ValidationInfo) -> bool:

@@ -1,0 +1,71 @@
+"""The case files of the graph language: a graph, and beside it the exact text that comes of it.
+
+``python -m tests.graph.cases`` writes those texts anew; read the difference before you believe it. A file may say in
+comments what it is run with: ``# --set NAME=VALUE`` and ``# env: NAME=VALUE NAME=VALUE``.
+"""
+
+import re
+from pathlib import Path
+
+from flowstream.errors import GraphError
+from flowstream.graph import Plan, compile_graph, describe_plan
+from flowstream.graph.diagnostics import render
+from flowstream.graph.diff import limit_text
+from tests.graph.compiling import BEGAN, REGISTRY
+
+FOLDER = Path(__file__).parent.parent / "cases" / "graphs"
+GENERATED = {"FS103-too-large.yaml": b"# padding\n" * 200_000}
+"""Cases whose content is not worth a file."""
+
+
+def case_names(kind: str) -> list[str]:
+    """The cases of a kind (``valid`` or ``invalid``), by their text files and graphs."""
+    found = {path.stem for path in (FOLDER / kind).iterdir()}
+    return sorted(found | ({"FS101-missing", "FS103-too-large"} if kind == "invalid" else set()))
+
+
+def _read(path: str) -> bytes:
+    return GENERATED[path] if path in GENERATED else next(FOLDER.glob(f"*/{path}"), FOLDER / path).read_bytes()
+
+
+def outcome(name: str) -> str:
+    """What comes of a case: its findings, or its plan and warnings."""
+    path = f"{name}.yaml"
+    try:
+        head = _read(path).decode("utf-8", "replace")
+    except FileNotFoundError:
+        head = ""
+    sets = dict(re.findall(r"^# --set (\w+)=(\S+)", head, re.MULTILINE))
+    environ = {
+        pair.partition("=")[0]: pair.partition("=")[2]
+        for line in re.findall(r"^# env: (.*)", head, re.MULTILINE)
+        for pair in line.split()
+    }
+    try:
+        plan = compile_graph(path, read=_read, environ=environ, registry=REGISTRY, wallclock=BEGAN, sets=sets)
+    except GraphError as error:
+        return render(error.diagnostics) + "\n"
+    return _told(plan)
+
+
+def _told(plan: Plan) -> str:
+    lines = describe_plan(plan)
+    for edge in plan.edges:
+        feedback = " (feedback)" if edge.feedback else ""
+        lines.append(f"{edge.name} <- {edge.producer}.{edge.output}: {edge.overflow}, {limit_text(edge)}{feedback}")
+    for node in plan.nodes.values():
+        lines.append(f"{node.id}: {node.shown_config()}")
+    lines += [
+        f"serve {plan.serve}",
+        f"log {plan.log}",
+        *(f"restart {n.restart}" for n in plan.nodes.values() if n.restart),
+    ]
+    if plan.warnings:
+        lines += ["", render(plan.warnings)]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    for kind in ("valid", "invalid"):
+        for name in case_names(kind):
+            (FOLDER / kind / f"{name}.txt").write_text(outcome(name))

@@ -1,0 +1,256 @@
+"""Node types for the tests of the graph language; none of them ever runs."""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from flowstream import (
+    AudioFrame,
+    Bitrate,
+    ByteSize,
+    Config,
+    Context,
+    Duration,
+    Emit,
+    EncodedCaps,
+    EncodedPacket,
+    Input,
+    Need,
+    Node,
+    Output,
+    PictureSize,
+    Record,
+    Sink,
+    Size,
+    Source,
+    Transform,
+    VideoCaps,
+    VideoFrame,
+    field,
+    live,
+)
+
+
+class Capturing(Source[Any]):
+    def capture(self) -> Iterable[Emit[Any]] | None:
+        return None
+
+
+class PatternConfig(Config):
+    size: PictureSize = field(Size(1280, 720), description="Picture size.")
+    fps: float = field(30, gt=0, le=240, unit="frames per second", description="Frame rate.")
+    text: str = live("", max_length=20, description="What is written on it.")
+    style: Literal["bars", "ramp"] = live("bars", description="What is drawn.")
+    seed: int = field(0, ge=0, description="Where the noise starts.")
+    duration: Literal["forever"] | Duration = field("forever", description="How long it lasts.")
+
+
+class Pattern(Capturing, Source[PatternConfig], type="pattern"):
+    """Draw a moving picture."""
+
+    is_live = True
+    video = Output(VideoFrame, caps=VideoCaps(format="yuv420p"))
+
+
+class Tone(Capturing, Source, type="tone"):
+    """Make a tone."""
+
+    is_live = True
+    audio = Output(AudioFrame)
+
+
+class FilmConfig(Config):
+    path: str = field(min_length=1, description="File to read.")
+    paced: bool = field(False, description="Read at its own speed.")
+
+
+class Film(Capturing, Source[FilmConfig], type="film"):
+    """Read a file."""
+
+    video = Output(EncodedPacket, caps=EncodedCaps(codec=("h264", "vp8")))
+    audio = Output(EncodedPacket, caps=EncodedCaps(codec=("opus", "aac")))
+
+    @classmethod
+    def live_with(cls, config: FilmConfig, /) -> bool:
+        return config.paced
+
+
+class Views(Capturing, Source, type="views"):
+    """Give the same scene twice."""
+
+    left = Output(VideoFrame)
+    right = Output(VideoFrame)
+
+
+class Area(Config):
+    at: PictureSize = live(Size(64, 64), description="Where.")
+    opacity: float = live(1.0, ge=0, le=1, description="How much shows.")
+
+
+class BlurConfig(Config):
+    radius: int = live(5, ge=1, le=99, unit="pixels", description="How far it reaches.")
+    area: Area = live(default_factory=lambda: Area.model_validate({}), description="Part of the picture.")
+    marks: list[Area] = field(default_factory=list, max_length=2, description="More parts.")
+    names: tuple[str, ...] = field(default_factory=tuple, description="What to call it.")
+
+
+class Blur(Transform[BlurConfig], type="blur"):
+    """Blur pictures."""
+
+    frames = Input(VideoFrame)
+    blurred = Output(VideoFrame, like=frames)
+
+    def process(self, frame: VideoFrame) -> Iterable[Emit[VideoFrame]]:
+        return [self.blurred(frame)]
+
+
+class Pass(Transform, type="pass"):
+    """Pass on whatever comes."""
+
+    anything = Input(VideoFrame, AudioFrame, EncodedPacket)
+    same = Output(like=anything)
+
+    def process(self, payload: Any) -> None:
+        return None
+
+
+class EncodeConfig(Config):
+    bitrate: Bitrate = live(description="Wanted rate, in bits per second.")
+    max: Literal["auto"] | Bitrate = field("auto", description="Highest rate.")
+    codec: Literal["h264", "vp8"] = field("h264", description="What to encode to.")
+    keyframe_interval: Duration = live(2_000_000_000, description="Longest time between keyframes.")
+
+
+class Encode(Node[EncodeConfig], type="encode"):
+    """Encode pictures."""
+
+    video = Input(VideoFrame, caps=VideoCaps(format=("yuv420p", "nv12")))
+    targets = Input(Record, feedback=True)
+    packets = Output(EncodedPacket, caps=EncodedCaps(codec="h264"), main=True)
+    statistics = Output(Record)
+
+    @classmethod
+    def updates_in_place(cls, old: EncodeConfig, new: EncodeConfig, /) -> bool | str:
+        if new.bitrate > 2 * old.bitrate:
+            return "more than the encoder was opened for"
+        return True
+
+    async def run(self, ctx: Context) -> None:
+        ctx.ready()
+
+
+class Sound(Transform, type="sound-encode"):
+    """Encode sound."""
+
+    audio = Input(AudioFrame)
+    packets = Output(EncodedPacket, caps=EncodedCaps(codec="opus"))
+
+    def process(self, frame: AudioFrame) -> None:
+        return None
+
+
+class Abr(Node, type="abr"):
+    """Steer encoders."""
+
+    reports = Input(Record, feedback=True)
+    targets = Output(Record)
+
+    async def run(self, ctx: Context) -> None:
+        ctx.ready()
+
+
+class Viewers(Config):
+    max: int = live(10, ge=1, le=1000, description="How many at once.")
+    idle: Duration = live(60_000_000_000, description="How long one may be silent.")
+
+
+class ShowConfig(Config):
+    title: str = live("", description="Title of the page.")
+    viewers: Viewers = live(default_factory=lambda: Viewers.model_validate({}), description="Who may watch.")
+    token: str = live("", description="What viewers must know.")
+    port: int = field(0, ge=0, le=65535, description="UDP port.")
+
+
+class Show(Node[ShowConfig], type="show"):
+    """Show a stream to viewers."""
+
+    video = Input(EncodedPacket, caps=EncodedCaps(codec="h264"), optional=True)
+    audio = Input(EncodedPacket, caps=EncodedCaps(codec="opus"), optional=True)
+    reports = Output(Record)
+
+    async def run(self, ctx: Context) -> None:
+        ctx.ready()
+
+
+class TapeConfig(Config):
+    path: str = field(description="Where to write, such as recordings/tape.mp4.", examples=["recordings/tape.mp4"])
+    keep: ByteSize = live(50_000_000_000, description="How much to keep.")
+    first: int = field(0, description="First part.")
+    last: int = field(9, description="Last part.")
+
+    @model_validator(mode="after")
+    def is_ordered(self) -> "TapeConfig":
+        if self.first > self.last:
+            raise ValueError(f"first ({self.first}) comes after last ({self.last}) in {self.path}")
+        return self
+
+
+class Tape(Node[TapeConfig], type="tape"):
+    """Record a stream."""
+
+    video = Input(EncodedPacket, optional=True)
+    audio = Input(EncodedPacket, caps=EncodedCaps(codec=("opus", "aac")), optional=True)
+
+    async def run(self, ctx: Context) -> None:
+        ctx.ready()
+
+
+class Mix(Node, type="mix"):
+    """Mix sounds."""
+
+    sounds = Input(AudioFrame, many=True)
+    mixed = Output(AudioFrame)
+
+    async def run(self, ctx: Context) -> None:
+        ctx.ready()
+
+
+class Drop(Sink, type="discard"):
+    """Take whatever comes."""
+
+    anything = Input(object)
+
+    def consume(self, payload: object) -> None:
+        return None
+
+
+class Door(Sink, type="door"):
+    """Compare two pictures."""
+
+    front = Input(VideoFrame)
+    back = Input(VideoFrame)
+
+    @front.handler
+    def on_front(self, frame: VideoFrame) -> None:
+        return None
+
+    @back.handler
+    def on_back(self, frame: VideoFrame) -> None:
+        return None
+
+
+class Exotic(Sink, type="exotic"):
+    """Need what nobody has."""
+
+    needs = (Need("no_such_library_of_anyone", "no-such-library"),)
+    video = Input(VideoFrame)
+
+    def consume(self, frame: VideoFrame) -> None:
+        return None
+
+
+__all__ = [
+    "Abr", "Blur", "Door", "Drop", "Encode", "Exotic", "Film", "Mix", "Pass", "Pattern", "Show", "Sound", "Tape",
+    "Tone", "Views",
+]  # fmt: skip
