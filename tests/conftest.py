@@ -9,6 +9,8 @@ from collections.abc import Generator
 
 import pytest
 
+pytest_plugins = ["flowstream.testing.pytest_plugin"]
+
 SKIPS_FAIL = os.environ.get("FLOWSTREAM_SKIPS") == "fail"
 
 

@@ -38,6 +38,7 @@ _CV2_CODES = {
     ("rgba", "bgr24"): "COLOR_RGBA2BGR",
     ("bgra", "rgb24"): "COLOR_BGRA2RGB",
     ("bgr24", "bgra"): "COLOR_BGR2BGRA",
+    ("bgr24", "bgr0"): "COLOR_BGR2BGRA",
     ("rgb24", "bgra"): "COLOR_RGB2BGRA",
     ("rgba", "bgra"): "COLOR_RGBA2BGRA",
     ("bgra", "rgba"): "COLOR_BGRA2RGBA",
@@ -162,6 +163,8 @@ def from_array(
             if not format
             else f"no array form for pixel format {format!r}; there is one for {', '.join(ARRAY_FORMATS)}"
         )
+    if array.ndim < 2:
+        raise ValueError(f"{format} takes an array of uint8 with rows and columns, not {array.dtype} of {array.shape}")
     height, width = (array.shape[0] * 2 // 3 if format in _STACKED else array.shape[0]), array.shape[1]
     _require_array_form(format, width, height)
     expected = _array_shape(format, width, height)

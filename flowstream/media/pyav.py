@@ -24,6 +24,8 @@ NANOSECONDS = Fraction(1, 1_000_000_000)
 _MATRICES = {1: "bt709", 5: "bt470bg", 6: "smpte170m", 9: "bt2020nc"}
 _MATRIX_NUMBERS = {name: number for number, name in _MATRICES.items()}
 _RANGE_LIMITED, _RANGE_FULL = 1, 2
+# PyAV makes no arrays of bgr0; its bytes are those of bgra, whose fourth means something.
+_STAND_INS = {"bgr0": "bgra"}
 
 
 class AvHeaders:
@@ -62,7 +64,8 @@ def video_to_av(frame: VideoFrame, headers: AvHeaders | None = None) -> AvVideoF
     else:
         from flowstream.media import pixels
 
-        av_frame = AvVideoFrame.from_numpy_buffer(pixels._native_array(frame), format=frame.format)
+        format = _STAND_INS.get(frame.format, frame.format)
+        av_frame = AvVideoFrame.from_numpy_buffer(pixels._native_array(frame), format=format)
     av_frame.pts = frame.time_ns
     av_frame.time_base = NANOSECONDS
     if isinstance(frame.caps.matrix, str):
@@ -98,7 +101,10 @@ def video_from_av(
 
 def converted_array(frame: VideoFrame, format: str) -> np.ndarray[Any, Any]:
     """The pixels in another format, by swscale; a private array."""
-    return video_to_av(frame).reformat(format=format).to_ndarray()
+    array = video_to_av(frame).reformat(format=_STAND_INS.get(format, format)).to_ndarray()
+    if frame.format in _STAND_INS and format in ("bgra", "rgba"):
+        array[..., 3] = 255
+    return array
 
 
 def audio_to_av(frame: AudioFrame) -> AvAudioFrame:
