@@ -36,8 +36,10 @@ AUDIO = EncodedCaps(codec="opus", rate=48_000, layout="stereo")
 
 
 @functools.cache
-def encoded_video(size: tuple[int, int] = (640, 360), seconds: int = 2) -> tuple[EncodedPacket, ...]:
-    """A moving test picture, a keyframe every half second, times from zero."""
+def encoded_video(
+    size: tuple[int, int] = (640, 360), seconds: int = 2, *, gop: int = FPS // 2
+) -> tuple[EncodedPacket, ...]:
+    """A moving test picture, a keyframe every ``gop`` pictures, times from zero."""
     import av
 
     graph = av.filter.Graph()
@@ -49,7 +51,7 @@ def encoded_video(size: tuple[int, int] = (640, 360), seconds: int = 2) -> tuple
     encoder = av.CodecContext.create("libx264", "w")
     encoder.width, encoder.height = size
     encoder.pix_fmt, encoder.framerate = "yuv420p", fractions.Fraction(FPS)
-    encoder.time_base, encoder.bit_rate, encoder.gop_size = fractions.Fraction(1, FPS), 1_000_000, FPS // 2
+    encoder.time_base, encoder.bit_rate, encoder.gop_size = fractions.Fraction(1, FPS), 1_000_000, gop
     encoder.profile = "Baseline"
     encoder.options = {"preset": "superfast", "tune": "zerolatency"}
     packets: list[EncodedPacket] = []

@@ -122,13 +122,13 @@ class Session {
 
   lose() {
     if (this.ended) return;
-    const wasConnected = this.wasConnected;
+    const failure = this.wasConnected
+      ? new Failure("The connection was lost", "Trying again by itself.")
+      : this.pc.localDescription?.sdp.includes("a=candidate")
+        ? new Failure("The picture cannot get through", "The page arrived, but a firewall between here and the server seems to block UDP. Trying again by itself.")
+        : new Failure("This browser found no network for the picture", "It takes none on a machine that is on no network. Chromium can be told to: start it with --allow-loopback-in-peer-connection --disable-features=WebRtcHideLocalIpsWithMdns.");
     this.stop();
-    this.onLost(
-      wasConnected
-        ? new Failure("The connection was lost", "Trying again by itself.")
-        : new Failure("The picture cannot get through", "The page arrived, but a firewall between here and the server seems to block UDP. Trying again by itself.")
-    );
+    this.onLost(failure);
   }
 
   stop() {

@@ -1,0 +1,208 @@
+"""The page in a real Chromium, from real sockets, fed with packets that were encoded beforehand."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from playwright.async_api import Browser, Page, async_playwright
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real, pytest.mark.timeout(180)]
+
+CHROMIUM = "/usr/bin/chromium"
+# Chromium by itself has no network for media where there is only loopback, and no way to hide its address there.
+ONLY_LOOPBACK = ["--allow-loopback-in-peer-connection", "--disable-features=WebRtcHideLocalIpsWithMdns"]
+WATCH = """
+window.connections = [];
+window.RTCPeerConnection = class extends RTCPeerConnection {
+  constructor(...given) { super(...given); window.connections.push(this); }
+};
+window.inbound = async (kind) => {
+  const all = [...(await window.connections.at(-1).getStats()).values()];
+  return all.find((each) => each.type === "inbound-rtp" && each.kind === kind) ?? {};
+};
+window.state = () => document.getElementById("stage").dataset.state;
+window.sentence = () => document.getElementById("sentence").textContent;
+"""
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        options = ["--no-sandbox", *(ONLY_LOOPBACK if "ONLY_LOOPBACK" in os.environ else [])]
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield browser
+        await browser.close()
+
+
+async def open_page(browser: Browser, url: str) -> Page:
+    page = await browser.new_page()
+    await page.add_init_script(WATCH)
+    await page.goto(url)
+    return page
+
+
+async def wait_for(page: Page, condition: str) -> None:
+    # Not Playwright's wait_for_function: it evaluates text later on, which the page's security policy forbids.
+    with anyio.fail_after(30):
+        await page.evaluate(
+            f"async () => {{ while (!(await ({condition}))) await new Promise((go) => setTimeout(go, 50)); }}"
+        )
+
+
+async def wait_for_state(page: Page, state: str) -> None:
+    await wait_for(page, f"window.state() === '{state}'")
+
+
+async def decoded(page: Page) -> int:
+    return int((await page.evaluate("window.inbound('video')")).get("framesDecoded", 0))
+
+
+async def test_the_page_plays_picture_and_sound(stage_of: Any, browser: Browser) -> None:
+    async with stage_of() as stage:
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "playing")
+        started = await page.evaluate("document.getElementById('video').currentTime")
+        await wait_for(page, f"document.getElementById('video').currentTime > {started} + 1")
+        await wait_for(page, "window.inbound('video').then((s) => s.framesDecoded > 45)")
+        picture = await page.evaluate("window.inbound('video')")
+        assert (picture["frameWidth"], picture["frameHeight"]) == (640, 360)
+        assert picture["packetsLost"] == 0
+        assert 0 < picture["keyFramesDecoded"] < picture["framesDecoded"]
+        assert await page.title() == "Test pattern"
+        assert await page.is_visible("text=Tap for sound")
+        assert await page.evaluate("document.getElementById('video').muted")
+        await page.click("text=Tap for sound")
+        await wait_for(page, "!document.getElementById('video').muted")
+        await wait_for(page, "window.inbound('audio').then((s) => s.audioLevel > 0.01)")
+        assert await page.is_hidden("text=Tap for sound")
+        facts = r"/^640.360 .* [\d]+ fps .*bit/"
+        await wait_for(page, f"document.getElementById('facts').textContent.match({facts})")
+        assert stage.viewers.connected == 1
+
+
+async def test_a_second_viewer_sees_a_picture_at_once_and_the_first_goes_on(
+    stage_of: Any, browser: Browser, pictures: Any
+) -> None:
+    async with stage_of() as stage:
+        # One keyframe and then none by itself for a long time: whoever joins later depends on the request.
+        stage.picture = pictures(seconds=20, gop=1000)
+        stage.tasks.start_soon(stage.play)
+        first = await open_page(browser, stage.url)
+        await wait_for_state(first, "playing")
+        before = len(stage.requests)
+        second = await open_page(browser, stage.url)
+        await wait_for_state(second, "playing")
+        assert len(stage.requests) == before + 1
+        count = await decoded(first)
+        await wait_for(first, f"window.inbound('video').then((s) => s.framesDecoded > {count} + 20)")
+        assert await first.evaluate("window.connections.length") == 1
+        assert stage.viewers.connected == 2
+        await second.close()
+        while stage.viewers.connected == 2:
+            await first.evaluate("0")
+        assert {session.connected for session in stage.viewers.sessions.values()} == {True}
+
+
+async def test_a_resolution_change_goes_on_in_the_same_connection(
+    stage_of: Any, browser: Browser, pictures: Any
+) -> None:
+    async with stage_of() as stage:
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "playing")
+        stage.picture, stage.position = pictures((320, 180), 1), 0
+        await wait_for(page, "window.inbound('video').then((s) => s.frameWidth === 320)")
+        stats = await page.evaluate("window.inbound('video')")
+        count = stats["framesDecoded"]
+        await wait_for(page, f"window.inbound('video').then((s) => s.framesDecoded > {count} + 20)")
+        assert await page.evaluate("window.connections.length") == 1
+        assert (await page.evaluate("window.inbound('video')"))["packetsLost"] == 0
+
+
+async def test_a_lost_connection_is_made_again_by_itself(stage_of: Any, browser: Browser) -> None:
+    async with stage_of() as stage:
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "playing")
+        for session in list(stage.viewers.sessions.values()):
+            stage.viewers.dismiss(session.id, "the test cut it")
+        await wait_for(page, "window.connections.length === 2")
+        await wait_for_state(page, "playing")
+        await wait_for(page, "window.connections.at(-1).connectionState === 'connected'")
+        count = await decoded(page)
+        await wait_for(page, f"window.inbound('video').then((s) => s.framesDecoded > {count} + 20)")
+
+
+async def test_a_stopped_source_is_said_and_forgotten_when_it_goes_on(stage_of: Any, browser: Browser) -> None:
+    async with stage_of() as stage:
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "playing")
+        stage.is_paused = True
+        await wait_for_state(page, "waiting")
+        assert await page.evaluate("window.sentence()") == "The picture has stopped. Waiting for the source"
+        stage.is_paused = False
+        await wait_for_state(page, "playing")
+        assert await page.evaluate("window.connections.length") == 1
+
+
+async def test_a_server_that_is_gone_and_comes_back_is_found_again(stage_of: Any, browser: Browser) -> None:
+    async with stage_of() as stage:
+        port = int(stage.url.rpartition(":")[2])
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "playing")
+    await wait_for_state(page, "failed")
+    assert await page.evaluate("window.sentence()") == "The server cannot be reached"
+    assert await page.is_visible("text=Try again")
+    async with stage_of(port=port) as stage:
+        stage.tasks.start_soon(stage.play)
+        await wait_for_state(page, "playing")
+        await page.close()
+
+
+async def test_a_full_house_and_then_a_free_place(stage_of: Any, browser: Browser, make_viewer: Any) -> None:
+    async with stage_of() as stage:
+        stage.most = 1
+        admitted = stage.viewers.admit(make_viewer().offer())
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "failed")
+        assert await page.evaluate("window.sentence()") == "All places are taken"
+        stage.viewers.dismiss(admitted.session_id)
+        stage.tasks.start_soon(stage.play)
+        await wait_for_state(page, "playing")
+
+
+async def test_a_browser_without_the_format_is_told_so(stage_of: Any, browser: Browser) -> None:
+    async with stage_of() as stage:
+        page = await browser.new_page()
+        await page.add_init_script(WATCH)
+        await page.add_init_script(
+            "const make = RTCPeerConnection.prototype.createOffer;"
+            "RTCPeerConnection.prototype.createOffer = async function () {"
+            "  const offer = await make.call(this);"
+            "  return {type: offer.type, sdp: offer.sdp.replace(/packetization-mode=1/g, 'packetization-mode=0')};"
+            "};"
+        )
+        await page.goto(stage.url)
+        await wait_for_state(page, "failed")
+        assert await page.evaluate("window.sentence()") == "This browser cannot play the stream"
+        assert "H264 42e01f mode 0" in await page.inner_text("#detail")
+
+
+@pytest.mark.skipif(subprocess.call(["unshare", "-n", "true"]) != 0, reason="a network of its own needs root")
+@pytest.mark.parametrize("test", ["test_page.py::test_the_page_plays_picture_and_sound", "test_session.py"])
+def test_it_works_on_a_machine_that_has_only_loopback(test: str) -> None:
+    script = 'ip link set lo up && exec "$0" -m pytest -q "$1"'
+    command = ["unshare", "-n", "sh", "-c", script, sys.executable, str(Path(__file__).parent / test)]
+    environment = {**os.environ, "ONLY_LOOPBACK": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
