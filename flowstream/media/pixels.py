@@ -28,7 +28,6 @@ _CV2_CODES = {
     ("yuv420p", "rgb24"): "COLOR_YUV2RGB_I420",
     ("yuv420p", "bgra"): "COLOR_YUV2BGRA_I420",
     ("yuv420p", "rgba"): "COLOR_YUV2RGBA_I420",
-    ("yuv420p", "gray"): "COLOR_YUV2GRAY_I420",
     ("nv12", "bgr24"): "COLOR_YUV2BGR_NV12",
     ("nv12", "rgb24"): "COLOR_YUV2RGB_NV12",
     ("bgr24", "rgb24"): "COLOR_BGR2RGB",

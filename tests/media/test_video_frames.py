@@ -159,6 +159,14 @@ def test_black_and_white_are_limited_range() -> None:
     assert (white[4:] == 128).all()
 
 
+@pytest.mark.parametrize("format", ["bgr24", "yuv420p", "nv12"])
+def test_grey_spans_the_full_range(format: str, converter: str) -> None:
+    """Limited range luma is no grey: white would be 235."""
+    for value in (0, 100, 255):
+        frame = VideoFrame.from_array(np.full((4, 4, 3), value, np.uint8), time_ns=0).writable(format)
+        assert np.abs(frame.array("gray").astype(int) - value).max() <= 2
+
+
 def test_stated_colours_are_respected(converter: str) -> None:
     """A full range picture in BT.709 is converted as that, whoever converts."""
     array = np.empty((6, 4), np.uint8)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flowstream_nodes.synth._picture import Picture
 
 
-class TestPatternConfig(Config):
+class PatternConfig(Config):
     """Size, speed and length of the pattern."""
 
     size: PictureSize = field(Size(1280, 720), description="Width and height in pixels, both even, from 160x90 on.")
@@ -42,7 +42,7 @@ class TestPatternConfig(Config):
         return size
 
 
-class TestPattern(Source[TestPatternConfig], type="test-pattern"):
+class TestPattern(Source[PatternConfig], type="test-pattern"):
     """Colour bars, a bouncing ball, a frame counter and the time of day (UTC), as a camera would deliver them.
 
     The ball lands and lights up at every full second of media time, together with the accent of ``tone``. The cells
@@ -73,7 +73,7 @@ class TestPattern(Source[TestPatternConfig], type="test-pattern"):
 
         self._picture = Picture(self.config.size)
 
-    def reconfigured(self, old: TestPatternConfig) -> None:
+    def reconfigured(self, old: PatternConfig) -> None:
         """The next frame starts a new beat."""
         self._restart = True
 
