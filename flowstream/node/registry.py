@@ -63,7 +63,7 @@ class Registry:
 
     @classmethod
     def installed(cls, folders: Iterable[Path] = ()) -> Registry:
-        """The packs that are installed here, and those in ``folders`` (folder name = namespace).
+        """The packs that are installed here, and those in ``folders`` (folder name = namespace, ``_`` as ``-``).
 
         Raises PackError for a folder that is not there.
         """
@@ -74,13 +74,19 @@ class Registry:
         for folder in folders:
             if not folder.is_dir():
                 raise PackError(f"--nodes {folder}: there is no such folder")
-            packs.append(Pack(folder.resolve().name, str(folder), folder=folder.resolve()))
+            namespace = folder.resolve().name.replace("_", "-")  # as Python's folders are written
+            packs.append(Pack(namespace, str(folder), folder=folder.resolve()))
         return cls(packs)
 
     @property
     def namespaces(self) -> tuple[str, ...]:
         """The namespaces of all packs, loaded or not."""
         return tuple(sorted(self._packs))
+
+    @property
+    def packs(self) -> tuple[Pack, ...]:
+        """All packs, loaded or not, those that claim the same namespace included."""
+        return tuple(pack for packs in self._packs.values() for pack in packs)
 
     def get(self, type_id: str) -> type[Node[Any]]:
         """The node type of an id, importing its pack if need be.
@@ -172,7 +178,7 @@ def _modules(pack: Pack, failures: list[PackError]) -> Iterator[ModuleType]:
             failures.append(_failure(pack, pack.module, error))
         return
     assert pack.folder is not None
-    files = sorted(p for p in pack.folder.glob("*.py") if not p.name.startswith("_"))
+    files = sorted(p for p in pack.folder.glob("*.py") if not p.name.startswith(("_", "test_", "conftest.")))
     for file in files:
         try:
             yield _import_file(pack.namespace, file)

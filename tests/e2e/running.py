@@ -1,0 +1,174 @@
+"""A real `flowstream run` and a real browser, for tests that look at both from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BARCODE = (Path(__file__).parent / "barcode.js").read_text()
+CHROMIUM = "/usr/bin/chromium"
+PATIENCE_S = 60.0
+
+# Keeps every RTCPeerConnection that the page makes, and samples the picture and the sound.
+WATCH = (
+    """
+window.connections = [];
+window.RTCPeerConnection = class extends window.RTCPeerConnection {
+  constructor(...args) { super(...args); window.connections.push(this); }
+};
+window.samples = [];
+window.startSampling = () => {
+  const video = document.querySelector("video");
+  const sample = (now, metadata) => {
+    const counter = flowstreamBarcode.readCounter(video);
+    window.samples.push({ now, frame: counter ? counter.frame : null, width: video.videoWidth });
+    video.requestVideoFrameCallback(sample);
+  };
+  video.requestVideoFrameCallback(sample);
+};
+window.listen = async () => {
+  const video = document.querySelector("video");
+  const context = new AudioContext();
+  await context.resume();
+  const analyser = new AnalyserNode(context, { fftSize: 8192 });
+  context.createMediaStreamSource(video.srcObject).connect(analyser);
+  const wave = new Float32Array(analyser.fftSize);
+  window.level = () => {
+    analyser.getFloatTimeDomainData(wave);
+    return Math.sqrt(wave.reduce((sum, x) => sum + x * x, 0) / wave.length);
+  };
+};
+"""
+    + BARCODE
+)
+
+
+class Run:
+    """A `flowstream run` in a process of its own; ``lines`` are what it logged, one JSON object each."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[dict[str, Any]] = []
+        self.text: list[str] = []
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._news:
+                self.text.append(line.rstrip())
+                if line.startswith("{"):
+                    self.lines.append(json.loads(line))
+                self._news.notify_all()
+        with self._news:
+            self._news.notify_all()
+
+    def wait_for(self, event: str, *, after: int = 0) -> dict[str, Any]:
+        """The first line of an event from the given number of lines on."""
+
+        def found() -> dict[str, Any] | None:
+            return next((line for line in self.lines[after:] if line.get("event") == event), None)
+
+        with self._news:
+            self._news.wait_for(lambda: found() or self.process.poll() is not None, PATIENCE_S)
+            line = found()
+        if line is None:
+            pytest.fail(f"no line {event!r} from flowstream run:\n" + "\n".join(self.text))
+        return line
+
+    def link(self) -> str:
+        """The link that it printed."""
+        url: str = self.wait_for("page")["url"]
+        return url
+
+    def end(self) -> int:
+        """Ctrl-C, and the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            status = self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            pytest.fail("flowstream run did not end on Ctrl-C:\n" + "\n".join(self.text))
+        finally:
+            self.process.wait()
+            self._reader.join()
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+        return status
+
+
+@contextmanager
+def running(graph: str | Path, folder: Path, *options: str, **environment: str) -> Iterator[Run]:
+    """`flowstream run GRAPH` in a folder, with its log as JSON; ended with Ctrl-C."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flowstream", "run", str(graph), "--log", "json", *options],
+        cwd=folder,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(folder), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    run = Run(process)
+    try:
+        yield run
+    finally:
+        run.end()
+
+
+@contextmanager
+def browsing(width: int = 1280, height: int = 800) -> Iterator[Any]:
+    """A page of headless Chromium that records the connections it makes."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            headless=True,
+            args=[
+                "--no-sandbox",
+                "--autoplay-policy=no-user-gesture-required",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-features=WebRtcHideLocalIpsWithMdns",
+            ],
+        )
+        try:
+            context = browser.new_context(viewport={"width": width, "height": height})
+            page = context.new_page()
+            page.add_init_script(WATCH)
+            yield page
+        finally:
+            browser.close()
+
+
+def until(what: str, condition: Any, seconds: float = PATIENCE_S) -> Any:
+    """What ``condition()`` gives once it is true; asks again every 50 ms and fails with ``what`` when it takes long."""
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds:g} s: {what}")
+        pause.wait(0.05)
+    return value
+
+
+def counters(page: Any) -> list[int]:
+    """The frame counters read from the page's pixels so far."""
+    frames: list[int] = page.evaluate("window.samples.map(s => s.frame).filter(f => f !== null)")
+    return frames
