@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flowstream.media.caps import AudioCaps, Caps, CapsConflict, EncodedCaps, VideoCaps
     from flowstream.media.frames import AudioFrame, Plane, VideoFrame
     from flowstream.media.packets import EncodedPacket
+    from flowstream.media.pyav import AvHeaders
     from flowstream.media.records import Record
     from flowstream.media.signals import EndOfStream, KeyframeRequest
     from flowstream.media.time import NS_PER_S, period_ns, ticks_of, time_of
