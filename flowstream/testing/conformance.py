@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -162,7 +163,10 @@ def _imports(node_type: type[Node[Any]]) -> Iterator[str]:
 def _heavy_imports(module: str) -> tuple[str, ...]:
     """Which heavy libraries come along when a module is imported in a fresh interpreter."""
     code = f"import sys, {module}; print(*(name for name in {HEAVY!r} if name in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    found_here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, env=found_here
+    )
     if done.returncode:
         return (f"nothing at all, it fails: {(done.stderr.strip().splitlines() or ['without a word'])[-1]}",)
     return tuple(done.stdout.split())

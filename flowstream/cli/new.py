@@ -1,0 +1,142 @@
+"""``flowstream new``: the beginnings of something of one's own, complete and working."""
+
+from __future__ import annotations
+
+import keyword
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from flowstream.cli import COMMANDS
+
+
+@click.group("new", short_help=COMMANDS["new"])
+def command() -> None:
+    """Write the beginnings of something of your own."""
+
+
+@command.command("node")
+@click.argument("name")
+@click.option(
+    "--dir",
+    "folder",
+    metavar="DIR",
+    default="my_nodes",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder to write to; its name becomes the namespace of the node type.",
+)
+def new_node(name: str, folder: Path) -> int:
+    """Write a node type called NAME, a graph that uses it, and a test that passes. Nothing is overwritten."""
+    module = _module_of(name)
+    namespace = _namespace_of(folder)
+    words = {"name": module.replace("_", "-"), "module": module, "type": f"{namespace}/{module.replace('_', '-')}"}
+    texts = {f"{module}.py": NODE, f"{module}.yaml": GRAPH, f"test_{module}.py": TEST}
+    files = {folder / file: _filled(text, words) for file, text in texts.items()}
+    if there := [str(path) for path in files if path.exists() or path.is_symlink()]:
+        raise click.UsageError(f"{', '.join(there)}: there already; nothing was written.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in files.items():
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or folder}: {error.strerror}") from error
+    node, graph, test = (shlex.quote(str(path)) for path in files)
+    click.echo(f"{node}  the node type {words['type']}")
+    click.echo(f"{graph}  a graph that uses it:  flowstream run --nodes {shlex.quote(str(folder))} {graph}")
+    click.echo(f"{test}  a test:  pytest {test}")
+    return 0
+
+
+def _module_of(name: str) -> str:
+    module = name.replace("-", "_")
+    if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", name) or len(name) > 60:
+        better = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        hint = f" Write {better!r}." if re.fullmatch(r"[a-z][a-z0-9-]{,59}", better) else ""
+        raise click.BadParameter(f"{name!r} is no name: lower case words joined by hyphens.{hint}", param_hint="NAME")
+    if keyword.iskeyword(module) or module in sys.stdlib_module_names or module in ("flowstream", "node"):
+        raise click.BadParameter(f"Python has a {module!r} of its own; choose another name.", param_hint="NAME")
+    if module.startswith("test_"):
+        raise click.BadParameter("a file called test_... would be taken for a test.", param_hint="NAME")
+    return module
+
+
+def _namespace_of(folder: Path) -> str:
+    from flowstream.node.registry import BUILT_IN
+
+    if folder.exists() and not folder.is_dir():
+        raise click.BadParameter(f"{folder} is a file.", param_hint="--dir")
+    namespace = folder.resolve().name.replace("_", "-")
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", namespace) or namespace == BUILT_IN:
+        raise click.BadParameter(
+            f"{folder}: the folder's name becomes the namespace of the node type, and {namespace!r} cannot be one: "
+            "lower case letters, digits and _.",
+            param_hint="--dir",
+        )
+    return namespace
+
+
+def _filled(text: str, words: dict[str, str]) -> str:
+    return re.sub(r"@(name|module|type)@", lambda match: words[match[1]], text)
+
+
+NODE = '''\
+"""A node type of your own: @type@."""
+
+from flowstream import VideoFrame, live, node
+
+
+@node("@type@")
+def @module@(
+    frame: VideoFrame,
+    *,
+    brightness: int = live(100, ge=0, le=400, description="Brightness, in percent of what it was."),
+) -> VideoFrame:
+    """Make pictures brighter or darker.
+
+    ```yaml
+    flowstream: 1
+    nodes:
+      pattern: {type: test-pattern, size: 640x360, duration: 2s}
+      @name@: {type: @type@, from: pattern, brightness: 50}
+      nowhere: {type: discard, from: @name@}
+    ```
+    """
+    picture = frame.array(format="bgr24")  # height x width x 3 numbers from 0 to 255: blue, green, red
+    changed = (picture * (brightness / 100)).clip(0, 255).astype("uint8")
+    return VideoFrame.from_array(changed, format="bgr24", like=frame)
+'''
+
+GRAPH = """\
+# The node type @type@ at work. Change brightness while you watch, and save.
+flowstream: 1
+
+nodes:
+  pattern: {type: test-pattern, size: 640x360, fps: 30}
+  @name@: {type: @type@, from: pattern, brightness: 50}
+  encode: {type: hw-encode, from: @name@, bitrate: 1M}
+  out: {type: webrtc-out, from: encode}
+"""
+
+TEST = '''\
+"""The node type @type@, by itself: a node function is called like any other."""
+
+from @module@ import @module@
+
+from flowstream.testing import check_node, make_frame
+
+
+def test_half_the_brightness() -> None:
+    frame = make_frame(width=64, height=48)
+    darker = @module@(frame, brightness=50)
+    assert (darker.width, darker.height) == (64, 48)
+    assert darker.array("bgr24").mean() < 0.6 * frame.array("bgr24").mean()
+
+
+def test_the_rules_of_node_types() -> None:
+    check_node(@module@)
+'''
