@@ -66,7 +66,9 @@ class UdpMux:
         Raises:
             OSError: not one of the addresses can be bound.
         """
-        if self._host not in WILDCARDS:
+        if _is_address(self._host):
+            self._named = [self._host]
+        elif self._host not in WILDCARDS:
             found = await asyncio.get_running_loop().getaddrinfo(self._host, 0, type=socket.SOCK_DGRAM)
             self._named = list(dict.fromkeys(str(info[4][0]) for info in found))
         failure: OSError | None = None
@@ -181,6 +183,14 @@ class UdpMux:
                 receiver = self._sessions.get(ufrag)
         if receiver is not None:
             receiver.handle_datagram(data, pair)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return host not in WILDCARDS
 
 
 def _own_addresses(host: str) -> list[str]:

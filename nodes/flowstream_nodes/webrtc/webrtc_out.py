@@ -32,8 +32,9 @@ class WebrtcOutConfig(Config):
     viewers: ViewersConfig = live(
         default_factory=lambda: ViewersConfig.model_validate({}), description="Who may watch."
     )
-    origins: tuple[str, ...] = live(
-        default_factory=tuple,
+    origins: list[str] = live(
+        default_factory=list,
+        max_length=100,
         description="Other web pages that may play this stream, by origin; '*' for any. The built-in page always may.",
         examples=[["https://example.org"]],
     )
@@ -111,7 +112,7 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
 
             def about() -> About:
                 title = self.config.title or ctx.label
-                return About(title, "video" in kinds(), "audio" in kinds(), self.config.origins)
+                return About(title, "video" in kinds(), "audio" in kinds(), tuple(self.config.origins))
 
             feeder = Feeder(
                 kinds=kinds,

@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import anyio
@@ -50,10 +51,18 @@ async def send_pictures(stage: Any, viewer: Any, count: int) -> list[EncodedPack
     for _ in range(count):
         stage.clock.skip(1 / 30)
         packet = stage.send_picture()
-        last = payloads_of(packet)[-1]
-        await arrive(viewer, lambda last=last: any(each.payload == last for each in video_of(viewer)[-1:]))
+        await arrive(viewer, partial(has_arrived, viewer, payloads_of(packet)[-1]))
         sent.append(packet)
     return sent
+
+
+def has_arrived(viewer: Any, payload: bytes) -> bool:
+    """Whether the last packet of a player's picture carries a payload."""
+    return any(packet.payload == payload for packet in video_of(viewer)[-1:])
+
+
+def has_goodbye(viewer: Any) -> bool:
+    return any(isinstance(packet, Bye) for packet in viewer.rtcp)
 
 
 async def arrive(viewer: Any, condition: Callable[[], bool]) -> None:
@@ -313,7 +322,7 @@ async def test_whoever_is_dismissed_hears_goodbye(stage_of: Any, make_viewer: Ma
         assert not stage.viewers.dismiss("somebody else")
         await gone(stage)
         assert session.closed_because == "it said goodbye"
-        await arrive(viewer, lambda: any(isinstance(each, Bye) for each in viewer.rtcp))
+        await arrive(viewer, partial(has_goodbye, viewer))
         (bye,) = [each for each in viewer.rtcp if isinstance(each, Bye)]
         assert set(bye.ssrcs) == {viewer.ssrcs[0], viewer.ssrcs[2]}
         await arrive(viewer, lambda: viewer.dtls.state == "closed")
@@ -325,7 +334,7 @@ async def test_the_end_of_the_server_is_told_to_everybody(stage_of: Any, make_vi
         for viewer in viewers:
             await join(stage, viewer)
     for viewer in viewers:
-        await arrive(viewer, lambda viewer=viewer: any(isinstance(each, Bye) for each in viewer.rtcp))
+        await arrive(viewer, partial(has_goodbye, viewer))
 
 
 async def test_an_offer_that_nobody_follows_up_is_given_up(

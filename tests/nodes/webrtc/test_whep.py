@@ -133,17 +133,18 @@ async def test_trickled_candidates_are_taken_under_the_right_tag(http: httpx.Asy
     ufrag = next(line for line in offer.splitlines() if line.startswith("a=ice-ufrag:"))
     fragment = f"{ufrag}\r\na=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n"
 
-    async def patch(content: str = fragment, headers: dict[str, str] = TRICKLE, **more: str) -> httpx.Response:
+    async def patch(match: str | None, content: str = fragment, headers: dict[str, str] = TRICKLE) -> httpx.Response:
+        more = {} if match is None else {"If-Match": match}
         return await http.patch(location, content=content, headers={**headers, **more})
 
-    assert (await patch(**{"If-Match": tag})).status_code == 204
-    assert (await patch()).status_code == 428
-    assert (await patch(**{"If-Match": '"another"'})).status_code == 412
-    assert (await patch(headers=SDP, **{"If-Match": tag})).status_code == 415
-    assert (await patch(content="x" * 70_000, **{"If-Match": tag})).status_code == 413
+    assert (await patch(tag)).status_code == 204
+    assert (await patch(None)).status_code == 428
+    assert (await patch('"another"')).status_code == 412
+    assert (await patch(tag, headers=SDP)).status_code == 415
+    assert (await patch(tag, "x" * 70_000)).status_code == 413
     restart = "a=ice-ufrag:other\r\na=ice-pwd:" + "x" * 22 + "\r\n"
-    assert (await patch(content=restart, **{"If-Match": "*"})).status_code == 422
-    assert (await patch(content=restart, **{"If-Match": tag})).status_code == 422
+    assert (await patch("*", restart)).status_code == 422
+    assert (await patch(tag, restart)).status_code == 422
     assert (await http.patch("/whep/unknown", content=fragment, headers=TRICKLE)).status_code == 404
     assert (await http.get(location)).status_code == 405
 
@@ -201,7 +202,7 @@ async def test_under_a_path_of_its_own_everything_is_found(stage: Any, offer: st
     from starlette.routing import Mount
 
     inner = _whep.make_app(stage.viewers, about=lambda: _whep.About("Desk", True, False), page=_whep.read_page())
-    outer = Starlette(routes=[Mount("/out", app=inner)])  # type: ignore[arg-type]
+    outer = Starlette(routes=[Mount("/out", app=inner)])
     transport = httpx.ASGITransport(outer)
     async with httpx.AsyncClient(transport=transport, base_url="http://desk") as http:
         assert (await http.get("/out/")).status_code == 200

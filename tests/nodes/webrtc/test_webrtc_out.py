@@ -1,0 +1,120 @@
+"""The node: its settings, what it mounts and holds, and what it says when it cannot run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import ValidationError
+
+from flowstream import EncodedCaps, EncodedPacket, NegotiationError, ResourceBusy
+from flowstream.testing.harness import Harness
+from flowstream_nodes.webrtc.webrtc_out import WebrtcOut, WebrtcOutConfig
+
+LOOPBACK = ("127.0.0.1", 0)
+KEYFRAME = EncodedPacket(EncodedCaps(codec="h264"), b"\0\0\1\x67\x42\xc0\x1f\0\0\1\x65abc", time_ns=0)
+SOUND = EncodedPacket(EncodedCaps(codec="opus"), b"opus", time_ns=0)
+
+
+def harness(config: Mapping[str, Any] | None = None, **options: Any) -> Harness[WebrtcOutConfig]:
+    options.setdefault("listen", LOOPBACK)
+    return Harness(WebrtcOut, config or {}, name="out", **options)
+
+
+def get(node: Harness[WebrtcOutConfig], path: str) -> httpx.Response:
+    """Asks the application that was mounted last."""
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(node.mounts[-1].app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://desk") as http:
+            return await http.get(path)
+
+    return node.loop.run_until_complete(ask())
+
+
+def test_it_serves_a_page_and_takes_what_comes_without_viewers() -> None:
+    with harness(label="Desk") as node:
+        node.settle()
+        assert node.ctx.is_ready
+        (mount,) = node.mounts
+        assert (mount.path, mount.page) == ("/out/", True)
+        assert node.facts == {"viewers": 0}
+        node.push(KEYFRAME, "video")
+        node.push(SOUND, "audio")
+        assert get(node, "/").status_code == 200
+        assert node.finish() == []
+        assert node.mounts == []
+
+
+def test_the_title_is_the_label_until_it_is_set_and_changes_in_place() -> None:
+    with harness(label="Desk", connected={"video"}) as node:
+        node.settle()
+        assert json.loads(get(node, "/about").text) == {"title": "Desk", "video": True, "audio": False}
+        node.reconfigure(title="Desk of Ada")
+        assert json.loads(get(node, "/about").text)["title"] == "Desk of Ada"
+
+
+def test_all_settings_change_in_place() -> None:
+    with harness() as node:
+        node.settle()
+        node.reconfigure(title="x", viewers={"max": 3}, origins=["https://example.org"])
+        assert node.node.config.viewers.max == 3
+
+
+def test_a_successor_takes_over_the_viewers_and_their_sockets() -> None:
+    with harness() as node:
+        node.settle()
+        (held,) = node.holdings
+        assert held == "viewers 127.0.0.1:0"
+        node.replace({"title": "Second"})
+        assert node.holdings == (held,)
+        assert len(node.mounts) == 1
+        assert json.loads(get(node, "/about").text)["title"] == "Second"
+        node.push(KEYFRAME, "video")
+
+
+def test_without_a_server_it_says_what_to_write() -> None:
+    with (
+        pytest.raises(ValueError, match=r"there is no server to show it; give the graph 'serve: \{listen:"),
+        harness(listen=None) as node,
+    ):
+        node.settle()
+
+
+def test_an_address_that_is_not_ours_is_named() -> None:
+    with (
+        pytest.raises(ResourceBusy, match=r"viewers cannot be served on UDP at 192\.0\.2\.254: "),
+        harness(listen=("192.0.2.254", 0)) as node,
+    ):
+        node.run()
+
+
+def test_with_nothing_connected_it_says_so() -> None:
+    with harness(connected=()) as node:
+        node.settle()
+        with pytest.raises(ValueError, match="neither 'video' nor 'audio' is connected"):
+            node.finish()
+
+
+def test_other_formats_are_refused_by_name() -> None:
+    with harness() as node:
+        node.settle()
+        with pytest.raises(NegotiationError, match="input 'video': codec: offered hevc, accepted h264"):
+            node.push(EncodedPacket(EncodedCaps(codec="hevc"), b"x", time_ns=0), "video")
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ({"viewers": {"max": 0}}, "greater than or equal to 1"),
+        ({"viewers": {"most": 3}}, "Extra inputs"),
+        ({"titel": "x"}, "Extra inputs"),
+        ({"title": "x" * 201}, "at most 200 characters"),
+    ],
+)
+def test_settings_are_checked(written: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        WebrtcOutConfig.model_validate(written)
