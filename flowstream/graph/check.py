@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from flowstream.graph.diagnostics import Findings, listed
-from flowstream.graph.policy import kind_of
+from flowstream.graph.policy import LIVE, kind_of
 from flowstream.graph.resolve import ResolvedEdge, named, payload_names
 from flowstream.graph.spec import EdgeSpec, GraphSpec, NodeSpec
 from flowstream.media.packets import EncodedPacket
@@ -169,7 +169,7 @@ def check_options(edges: Iterable[ResolvedEdge], is_live: bool, findings: Findin
                 findings.add("FS320", span, f"overflow: latest holds one item, so {key} limits nothing",
                              f"take {key} out")  # fmt: skip
         if spec.overflow in ("drop-oldest", "drop-newest", "latest") and kind_of(edge) == "encoded video":
-            findings.add("FS323", spec.overflow_span, f"{spec.overflow} loses pictures that {name} needs to decode others",
+            findings.add("FS323", spec.overflow_span, f"{spec.overflow} loses pictures that later ones need",
                          "write overflow: drop-to-keyframe, or block")  # fmt: skip
         if spec.overflow == "drop-to-keyframe" and spec.overflow_span and edge.carried is not None:
             payloads = edge.carried.payloads
@@ -188,5 +188,5 @@ def check_options(edges: Iterable[ResolvedEdge], is_live: bool, findings: Findin
             edge = blocking[0]
             findings.add(
                 "FS321", edge.spec.overflow_span, f"when {edge.spec.consumer} is slow, {producer}.{output} waits for "
-                f"it, and {listed(others)} with it", "give it a limit and another overflow, such as drop-oldest",
+                f"it, and {listed(others)} with it", f"give it another overflow, such as {LIVE[kind_of(edge)][0]}",
             )  # fmt: skip

@@ -15,6 +15,7 @@ from flowstream.errors import Diagnostic, Place, Related
 
 Severity = Literal["error", "warning"]
 
+_GUESSABLE = 4  # characters; hiding shorter parts of a text garbles it and protects nothing
 _LINE_WIDTH = 160  # columns of a source line that are shown around the caret
 
 
@@ -117,9 +118,13 @@ CATALOG: Mapping[str, Kind] = {
 
 
 class Findings:
-    """Collects diagnostics; the same finding at the same place is kept once."""
+    """Collects diagnostics; the same finding at the same place is kept once.
+
+    ``secrets`` maps what the graph took from the environment to how it names it; no finding tells the former.
+    """
 
     def __init__(self) -> None:
+        self.secrets: dict[str, str] = {}
         self.diagnostics: list[Diagnostic] = []
         self._lines: dict[str, list[str]] = {}
         self._seen: set[tuple[str, str, Place | None]] = set()
@@ -144,6 +149,7 @@ class Findings:
         """Records a finding of the catalog's ``code``."""
         kind = CATALOG[code]
         place = span.place if span else None
+        message = self.scrubbed(message)
         key = (code, message, place)
         if key in self._seen:
             return
@@ -154,13 +160,27 @@ class Findings:
                 title=kind.title,
                 message=printable(message),
                 place=place,
-                hint=printable(hint) if hint else None,
+                hint=printable(self.scrubbed(hint)) if hint else None,
                 severity=kind.severity,
                 length=span.length if span else 1,
-                related=tuple(Related(each.place, printable(said), self.line(each)) for each, said in related),
+                related=tuple(
+                    Related(each.place, printable(self.scrubbed(said)), self.line(each)) for each, said in related
+                ),
                 source=self.line(span) if span else "",
             )
         )
+
+    def scrubbed(self, text: str) -> str:
+        """A text without what is secret, also where it was cut or quoted."""
+        forms = {
+            form: name
+            for value, name in self.secrets.items()
+            for form in (value, repr(value)[1:-1], value[:40], value[:57])
+            if len(form) >= _GUESSABLE
+        }
+        for form in sorted(forms, key=len, reverse=True):
+            text = text.replace(form, forms[form])
+        return text
 
     @property
     def has_errors(self) -> bool:

@@ -53,7 +53,6 @@ class _Settings:
         self.model: type[BaseModel] = node_type.config_class
         self.findings = findings
         self.written: dict[str, str] = {}
-        self.secrets: list[Scalar] = []
         self.broken: set[tuple[str | int, ...]] = set()
         self.read_as: dict[tuple[str | int, ...], Any] = {}
 
@@ -117,7 +116,6 @@ class _Settings:
                     self.broken.add(path)
             return [self._plain(item, (*path, index)) for index, item in enumerate(value.items)]
         if value.secret:
-            self.secrets.append(value)
             self.written[".".join(map(str, path))] = value.text
         return self.read_as.get(path, value.value)
 
@@ -255,7 +253,7 @@ class _Settings:
             related.append((value.origin, "--set gives this another value" if is_set else "the value comes from here"))
         if not path:
             for each in errors:
-                self.findings.add("FS208", span, f"{self.node.id}: {self._scrubbed(_said(each))}")
+                self.findings.add("FS208", span, f"{self.node.id}: {_said(each)}")
             return
         if isinstance(value, Scalar) and value.secret:
             about = f" ({_lowered(info.description)})" if info and info.description else ""
@@ -266,7 +264,7 @@ class _Settings:
             return
         own = [each for each in errors if each["type"] in ("value_error", "assertion_error")]
         if len(own) == len(errors) == 1:
-            message = f"{name}: {self._scrubbed(_said(own[0]))}"
+            message = f"{name}: {_said(own[0])}"
         else:
             given = shown(value) if isinstance(value, Scalar) else spoken(value)
             if errors[0]["type"] in _LENGTHS:
@@ -278,7 +276,7 @@ class _Settings:
         kinds = {each["type"] for each in errors}
         own = [each for each in errors if each["type"] == "value_error"]
         if len(own) == 1 and len(errors) > 1:
-            return self._scrubbed(_said(own[0]))
+            return _said(own[0])
         key = path[-1] if isinstance(path[-1], str) else None
         if not isinstance(value, Scalar):
             return None
@@ -332,14 +330,6 @@ class _Settings:
             sample = _sample_of(info.annotation if info else None, info.metadata if info else ())
             return f"a value like {sample}" if sample else "another value"
         return "a value of another kind"
-
-    def _scrubbed(self, text: str) -> str:
-        """An error text that others wrote, without what is secret."""
-        for secret in self.secrets:
-            for form in {str(secret.value), repr(secret.value)[1:-1], str(secret.value)[:40]}:
-                if form:
-                    text = text.replace(form, secret.text)
-        return text
 
 
 def _said(error: Any) -> str:

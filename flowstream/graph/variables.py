@@ -16,6 +16,7 @@ from flowstream.graph.load import Entry, List, Map, Scalar, Value, spoken, with_
 _FORM = re.compile(r"\$(?:\$|\(([^()\n]*)\)|\{[^}\n]*\}?|\()")
 _NAME = re.compile(r"[a-z][a-z0-9_-]*", re.ASCII)
 _MAX_TEXT = 64 * 1024  # characters that a substituted value may grow to
+_MAX_DEPTH = 32
 _BUILT_IN = ("date", "time")
 
 
@@ -177,6 +178,7 @@ class Variables:
                 self._findings.add("FS121", span, f"{variable} is not set in the environment",
                                    f"set it before the command: {variable}=... flowstream run ...")  # fmt: skip
                 return None
+            self._findings.secrets[value] = f"$({name})"
             return Scalar(span, value, f"$({name})", plain=False, secret=True, loose=True)
         if name in self._built_in:
             return Scalar(span, self._built_in[name], self._built_in[name], plain=False)
@@ -202,6 +204,9 @@ class Variables:
             loop = [*self._resolving[self._resolving.index(name) :], name]
             self._findings.add("FS122", span, " uses ".join(f"$({each})" for each in loop),
                                "give one of them a value of its own")  # fmt: skip
+            return None
+        if len(self._resolving) > _MAX_DEPTH:
+            self._findings.add("FS109", span, f"variables use one another more than {_MAX_DEPTH} levels deep")
             return None
         self._resolving.append(name)
         if name in self._sets:
