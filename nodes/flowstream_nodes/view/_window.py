@@ -6,6 +6,7 @@ process when they lose the display.
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 import threading
@@ -69,7 +70,7 @@ def read_picture(stream: BinaryIO) -> np.ndarray[Any, Any] | None:
 def main(title: str, fullscreen: bool) -> int:
     """Shows pictures until the stream is over (0) or somebody closes the window (CLOSED_BY_USER)."""
     name = "flowstream"
-    cv2.namedWindow(name, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+    cv2.namedWindow(name, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
     cv2.setWindowTitle(name, title)
     if fullscreen:
         cv2.setWindowProperty(name, cv2.WND_PROP_FULLSCREEN, cv2.WINDOW_FULLSCREEN)
@@ -80,7 +81,7 @@ def main(title: str, fullscreen: bool) -> int:
     has_shown = False
     while True:
         picture, is_over = pictures.wait()
-        if has_shown and cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) < 1:
+        if has_shown and not _is_open(name):
             return CLOSED_BY_USER
         if picture is not None:
             cv2.imshow(name, picture)
@@ -92,5 +93,13 @@ def main(title: str, fullscreen: bool) -> int:
             return 0
 
 
+def _is_open(name: str) -> bool:
+    try:
+        return bool(cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) >= 1)
+    except cv2.error:  # the Qt backend forgets itself with its last window
+        return False
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2] == "fullscreen"))
+    # Not sys.exit: the thread that reads may be inside a read for as long as the parent lives.
+    os._exit(main(sys.argv[1], sys.argv[2] == "fullscreen"))
