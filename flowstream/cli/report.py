@@ -140,9 +140,8 @@ class JsonReport:
         self._write("error", message, level="error", diagnostics=found)
 
     def _write(self, event: str, message: str, *, level: str = "info", node: str | None = None, **more: Any) -> None:
-        self._screen.line(
-            self._secrets.scrub(json_line(event, message, at=time.time(), level=level, node=node, **more))
-        )
+        line = json_line(event, message, at=time.time(), level=level, node=node, secrets=self._secrets, **more)
+        self._screen.line(line)
 
 
 def _finding(diagnostic: Diagnostic) -> dict[str, Any]:
@@ -163,7 +162,8 @@ def consequence(event: NodeFailed) -> str:
     """What a failure means for the rest of the graph."""
     if event.retry_in_ns is not None:
         return f"{event.node} is started again in {event.retry_in_ns / 1e9:.3g} s"
+    down = f"{event.node} stays down until it is changed in the graph"
     if not event.dependents:
-        return f"{event.node} stays down; nothing takes from it"
+        return down
     takes = "takes" if len(event.dependents) == 1 else "take"
-    return f"{event.node} stays down; {', '.join(event.dependents)} {takes} from it"
+    return f"{down}; {', '.join(event.dependents)} {takes} from it"

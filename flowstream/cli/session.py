@@ -32,6 +32,9 @@ from flowstream.runtime.runner import CLOSE_SECONDS
 ENDED, FAILED, STOPPED = 0, 1, 130
 """Exit statuses: it ended by itself or was drained; a node or the start failed; it was stopped at once."""
 
+LATE_SECONDS = 3.0
+"""When a drain that takes longer says what it waits for."""
+
 GIVE_UP_SECONDS = DRAIN_SECONDS + CLOSE_SECONDS + 3.0
 """How long a drain may take in all before the process ends without what is stuck."""
 
@@ -64,8 +67,7 @@ class Session:
 
     async def _run(self, plan: Plan, stopping: Stopping) -> int:
         revisions = Revisions(plan.revision, plan.revision)
-        failure: FlowstreamError | None = None
-        status = ENDED
+        status = FAILED
         with listening(plan.name, self.control) as (listener, _):
             async with anyio.create_task_group() as servers:
 
@@ -83,16 +85,14 @@ class Session:
                 async with Engine.open(mounts=self.mounts) as engine:
                     self._engine = engine
                     engine.listen(self.report.event)
-                    app = api.make_app(engine, plan, revisions)
+                    app = api.make_app(engine, plan, revisions, self.secrets)
                     servers.start_soon(keep, serving(app, listener, connections=api.CONNECTIONS))
                     try:
                         open_door(plan)
                         status = await self._live(engine, plan, revisions, stopping)
                     except FlowstreamError as error:
-                        failure = error
+                        self.report.error(error)
                 servers.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
         return status
 
     async def _live(self, engine: Engine, plan: Plan, revisions: Revisions, stopping: Stopping) -> int:
@@ -100,10 +100,13 @@ class Session:
             starting = anyio.CancelScope()
             tasks.start_soon(self._obey, engine, stopping, starting)
             with starting:
-                await engine.start(plan)
-            if starting.cancelled_caught:
+                try:
+                    await engine.start(plan)
+                except FlowstreamError as error:
+                    self.report.error(error)
+            if engine.plan is None:
                 tasks.cancel_scope.cancel()
-                return STOPPED
+                return STOPPED if starting.cancelled_caught else FAILED
             self._tell_links()
             self.report.running(plan)
             engine.listen(lambda event: self._tell_links() if isinstance(event, Applied) else None)
@@ -121,14 +124,21 @@ class Session:
     async def _obey(self, engine: Engine, stopping: Stopping, starting: anyio.CancelScope) -> None:
         await stopping.asked.wait()
         if engine.plan is None:
+            self.report.note("stopping", "stopped before it was running")
             starting.cancel()
             return
         self.report.note("draining", "draining; Ctrl-C again stops now")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(engine.stop)
+            tasks.start_soon(self._tell_who_is_late, engine)
             await stopping.insisted.wait()
             self.report.note("stopping", "stopping")
             await engine.stop(drain_seconds=0)
+
+    async def _tell_who_is_late(self, engine: Engine) -> None:
+        await anyio.sleep(LATE_SECONDS)
+        if late := _unfinished(engine):
+            self.report.note("draining", f"waiting for {late}; Ctrl-C again stops now")
 
     async def _follow(self, reloader: Reloader, stopping: Stopping) -> None:
         async with anyio.create_task_group() as tasks:
@@ -206,11 +216,29 @@ class Session:
 
     def _give_up(self, insisted: bool) -> None:
         """Ends the process although something hangs, from a thread of its own."""
-        runners = dict(self._engine.runners) if self._engine is not None else {}
-        stuck = [f"{id} ({runner.planned.type_id})" for id, runner in runners.items() if not runner.is_over]
-        what = ", ".join(stuck) or "something"
-        self.report.note("stuck", f"{what} did not end in time and is left behind", level="error")
+        what = "something"
+        if self._engine is not None:
+            what = _in_the_way(self._engine) or _unfinished(self._engine) or what
+        self.report.note("stuck", f"left behind what did not end in time: {what}", level="error")
         leave(self.screen, STOPPED if insisted else FAILED)
+
+
+def _unfinished(engine: Engine) -> str:
+    """The nodes that have not come to their end."""
+    runners = dict(engine.runners)
+    return ", ".join(f"{id} ({runner.planned.type_id})" for id, runner in runners.items() if not runner.is_over)
+
+
+def _in_the_way(engine: Engine) -> str:
+    """The node whose call the event loop is in, so that nothing else can end; for another thread."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    nodes = {id(runner.node): name for name, runner in dict(engine.runners).items()}
+    while frame is not None:
+        name = nodes.get(id(frame.f_locals.get("self")))
+        if name is not None:
+            return f"{name} ({engine.runners[name].planned.type_id}), which blocks the event loop"
+        frame = frame.f_back
+    return ""
 
 
 def fact_text(name: str, value: str | float) -> str:

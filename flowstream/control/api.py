@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from flowstream.graph.plan import Plan
 from flowstream.runtime.engine import Engine
+from flowstream.runtime.log import Secrets
 from flowstream.runtime.reload import Revisions
 
 CONNECTIONS = 32
@@ -18,11 +19,11 @@ CONNECTIONS = 32
 
 
 def status(engine: Engine, plan: Plan, revisions: Revisions) -> dict[str, Any]:
-    """The run as JSON values. ``plan`` is what is being started, shown until the engine has one that runs.
+    """The run as JSON values. ``plan`` is what is being started, shown until the engine has one.
 
     ``{"graph", "state", "revision": {"running", "file", "refused"}, "nodes": {NAME: {"type", "state", "config",
-    "restarts", "received", "emitted", "dropped", "facts", "error"}}, "listen"}``. Secrets are shown as written in the
-    file.
+    "restarts", "received", "emitted", "dropped", "facts", "error"}}, "listen"}``. Settings that hold secrets are shown
+    as written in the file.
     """
     current = engine.plan or plan
     nodes: dict[str, Any] = {}
@@ -50,10 +51,10 @@ def status(engine: Engine, plan: Plan, revisions: Revisions) -> dict[str, Any]:
     }
 
 
-def make_app(engine: Engine, plan: Plan, revisions: Revisions) -> Starlette:
+def make_app(engine: Engine, plan: Plan, revisions: Revisions, secrets: Secrets) -> Starlette:
     """The ASGI application behind a control socket: ``GET /status``."""
 
     async def tell_status(_: Request) -> Response:
-        return JSONResponse(status(engine, plan, revisions))
+        return JSONResponse(secrets.scrubbed(status(engine, plan, revisions)))
 
     return Starlette(routes=[Route("/status", tell_status)])

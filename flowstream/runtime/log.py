@@ -36,6 +36,16 @@ class Secrets:
                 text = text.replace(value, shown)
         return text
 
+    def scrubbed(self, value: Any) -> Any:
+        """JSON values with every secret in their texts replaced."""
+        if isinstance(value, str):
+            return self.scrub(value)
+        if isinstance(value, Mapping):
+            return {key: self.scrubbed(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.scrubbed(item) for item in value]
+        return value
+
 
 class Repeats(logging.Filter):
     """Lets one record per second of each kind through; says how many more there were. Any thread.
@@ -107,9 +117,8 @@ class JsonLines(logging.Formatter):
         more: dict[str, Any] = {}
         if record.exc_info and record.exc_info[0] is not None:
             more["traceback"] = "".join(traceback.format_exception(*record.exc_info))
-        return self._secrets.scrub(
-            json_line("log", message, at=record.created, level=record.levelname.lower(), node=node, **more)
-        )
+        level = record.levelname.lower()
+        return json_line("log", message, at=record.created, level=level, node=node, secrets=self._secrets, **more)
 
 
 def text_line(message: str, *, at: float, level: Level = "info") -> str:
@@ -119,7 +128,14 @@ def text_line(message: str, *, at: float, level: Level = "info") -> str:
 
 
 def json_line(
-    event: str, message: str, *, at: float, level: Level = "info", node: str | None = None, **more: Any
+    event: str,
+    message: str,
+    *,
+    at: float,
+    secrets: Secrets,
+    level: Level = "info",
+    node: str | None = None,
+    **more: Any,
 ) -> str:
     """A line for machines: ``time`` (UTC), ``level``, ``event``, ``message``, ``node`` if it is about one, and more."""
     record: dict[str, Any] = {
@@ -130,4 +146,4 @@ def json_line(
     }
     if node is not None:
         record["node"] = node
-    return json.dumps({**record, **more}, ensure_ascii=False, default=str)
+    return json.dumps(secrets.scrubbed({**record, **more}), ensure_ascii=False, default=str)
