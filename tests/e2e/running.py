@@ -172,3 +172,20 @@ def counters(page: Any) -> list[int]:
     """The frame counters read from the page's pixels so far."""
     frames: list[int] = page.evaluate("window.samples.map(s => s.frame).filter(f => f !== null)")
     return frames
+
+
+def made_film(path: Path, seconds: int = 20) -> Path:
+    """A real H.264 and Opus file with the test pattern's counter in it, made by flowstream itself."""
+    graph = path.with_suffix(".film.yaml")
+    graph.write_text(
+        "nodes:\n"
+        f"  pattern: {{type: test-pattern, size: 640x360, duration: {seconds}s}}\n"
+        f"  tone: {{type: tone, duration: {seconds}s}}\n"
+        "  encode: {type: hw-encode, from: pattern, bitrate: 1M}\n"
+        "  voice: {type: opus-encode, from: tone}\n"
+        f"  tape: {{type: recorder, inputs: {{video: encode, audio: voice}}, path: {path.name}}}\n"
+    )
+    with running(graph.name, path.parent, "--no-watch") as run:
+        status = run.process.wait(seconds + PATIENCE_S)
+    assert status == 0, run.text
+    return path

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.running import browsing, counters, running, until
+from tests.e2e.running import browsing, counters, made_film, running, until
 
 GRAPHS = Path(__file__).parents[2] / "graphs"
 
 pytestmark = pytest.mark.real
 
 
-def made_file(path: Path, seconds: int = 20) -> Path:
-    """A real H.264 file with the test pattern's counter in it, made by flowstream itself."""
-    graph = path.with_suffix(".yaml")
-    graph.write_text(
-        "nodes:\n"
-        f"  pattern: {{type: test-pattern, size: 640x360, duration: {seconds}s}}\n"
-        "  encode: {type: hw-encode, from: pattern, bitrate: 1M}\n"
-        f"  tape: {{type: recorder, from: encode, path: {path.name}}}\n"
-    )
-    with running(graph.name, path.parent, "--no-watch") as run:
-        assert run.process.wait(120) == 0, run.text
-    return path
-
-
 @pytest.mark.timeout(300)
 def test_the_page_plays_hello_and_lives_through_three_edits(tmp_path: Path) -> None:
-    made_file(tmp_path / "film.mp4")
+    made_film(tmp_path / "film.mp4")
     graph = tmp_path / "hello.yaml"
     shutil.copy(GRAPHS / "hello.yaml", graph)
 
@@ -62,7 +49,7 @@ def test_the_page_plays_hello_and_lives_through_three_edits(tmp_path: Path) -> N
         until("pictures after the live edit", lambda: len(counters(page)) > 60)
         frames = counters(page)
         assert frames == sorted(frames)
-        assert max(b - a for a, b in zip(frames, frames[1:], strict=False)) <= 15
+        assert max(b - a for a, b in itertools.pairwise(frames)) <= 15
 
         # An overlay in between: the encoder is rewired, the connection stays.
         changes = edit(
@@ -75,7 +62,7 @@ def test_the_page_plays_hello_and_lives_through_three_edits(tmp_path: Path) -> N
         until("pictures after the overlay", lambda: len(counters(page)) > 60)
         frames = counters(page)
         assert frames == sorted(frames)
-        assert max(b - a for a, b in zip(frames, frames[1:], strict=False)) <= 15
+        assert max(b - a for a, b in itertools.pairwise(frames)) <= 15
 
         # A broken save: the graph goes on as it was.
         before = len(run.lines)
