@@ -199,6 +199,6 @@ def _page(shown: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _default(value: Any) -> str:
-    if value is None or value == [] or value == {}:
+    if value in (None, "", [], {}):
         return ""
     return f"default {json.dumps(value) if isinstance(value, bool | list | dict) else value}"
