@@ -17,7 +17,6 @@ from flowstream.errors import FlowstreamError
 
 BACKLOG = 16
 _MAX_PATH_BYTES = 107  # sun_path holds 108 with the zero at its end (unix(7))
-_MAX_NAME = 64
 
 
 class ControlError(FlowstreamError):
@@ -47,7 +46,8 @@ def listening(name: str, path: Path | None = None) -> Iterator[tuple[socket.sock
             )
     else:
         folder = _private_folder()
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:_MAX_NAME].strip(".-") or "graph"
+        room = _MAX_PATH_BYTES - len(os.fsencode(folder / f"-{os.getpid()}.sock"))
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[: max(1, room)].strip(".-") or "graph"
         with _locked(folder):  # or two runs would each take the other's socket for a left-over
             path = folder / f"{stem}.sock"
             listener = _bind(path)
