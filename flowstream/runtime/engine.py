@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
 from flowstream.errors import FlowstreamError, NodeError, ResourceBusy
-from flowstream.graph.diff import Patch, diff
+from flowstream.graph.diff import Change, Patch, diff
 from flowstream.graph.plan import Edge, Plan, PlannedNode
 from flowstream.media.packets import EncodedPacket
 from flowstream.media.signals import KeyframeRequest
@@ -225,18 +225,15 @@ class Engine:
 
     async def _prepare(self, plan: Plan, patch: Patch) -> dict[str, Runner]:
         """Starts what is new and asks what changes in place whether it can; the running graph is not touched."""
-        fresh = [change for change in patch.changes if change.action in ("add", "replace")]
+        fresh: list[Change] = []
         for change in patch.changes:
-            if change.action == "update":
-                runner = self.runners[change.node]
-                try:
-                    await runner.accepts(plan.nodes[change.node].config)
-                except ValueError:
+            if change.action in ("add", "replace"):
+                fresh.append(change)
+            elif change.action in ("update", "rewire"):
+                runner = self.runners[change.was or change.node]
+                # A node that failed is given another chance by any edit of it.
+                if runner.is_over or not await _takes(runner, change, plan):
                     fresh.append(change)
-                if runner.is_over:
-                    fresh.append(change)
-        # A node that failed is given another chance by any edit of it.
-        fresh += [c for c in patch.changes if c.action == "rewire" and self.runners[c.node].is_over]
         prepared = {change.node: self._runner(plan, change.node) for change in fresh}
         try:
             try:
@@ -244,11 +241,11 @@ class Engine:
             except NodeError as error:
                 if not isinstance(error.__cause__, ResourceBusy):
                     raise
-                for id, runner in prepared.items():
-                    if isinstance(runner.error, ResourceBusy):
-                        if id not in self.runners:
+                for change in fresh:
+                    if isinstance(prepared[change.node].error, ResourceBusy):
+                        if change.action == "add":
                             raise
-                        prepared[id] = await self._break_before_make(plan, id)
+                        prepared[change.node] = await self._break_before_make(plan, change)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await self._discard(prepared.values())
@@ -257,13 +254,14 @@ class Engine:
             raise
         return prepared
 
-    async def _break_before_make(self, plan: Plan, id: str) -> Runner:
+    async def _break_before_make(self, plan: Plan, change: Change) -> Runner:
         """Swaps a node whose device cannot be opened twice; when the new one fails, the old one is started again."""
+        id = change.was or change.node
         old = self.runners[id]
         with anyio.CancelScope(shield=True):
             self._supervisors[id].is_exit_expected = True
             await self._discard([old])
-            new = self._runner(plan, id)
+            new = self._runner(plan, change.node)
             try:
                 await self._start_all([new])
             except NodeError:
@@ -295,47 +293,52 @@ class Engine:
         """Live values first, undone if one is refused; then the wiring, in one step that does not wait."""
         await self._update(plan, patch, prepared)
         assert self.plan is not None
-        old_plan, old_runners = self.plan, dict(self.runners)
-        retired = [old_runners[id] for id in old_runners if id not in plan.nodes or id in prepared]
-        for runner in retired:
-            self._supervisors.pop(runner.planned.id)
+        old_plan, old_runners = _renamed(self.plan, patch.renamed), self._rename(patch.renamed)
+        retired = [(id, runner) for id, runner in old_runners.items() if id not in plan.nodes or id in prepared]
+        for id, _ in retired:
+            self._supervisors.pop(id)
         self.plan = plan
         self._graph.is_live = plan.is_live
         self.runners = {id: prepared.get(id) or old_runners[id] for id in plan.nodes}
-        for id in plan.nodes:
-            if id in prepared or id not in self._supervisors:
-                self._supervisors[id] = Supervisor(plan.nodes[id].restart)
         for id, runner in self.runners.items():
+            if id in self._supervisors:
+                self._supervisors[id].take(plan.nodes[id].restart)
+            else:
+                self._supervisors[id] = Supervisor(plan.nodes[id].restart)
+            runner.planned = plan.nodes[id]
             runner.wired = _wired(plan, id)
         self._rewire(old_plan, plan, set(prepared))
         for runner in prepared.values():
             self._go(runner)
-        for runner in retired:
-            for edge in old_plan.inputs_of(runner.planned.id):
+        for id, runner in retired:
+            for edge in old_plan.inputs_of(id):
                 self._end_input(runner, edge)
-            if runner.is_source or runner.is_over or not old_plan.inputs_of(runner.planned.id):
+            if runner.is_source or runner.is_over or not old_plan.inputs_of(id):
                 runner.stop()
                 runner.close_outlets()
-        self._tasks.start_soon(self._see_off, retired)
+        self._tasks.start_soon(self._see_off, [runner for _, runner in retired])
+
+    def _rename(self, renamed: Mapping[str, str]) -> dict[str, Runner]:
+        """Gives renamed nodes their new ids, and with them what they hold; all runners by id."""
+        self._supervisors = {renamed.get(id, id): supervisor for id, supervisor in self._supervisors.items()}
+        self._holdings.rename(renamed)
+        return {renamed.get(id, id): runner for id, runner in self.runners.items()}
 
     async def _update(self, plan: Plan, patch: Patch, prepared: dict[str, Runner]) -> None:
         done: list[tuple[Runner, PlannedNode]] = []
         for change in patch.changes:
-            runner = self.runners.get(change.node)
-            if change.action not in ("update", "rewire", "keep") or change.node in prepared or runner is None:
+            if change.action not in ("update", "rewire") or not change.fields or change.node in prepared:
                 continue
-            if change.action == "update":
-                before = runner.planned
-                try:
-                    await runner.reconfigure(plan.nodes[change.node])
-                except Exception as error:
-                    for changed, planned in reversed(done):
-                        await changed.reconfigure(planned)
-                    await self._discard(prepared.values())
-                    raise ReloadError(f"{change.node} did not take its new values: {error}") from error
-                done.append((runner, before))
-            else:
-                runner.planned = plan.nodes[change.node]
+            runner = self.runners[change.was or change.node]
+            before = runner.planned
+            try:
+                await runner.reconfigure(plan.nodes[change.node])
+            except Exception as error:
+                for changed, planned in reversed(done):
+                    await changed.reconfigure(planned)
+                await self._discard(prepared.values())
+                raise ReloadError(f"{change.node} did not take its new values: {error}") from error
+            done.append((runner, before))
 
     def _rewire(self, old: Plan, new: Plan, fresh: set[str]) -> None:
         """Switches edges. Kept ones with kept ends are not touched."""
@@ -494,6 +497,35 @@ class Engine:
             )
             for id, runner in self.runners.items()
         }
+
+
+async def _takes(runner: Runner, change: Change, plan: Plan) -> bool:
+    """Whether a running node takes the live values of a change in place."""
+    if not change.fields:
+        return True
+    try:
+        await runner.accepts(plan.nodes[change.node].config)
+    except ValueError:
+        return False
+    return True
+
+
+def _renamed(plan: Plan, renamed: Mapping[str, str]) -> Plan:
+    """The same plan with other ids."""
+    if not renamed:
+        return plan
+    return replace(
+        plan,
+        nodes={renamed.get(id, id): node for id, node in plan.nodes.items()},
+        edges=tuple(
+            replace(
+                edge,
+                consumer=renamed.get(edge.consumer, edge.consumer),
+                producer=renamed.get(edge.producer, edge.producer),
+            )
+            for edge in plan.edges
+        ),
+    )
 
 
 def _wired(plan: Plan, id: str) -> frozenset[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,7 +62,7 @@ class Holdings:
         entry = self._entries.get((node, key))
         if entry is None:
             entry = self._entries[node, key] = _Entry(node)
-            self._tasks.start_soon(self._live, (node, key), entry, open, log)
+            self._tasks.start_soon(self._live, key, entry, open, log)
         entry.holders += 1
         try:
             await entry.opened.wait()
@@ -71,6 +71,12 @@ class Holdings:
             yield entry.value
         finally:
             entry.holders -= 1
+
+    def rename(self, renamed: Mapping[str, str]) -> None:
+        """Nodes have other ids from now on and keep what they hold."""
+        for entry in self._entries.values():
+            entry.node = renamed.get(entry.node, entry.node)
+        self._entries = {(entry.node, key): entry for (_, key), entry in self._entries.items()}
 
     async def release(self, keep: Callable[[str], bool]) -> None:
         """Closes what nobody holds, but for nodes that ``keep`` says may come back."""
@@ -83,7 +89,7 @@ class Holdings:
 
     async def _live(
         self,
-        key: tuple[str, str],
+        key: str,
         entry: _Entry,
         open: Callable[[Holding], AbstractAsyncContextManager[Any]],
         log: logging.LoggerAdapter[logging.Logger],
@@ -100,6 +106,6 @@ class Holdings:
                 self._on_error(entry.node, single)
             entry.error = single
         finally:
-            self._entries.pop(key, None)
+            self._entries.pop((entry.node, key), None)
             entry.opened.set()
             entry.closed.set()

@@ -39,7 +39,9 @@ class NodeLog(logging.LoggerAdapter[logging.Logger]):
     """Names the node in every line."""
 
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
-        node = (self.extra or {}).get("node")
+        runner = (self.extra or {})["runner"]
+        assert isinstance(runner, Runner)
+        node = runner.planned.id
         kwargs["extra"] = {**(kwargs.get("extra") or {}), "node": node}
         return f"{node}: {msg}", kwargs
 
@@ -74,7 +76,7 @@ class Runner:
         }
         self._by_port = {port: self.outlets[name] for name, port in planned.node_type.outputs.items()}
         self.received = 0
-        self.log = NodeLog(_logger, {"node": planned.id})
+        self.log = NodeLog(_logger, {"runner": self})
         self.is_ready = anyio.Event()
         self.go = anyio.Event()
         self.done = anyio.Event()
@@ -353,12 +355,15 @@ class _Context:
         self._runner = runner
         self._graph = runner.graph
         self._latest: dict[str, Any] = {}
-        self.name = runner.planned.id
         self.log = runner.log
         self.now_ns = runner.graph.clock.now_ns
         self.wallclock_ns = runner.graph.clock.wallclock_ns
         self.sleep_until_ns = runner.graph.clock.sleep_until_ns
         self.emit = runner.emit
+
+    @property
+    def name(self) -> str:
+        return self._runner.planned.id
 
     @property
     def label(self) -> str:

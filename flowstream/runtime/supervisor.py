@@ -11,12 +11,19 @@ class Supervisor:
     """The restart policy of one node at work; None never restarts."""
 
     def __init__(self, restart: Restart | None) -> None:
-        self._restart = restart
-        self._backoff = (
-            Backoff(first_ns=restart.first_ns, max_ns=restart.max_ns, limit=restart.limit) if restart else None
-        )
         self.restarts = 0
         self.is_exit_expected = False  # while the node is being swapped for another: its end is no failure
+        self._restart: Restart | None = None
+        self._backoff: Backoff | None = None
+        self.take(restart)
+
+    def take(self, restart: Restart | None) -> None:
+        """Takes another policy; the count of restarts goes on."""
+        if restart != self._restart:
+            self._restart = restart
+            self._backoff = (
+                Backoff(first_ns=restart.first_ns, max_ns=restart.max_ns, limit=restart.limit) if restart else None
+            )
 
     @property
     def restarts_on_end(self) -> bool:

@@ -261,6 +261,7 @@ def test_the_address_that_viewers_are_connected_to_does_not_change_under_them() 
 
     async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
         await engine.start(chain())
+        engine.mounts.listen = ("127.0.0.1", 8080)
         with pytest.raises(ReloadError, match="restart flowstream to serve elsewhere"):
             await engine.apply(replace(chain(), serve=Serve("127.0.0.1", 9999)))
 
@@ -281,5 +282,45 @@ def test_an_apply_that_is_cancelled_while_it_prepares_changes_nothing() -> None:
         await engine.apply(chain(add={"add": 1}))
         await anyio.sleep(0.1)
         assert engine.status()["add"].config["add"] == 1
+
+    run(main)
+
+
+def test_a_renamed_node_is_the_same_node_with_what_it_holds() -> None:
+    from dataclasses import replace
+
+    async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        await engine.start(holding("a"))
+        await anyio.sleep(0.05)
+        runner = engine.runners["hold"]
+        other = plan(
+            {"count": ("test/counter", {}), "page": ("test/hold", {"title": "a"})}, {"page.numbers": "count.out"}
+        )
+        nodes = {**other.nodes, "page": replace(other.nodes["page"], was="hold")}
+        await engine.apply(replace(other, nodes=nodes))
+        assert engine.runners["page"] is runner
+        assert engine.status()["page"].state == "running"
+        nodes = {**nodes, "page": replace(nodes["page"], was="", config=type(nodes["page"].config)(title="b"))}
+        await engine.apply(replace(other, nodes=nodes))
+        await anyio.sleep(0.05)
+        assert engine.runners["page"] is not runner
+        assert Hold.log.count("open") == 1
+        assert "close" not in Hold.log
+
+    run(main)
+
+
+def test_a_rewired_node_takes_its_new_live_values_too() -> None:
+    nodes = {"one": ("test/counter", {}), "two": ("test/counter", {"step": 100}), "keep": ("test/keep", {})}
+
+    async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        wires = {"add.numbers": "one.out", "keep.numbers": "add.sums"}
+        await engine.start(plan({**nodes, "add": ("test/add", {})}, wires))
+        add = engine.runners["add"]
+        await anyio.sleep(0.095)
+        await engine.apply(plan({**nodes, "add": ("test/add", {"add": 5})}, {**wires, "add.numbers": "two.out"}))
+        await anyio.sleep(0.1)
+        assert engine.runners["add"] is add
+        assert Keep.kept["keep"] == [*range(10), *range(1005, 2005, 100)]
 
     run(main)
