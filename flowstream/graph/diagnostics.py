@@ -16,6 +16,8 @@ from flowstream.errors import Diagnostic, Place, Related
 Severity = Literal["error", "warning"]
 
 _GUESSABLE = 4  # characters; hiding shorter parts of a text garbles it and protects nothing
+MAX_FINDINGS = 200
+_MAX_GUESSES = 500  # words that are looked through for one that was meant
 _LINE_WIDTH = 160  # columns of a source line that are shown around the caret
 
 
@@ -80,6 +82,7 @@ CATALOG: Mapping[str, Kind] = {
     "FS124": Kind("unused variable", "Nothing in the graph uses this entry of vars.", "warning"),
     "FS125": Kind("--set names no variable", "--set NAME=VALUE overrides an entry of vars:."),
     "FS126": Kind("variable name", "A variable's name is a lower case word: letters, digits, - and _."),
+    "FS199": Kind("more findings", "A file with very many findings shows the first 200 of them."),
     "FS201": Kind("node id", "A node's id is a lower case word: letters, digits and hyphens, a letter first."),
     "FS202": Kind("node without a type", "Every node says what it is: type: NAME."),
     "FS203": Kind("unknown node type", "No installed pack has a node type of this name."),
@@ -127,6 +130,8 @@ class Findings:
         self.secrets: dict[str, str] = {}
         self.diagnostics: list[Diagnostic] = []
         self._lines: dict[str, list[str]] = {}
+        self._left_out = 0
+        self._counts: dict[Severity, int] = {"error": 0, "warning": 0}
         self._seen: set[tuple[str, str, Place | None]] = set()
 
     def source(self, file: str, text: str) -> None:
@@ -154,6 +159,10 @@ class Findings:
         if key in self._seen:
             return
         self._seen.add(key)
+        self._counts[kind.severity] += 1
+        if self._counts[kind.severity] > MAX_FINDINGS:
+            self._left_out += 1
+            return
         self.diagnostics.append(
             Diagnostic(
                 code=code,
@@ -185,11 +194,15 @@ class Findings:
     @property
     def has_errors(self) -> bool:
         """Whether anything found keeps the graph from running."""
-        return any(each.severity == "error" for each in self.diagnostics)
+        return self._counts["error"] > 0
 
     def sorted(self) -> tuple[Diagnostic, ...]:
-        """All findings in the order of the file."""
-        return tuple(sorted(self.diagnostics, key=lambda d: (d.place is not None, d.place or Place("", 0, 0), d.code)))
+        """All findings in the order of the file; the last one tells how many were left out."""
+        found = sorted(self.diagnostics, key=lambda d: (d.place is not None, d.place or Place("", 0, 0), d.code))
+        if self._left_out:
+            said = f"{self._left_out:,} more finding{'' if self._left_out == 1 else 's'} of this file are not shown"
+            found.append(Diagnostic("FS199", CATALOG["FS199"].title, said, hint="mend these first"))
+        return tuple(found)
 
 
 def printable(text: str) -> str:
@@ -203,7 +216,7 @@ def printable(text: str) -> str:
 
 def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
     """The known word that looks most like ``word``; at least so much (0 to 1)."""
-    known = list(known)
+    known = list(known)[:_MAX_GUESSES]
     folded = {each.lower().replace("_", "-"): each for each in known}
     close = difflib.get_close_matches(word[:80].lower().replace("_", "-"), folded, 1, likeness)
     return folded[close[0]] if close else None

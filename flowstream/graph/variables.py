@@ -111,6 +111,9 @@ class Variables:
         text = scalar.value
         if not isinstance(text, str) or "$" not in text or scalar.broken:
             return scalar
+        if len(text) > _MAX_TEXT:
+            self._findings.add("FS109", scalar.span, f"text with $ in it has at most {_MAX_TEXT:,} characters")
+            return with_value(scalar, None, broken=True)
         whole = _FORM.fullmatch(text)
         if whole and whole[1] is not None:
             found = self._lookup(whole[1], self._within(scalar, whole))
@@ -122,7 +125,7 @@ class Variables:
             )  # fmt: skip
         parts: list[str] = []
         secret = broken = False
-        end = 0
+        end = length = 0
         for match in _FORM.finditer(text):
             parts.append(text[end : match.start()])
             end = match.end()
@@ -135,11 +138,14 @@ class Variables:
                 continue
             secret |= found.secret
             parts.append(found.text if not found.secret and not found.loose else str(found.value))
+            length += len(parts[-1])
+            if length > _MAX_TEXT:
+                self._findings.add(
+                    "FS109", scalar.span, f"substitution makes this longer than {_MAX_TEXT:,} characters"
+                )
+                return with_value(scalar, None, broken=True)
         parts.append(text[end:])
         joined = "".join(parts)
-        if len(joined) > _MAX_TEXT:
-            self._findings.add("FS109", scalar.span, f"substitution makes this longer than {_MAX_TEXT:,} characters")
-            broken = True
         shown = scalar.text if secret else joined
         return with_value(scalar, None if broken else joined, text=shown, secret=secret, broken=broken, plain=False)
 
@@ -149,7 +155,7 @@ class Variables:
         line = self._findings.line(span)
         for quote in (0, 1):
             start = span.column - 1 + quote
-            if line[start:].startswith(str(scalar.value)):
+            if line.startswith(str(scalar.value), start):
                 return Span(span.file, span.line, start + match.start() + 1, match.end() - match.start())
         return span
 

@@ -14,14 +14,20 @@ from flowstream.graph.diff import limit_text
 from tests.graph.compiling import BEGAN, REGISTRY
 
 FOLDER = Path(__file__).parent.parent / "cases" / "graphs"
-GENERATED = {"FS103-too-large.yaml": b"# padding\n" * 200_000}
+GENERATED = {
+    "FS103-too-large.yaml": b"# padding\n" * 200_000,
+    "FS199-many.yaml": b"nodes: {pattern: {type: pattern}, out: {type: discard, from: pattern}}\n"
+    + b"".join(b"key%d: 1\n" % number for number in range(203)),
+}
 """Cases whose content is not worth a file."""
 
 
 def case_names(kind: str) -> list[str]:
     """The cases of a kind (``valid`` or ``invalid``), by their text files and graphs."""
     found = {path.stem for path in (FOLDER / kind).iterdir()}
-    return sorted(found | ({"FS101-missing", "FS103-too-large"} if kind == "invalid" else set()))
+    return sorted(
+        found | ({"FS101-missing", *(each.removesuffix(".yaml") for each in GENERATED)} if kind == "invalid" else set())
+    )
 
 
 def _read(path: str) -> bytes:
