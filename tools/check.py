@@ -44,7 +44,12 @@ SYSTEM_PACKAGES = (
     "xvfb",
     "x11-utils",
     "x11-apps",
+    "x11-xserver-utils",
     "xterm",
+    # A machine with a virtual camera.
+    "qemu-system-x86",
+    "busybox-static",
+    "kmod",
 )
 
 STEPS = {
