@@ -288,10 +288,14 @@ class _Settings:
             return f'put it in quotes: {key}: "{value.text}"' if key else f'put it in quotes: "{value.text}"'
         if kinds & set(_NUMBERS) and isinstance(value.value, str):
             text = value.value
+            if unit := re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*[A-Za-z%]+", text, re.ASCII):
+                return f"write {unit[1]}, without a unit"
             if not value.plain and isinstance(plain_value(text), int | float):
                 return "take the quotes away"
             if re.fullmatch(r"[-+]?(0x[0-9a-fA-F]+|0o?\d+|\d[\d_]*|\d[\d.]*[eE][-+]?\d+)", text):
                 return "numbers are written in plain decimals: 1000, 29.97"
+        if kinds & {"list_type", "tuple_type"} and key:
+            return f"write {key}: [{shown(value)}]"
         if "bool_type" in kinds and str(value.value).lower() in ("on", "yes", "off", "no"):
             return f"write {'true' if str(value.value).lower() in ('on', 'yes') else 'false'}"
         if "model_type" in kinds or "dict_type" in kinds:

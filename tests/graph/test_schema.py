@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 from ruamel.yaml import YAML
 
