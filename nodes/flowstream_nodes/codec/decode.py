@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import model_validator
 
 from flowstream import (
     NS_PER_S,
@@ -38,9 +40,17 @@ _MOST_INSIDE = 64
 class DecodeConfig(Config):
     """Config of ``decode``."""
 
-    threads: int = field(
-        0, ge=0, le=16, description="Slices of a picture that are decoded at once; 0 is one for each CPU, up to 4."
+    threads: Literal["auto"] | int = field(
+        "auto",
+        unit="slices",
+        description="Slices of a picture that are decoded at once, 1 to 16; auto is one for each CPU, up to 4.",
     )
+
+    @model_validator(mode="after")
+    def _bounds(self) -> DecodeConfig:
+        if isinstance(self.threads, int) and not 1 <= self.threads <= 16:
+            raise ValueError(f"threads is {self.threads}; it goes from 1 to 16, or is auto")
+        return self
 
 
 class Decode(Transform[DecodeConfig], type="decode"):
@@ -119,7 +129,8 @@ class Decode(Transform[DecodeConfig], type="decode"):
             raise FlowstreamError(f"there is no decoder for {codec}") from error
         if caps.is_video:
             context.thread_type = "SLICE"  # threads by frame would hold pictures back
-            context.thread_count = self.config.threads or min(4, os.cpu_count() or 1)
+            threads = self.config.threads
+            context.thread_count = min(4, os.cpu_count() or 1) if threads == "auto" else threads
         elif caps.extradata:
             context.extradata = caps.extradata
             context.layout = str(caps.layout or "stereo")

@@ -61,7 +61,9 @@ class HwEncodeConfig(Config):
         "superfast", description="Speed against quality, as libx264 names it."
     )
     threads: Literal["auto"] | int = field(
-        "auto", description="Slices of a picture that are coded at once, 1 to 16; auto goes by the picture's size."
+        "auto",
+        unit="slices",
+        description="Slices of a picture that are coded at once, 1 to 16; auto goes by the picture's size.",
     )
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from flowstream import PeerError
+from flowstream.testing.conformance import check_node
 from flowstream.testing.harness import Harness
 from flowstream_nodes.capture import screen as screen_module
 from flowstream_nodes.capture.screen import Screen, ScreenConfig
@@ -174,3 +175,8 @@ def test_the_black_root_of_xwayland_is_refused(display: str, monkeypatch: pytest
 def test_an_x_server_is_asked_for_an_extension() -> None:
     assert screen_module._has_extension(b"RANDR")
     assert not screen_module._has_extension(b"XWAYLAND")
+
+
+@pytest.mark.usefixtures("display")
+def test_it_keeps_the_rules_of_node_types() -> None:
+    check_node(Screen)

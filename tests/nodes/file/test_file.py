@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from flowstream import AudioFrame, PeerError, VideoFrame
+from flowstream.testing.conformance import check_node
 from flowstream.testing.harness import Harness
 from flowstream_nodes.file.file import File, FileConfig
 
@@ -163,3 +164,7 @@ def test_only_a_paced_file_makes_a_graph_live() -> None:
     paced = FileConfig.model_validate({"path": "x.mp4"})
     fast = FileConfig.model_validate({"path": "x.mp4", "pace": "fast"})
     assert (File.live_with(paced), File.live_with(fast)) == (True, False)
+
+
+def test_it_keeps_the_rules_of_node_types(folder: Path) -> None:
+    check_node(File, {"path": str(folder / "both.mp4")})
