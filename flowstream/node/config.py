@@ -75,7 +75,6 @@ def live(
 @overload
 def live(
     default: T,
-    /,
     *,
     description: str,
     unit: str | None = None,
@@ -90,7 +89,6 @@ def live(
 ) -> T: ...
 def live(
     default: Any = ...,
-    /,
     *,
     description: str,
     default_factory: Callable[[], Any] | None = None,
@@ -101,7 +99,8 @@ def live(
     """A config field that a reload changes in place: the node gets ``reconfigured(old)`` and goes on.
 
     ``description`` says what the value does, with its unit; ``gt``, ``ge``, ``lt``, ``le`` bound it. Without a default
-    the field is required.
+    the field is required. Type checkers see a default only when it is written as ``default=``; that matters where code
+    makes such a Config, not where a graph does.
     """
     return _describe(
         default,
@@ -146,7 +145,6 @@ def field(
 @overload
 def field(
     default: T,
-    /,
     *,
     description: str,
     unit: str | None = None,
@@ -161,7 +159,6 @@ def field(
 ) -> T: ...
 def field(
     default: Any = ...,
-    /,
     *,
     description: str,
     default_factory: Callable[[], Any] | None = None,

@@ -107,7 +107,10 @@ def _scaled(value: int, units: tuple[tuple[int, str], ...]) -> str:
 
 def format_bitrate(bps: int) -> str:
     """``2.5M`` of 2,500,000; what parse_bitrate reads."""
-    return _scaled(bps, ((10**9, "G"), (10**6, "M"), (10**3, "k"))) if bps >= 1000 else f"{Decimal(bps) / 1000:f}k"
+    for factor, name in ((10**9, "G"), (10**6, "M")):
+        if bps >= factor and bps * 100 % factor == 0:
+            return f"{Decimal(bps) / factor:f}{name}"
+    return f"{Decimal(bps) / 1000:f}k"
 
 
 def format_duration(time_ns: int) -> str:
