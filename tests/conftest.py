@@ -8,6 +8,12 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run of the test command; `tools/long fuzz` looks for new ones.
+settings.register_profile("check", derandomize=True, deadline=None)
+settings.register_profile("fuzz", deadline=None)
+settings.load_profile("fuzz" if os.environ.get("FLOWSTREAM_FUZZ") else "check")
 
 pytest_plugins = ["flowstream.testing.pytest_plugin"]
 
