@@ -82,11 +82,13 @@ class Patch:
     log: Log | None
     is_live: bool
     old_serve: Serve | None = None
+    old_log: Log | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing at all changes."""
-        return not self.edges and all(each.action == "keep" for each in self.changes) and self.serve == self.old_serve
+        is_same = self.serve == self.old_serve and self.log == self.old_log
+        return is_same and not self.edges and all(each.action == "keep" for each in self.changes)
 
     def of(self, node: str) -> Change:
         """The change of a node. Raises KeyError when it is in neither plan."""
@@ -121,7 +123,7 @@ def diff(old: Plan, new: Plan) -> Patch:
     changes += [Change(i, "remove", effect=EFFECTS["remove"], old=n) for i, n in old.nodes.items() if i in gone]
     felt = _with_encoded_output(new)
     final = tuple(_with_effect(each, new, felt, touched) for each in changes)
-    return Patch(final, edges, new.name, new.serve, new.log, new.is_live, old.serve)
+    return Patch(final, edges, new.name, new.serve, new.log, new.is_live, old.serve, old.log)
 
 
 def _origins(old: Plan, new: Plan) -> dict[str, str]:
@@ -342,6 +344,8 @@ def describe(patch: Patch) -> list[str]:
         lines.append(f"{each.node.ljust(width)}  {each.effect}{why}")
     if patch.serve != patch.old_serve:
         lines.append("serve changes: it takes effect when the graph is started again")
+    if patch.log != patch.old_log:
+        lines.append("log changes")
     return lines
 
 

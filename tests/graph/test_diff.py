@@ -191,6 +191,9 @@ def test_serve_is_part_of_the_patch() -> None:
     found = patch(("nodes:", 'serve: {listen: "127.0.0.1:9"}\nnodes:'))
     assert not found.is_empty
     assert describe(found)[-1].startswith("serve changes")
+    found = patch(("nodes:", "log: {level: debug}\nnodes:"))
+    assert not found.is_empty
+    assert describe(found)[-1] == "log changes"
 
 
 def test_description() -> None:

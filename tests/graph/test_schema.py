@@ -12,6 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from flowstream.graph import compile_graph
+from flowstream.graph.resolve import CONVERTERS
 from flowstream.graph.schema import graph_schema, node_schema
 from flowstream.node.base import Node
 from flowstream.node.registry import Pack, Registry
@@ -112,6 +113,11 @@ def test_shipped_graphs_compile_without_a_word(path: Path) -> None:
         path.name, read=lambda _: path.read_bytes(), environ={}, registry=BUILT_IN, wallclock=BEGAN, sets=given
     )
     assert plan.warnings == ()
+
+
+def test_hints_name_node_types_that_exist() -> None:
+    for hint in CONVERTERS.values():
+        assert BUILT_IN.get(hint.rpartition("type: ")[2])
 
 
 def test_every_built_in_type_has_a_described_schema() -> None:
