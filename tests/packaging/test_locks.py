@@ -1,6 +1,9 @@
-"""The lock files are in step with pyproject.toml and with one another."""
+"""The lock files are in step with pyproject.toml and with one another, and pyproject.toml with what is imported."""
 
+import ast
+import importlib.metadata
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -56,3 +59,31 @@ def test_every_entry_has_hashes_and_no_place(lock: str) -> None:
     assert len(entries) == len(locked(lock))
     assert all("--hash=sha256:" in entry for entry in entries)
     assert "://" not in text
+
+
+def imported(*folders: str) -> dict[str, Path]:
+    """Return the top-level modules that the Python files of ``folders`` import, each with a file that does."""
+    found: dict[str, Path] = {}
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                names = [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+            found |= {name.partition(".")[0]: path for name in names}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("group", "folders"), [("install", ("flowstream", "nodes")), ("dev", ("flowstream", "nodes", "tests", "tools"))]
+)
+def test_everything_imported_is_asked_for_by_name(group: str, folders: tuple[str, ...]) -> None:
+    asked = {canonicalize_name(requirement.name) for requirement in wanted(group)}
+    asked |= {"flowstream", "opencv-python-headless", "pytest"}  # flowstream.testing is for those who have pytest
+    brought = importlib.metadata.packages_distributions()
+    for module, path in imported(*folders).items():
+        distributions = {canonicalize_name(name) for name in brought.get(module, ())}
+        if module not in sys.stdlib_module_names and distributions:
+            assert distributions & asked, (
+                f"{path.relative_to(ROOT)} imports {module}, which pyproject.toml does not name"
+            )
