@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -17,6 +18,8 @@ from flowstream.runtime.clock import Clock, SystemClock
 from flowstream.runtime.engine import Engine
 from flowstream.runtime.events import Refused
 from flowstream.runtime.wakeup import Wakeup
+
+R = TypeVar("R")
 
 DEBOUNCE_MS = 60
 
@@ -32,8 +35,7 @@ async def watch_folders(folders: frozenset[Path]) -> AsyncIterator[None]:
 
     Folders are watched, not files: an editor that writes beside and renames replaces the file that was watched.
     """
-    import watchfiles
-
+    watchfiles = await anyio.to_thread.run_sync(importlib.import_module, "watchfiles")
     async for _ in watchfiles.awatch(
         *folders, recursive=False, debounce=10 * DEBOUNCE_MS, step=DEBOUNCE_MS, watch_filter=None
     ):
@@ -67,11 +69,12 @@ class Reloader:
 
     async def run(self) -> None:
         """Watches and applies until cancelled."""
-        assert self.engine.plan is not None
-        self._attempted = digest(self.engine.plan.files)
+        plan = self.engine.plan
+        assert plan is not None
+        self._attempted = await self._in_thread(lambda: digest(plan.files))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._follow)
-            async for _ in self.watch(frozenset(Path(file).parent for file in self.engine.plan.files)):
+            async for _ in self.watch(frozenset(Path(file).parent for file in plan.files)):
                 self.changed()
 
     def changed(self) -> None:
@@ -89,12 +92,13 @@ class Reloader:
 
     async def reload(self) -> None:
         """Applies the files as they are now, if they differ from what was tried last."""
-        assert self.engine.plan is not None
-        revision = digest(self.engine.plan.files)
+        running = self.engine.plan
+        assert running is not None
+        revision = await self._in_thread(lambda: digest(running.files))
         if revision == self._attempted:
             return
         try:
-            plan = await self._compiled()
+            plan = await self._in_thread(self.compile)
             self.revisions.file = plan.revision
             await self.engine.apply(plan)
         except GraphError as error:
@@ -108,10 +112,10 @@ class Reloader:
         # Only now: a cancelled attempt is tried again even if the newer save restored the older text.
         self._attempted = revision
 
-    async def _compiled(self) -> Plan:
+    async def _in_thread(self, function: Callable[[], R]) -> R:
         self.clock.hold()
         try:
-            return await anyio.to_thread.run_sync(self.compile)
+            return await anyio.to_thread.run_sync(function)
         finally:
             self.clock.release()
 

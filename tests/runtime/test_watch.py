@@ -99,7 +99,7 @@ def test_a_broken_save_changes_nothing_and_both_revisions_are_known(tmp_path: Pa
         assert isinstance(event, Refused)
         assert event.diagnostics[0].code == "FS999"
         assert reloader.revisions.running == "0"
-        assert reloader.revisions.file == digest([str(saves.file)])
+        assert reloader.revisions.file == await anyio.to_thread.run_sync(digest, [str(saves.file)])
         assert reloader.revisions.refused == "1 finding in the file"
 
     watching(tmp_path, main)
