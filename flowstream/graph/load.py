@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from flowstream.graph.diagnostics import Findings, Span
 
@@ -188,7 +188,7 @@ class _Reader:
             length = end.column - mark.column if end.line == mark.line else 1
         return Span(self.file, mark.line + 1, mark.column + 1, max(1, length))
 
-    def _refuse(self, code: str, span: Span, message: str, hint: str | None = None) -> None:
+    def _refuse(self, code: str, span: Span, message: str, hint: str | None = None) -> NoReturn:
         self.findings.add(code, span, message, hint)
         raise _Refused
 
@@ -197,7 +197,7 @@ class _Reader:
         if self.weight > MAX_VALUES:
             self._refuse("FS109", span, f"the file has more than {MAX_VALUES:,} values, aliases written out")
 
-    def _value(self, event: Any, depth: int, *, key: bool = False) -> Value:
+    def _value(self, event: Any, depth: int) -> Value:
         from ruamel.yaml import events as ev
 
         span = self._at(event)
@@ -205,7 +205,6 @@ class _Reader:
             found = self.anchors.get(event.anchor)
             if found is None:
                 self._refuse("FS104", span, f"*{event.anchor} stands for nothing: no &{event.anchor} ends before it")
-                raise AssertionError
             self._count(found.weight, span)
             return found
         self._count(1, span)
@@ -237,7 +236,7 @@ class _Reader:
 
         result = Map(span)
         while not isinstance(event := next(self.events), ev.MappingEndEvent):
-            key = self._value(event, depth + 1, key=True)
+            key = self._value(event, depth + 1)
             value = self._value(next(self.events), depth + 1)
             result.weight += key.weight + value.weight
             if isinstance(key, Scalar) and key.plain and key.text == "<<":
@@ -283,7 +282,6 @@ class _Reader:
             position = getattr(error, "position", None)
             where = self._position(position) if isinstance(position, int) else Span(self.file, 1, 1)
             self._refuse("FS104", where, "the file cannot be read as YAML here")
-            raise AssertionError
         span = Span(self.file, mark.line + 1, mark.column + 1)
         context = str(getattr(error, "context", None) or "")
         opened = getattr(error, "context_mark", None)

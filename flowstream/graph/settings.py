@@ -296,6 +296,8 @@ class _Settings:
                 return "numbers are written in plain decimals: 1000, 29.97"
         if kinds & {"list_type", "tuple_type"} and key:
             return f"write {key}: [{shown(value)}]"
+        if kinds == {"bool_type"} and value.text in ("true", "false"):
+            return "take the quotes away"
         if "bool_type" in kinds and str(value.value).lower() in ("on", "yes", "off", "no"):
             return f"write {'true' if str(value.value).lower() in ('on', 'yes') else 'false'}"
         if "model_type" in kinds or "dict_type" in kinds:
@@ -367,10 +369,18 @@ def _literals(annotation: Any) -> tuple[Any, ...]:
     return ()
 
 
+def _constraints(info: FieldInfo) -> Iterator[Any]:
+    """What a field's declaration, or a member of its union, is annotated with."""
+    yield from info.metadata
+    for member in typing.get_args(info.annotation):
+        for each in getattr(member, "__metadata__", ()):
+            yield from each.metadata if isinstance(each, FieldInfo) else (each,)
+
+
 def _bounds(info: FieldInfo | None) -> str:
     """``above 0, up to 240``: the range that a field declares."""
     low = high = ""
-    for each in info.metadata if info else ():
+    for each in _constraints(info) if info else ():
         if (bound := getattr(each, "gt", None)) is not None:
             low = f"above {bound}"
         elif (bound := getattr(each, "ge", None)) is not None:

@@ -1,9 +1,11 @@
 """Node types for the tests of the graph language; none of them ever runs."""
 
+import enum
 from collections.abc import Iterable
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, field_validator, model_validator
 
 from flowstream import (
     AudioFrame,
@@ -240,6 +242,37 @@ class Door(Sink, type="door"):
         return None
 
 
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class OddConfig(Config):
+    colour: Colour = field(description="Which colour.")
+    name: str = field(pattern="^[a-z]+$", examples=["desk"], description="NAME of it.")
+    code: str = field("A1", pattern="^[A-Z][0-9]$", description="Code.")
+    level: Literal["auto"] | Annotated[int, Field(ge=1, le=9)] = live("auto", description="How much.")
+    share: float | int = live(0.5, gt=0, lt=1, description="Part of it.")
+    count: int = field(ge=3, description="How many.")
+    loud: bool = field(description="Whether it is loud.")
+    extra: dict[str, int] = field(default_factory=dict, description="Whatever else.")
+    where: Path = field(Path("here"), description="Where it is.")
+    tags: list[str] = field(default_factory=list, min_length=0, max_length=3, description="Words.")
+    secret: str = live("", min_length=0, description="A secret.")
+
+    @field_validator("code")
+    @classmethod
+    def is_not_z(cls, value: str) -> str:
+        assert not value.startswith("Z"), "codes begin with A to Y"
+        return value
+
+
+class Odd(Capturing, Source[OddConfig], type="odd"):
+    """Have settings of every kind."""
+
+    video = Output(VideoFrame)
+
+
 class Exotic(Sink, type="exotic"):
     """Need what nobody has."""
 
@@ -251,6 +284,6 @@ class Exotic(Sink, type="exotic"):
 
 
 __all__ = [
-    "Abr", "Blur", "Door", "Drop", "Encode", "Exotic", "Film", "Mix", "Pass", "Pattern", "Show", "Sound", "Tape",
+    "Abr", "Blur", "Door", "Drop", "Encode", "Exotic", "Film", "Mix", "Odd", "Pass", "Pattern", "Show", "Sound", "Tape",
     "Tone", "Views",
 ]  # fmt: skip
