@@ -147,8 +147,9 @@ class Stray(Transform, type="acme/stray"):
 def test_wrong_emits_are_named() -> None:
     first, second = make_frames(2)
     with Harness(Stray) as stray:
-        with pytest.raises(TypeError, match=r"acme/stray emitted to <Output Echo.out>, which is not one of its outputs"):
+        with pytest.raises(TypeError) as caught:
             stray.push(first)
+        assert str(caught.value) == "acme/stray emitted to <Output Echo.out>, which is not one of its outputs"
         with pytest.raises(TypeError, match="output 'out' gives VideoFrame, not EncodedPacket"):
             stray.push(second)
 
