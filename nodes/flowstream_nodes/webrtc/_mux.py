@@ -58,7 +58,7 @@ class UdpMux:
         self._ports: dict[str, _Port] = {}
         self._sessions: dict[str, Receiver] = {}
         self._peers: dict[Pair, Receiver] = {}
-        self.refused_sends = 0
+        self.unsent_packets = 0
 
     async def open(self) -> None:
         """Binds; needs a running asyncio loop.
@@ -135,7 +135,7 @@ class UdpMux:
             try:
                 sendto(data, remote)
             except OSError:
-                self.refused_sends += 1
+                self.unsent_packets += 1
             else:
                 sent += 1
         return sent

@@ -52,7 +52,7 @@ class Feeder:
     """A node that feeds the viewers, and how it is reached.
 
     ``kinds`` says what it has inputs for, ``most`` how many viewers may be there; ``ask_keyframe`` sends a request
-    upstream, ``on_change`` is called when somebody has joined or left.
+    upstream, ``on_change`` is called when a count has changed.
     """
 
     kinds: Callable[[], frozenset[Kind]]
@@ -101,6 +101,11 @@ class Viewers:
     def connected(self) -> int:
         """How many are connected."""
         return sum(session.connected for session in self.sessions.values())
+
+    @property
+    def unsent_packets(self) -> int:
+        """Packets that the kernel had no room for."""
+        return self._mux.unsent_packets
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -192,12 +197,16 @@ class Viewers:
 
     async def tick_forever(self) -> None:
         """Looks at every clock from time to time; runs as long as the viewers are held."""
+        unsent_packets = 0
         while True:
             await anyio.sleep(TICK_S)
             now_ns = self._holding.now_ns()
             for session in list(self.sessions.values()):
                 session.tick(now_ns=now_ns, ticks_at=self._ticks_at)
             self._poll_requests()
+            if self.unsent_packets != unsent_packets:
+                unsent_packets = self.unsent_packets
+                self._tell_change()
 
     async def close(self) -> None:
         """Says goodbye to everybody and closes the sockets."""
@@ -240,8 +249,9 @@ class Viewers:
         self._poll_requests()
 
     def _poll_requests(self) -> None:
-        if self._feeders and self._requests.poll(now_ns=self._holding.now_ns()):
-            for feeder in self._feeders:
+        feeders = [feeder for feeder in self._feeders if "video" in feeder.kinds()]
+        if feeders and self._requests.poll(now_ns=self._holding.now_ns()):
+            for feeder in feeders:
                 feeder.ask_keyframe()
 
     def _ticks_at(self, kind: Kind, wallclock_ns: int) -> int:

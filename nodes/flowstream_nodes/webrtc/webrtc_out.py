@@ -10,6 +10,7 @@ from flowstream import (
     Input,
     KeyframeRequest,
     Need,
+    NegotiationError,
     Node,
     field,
     live,
@@ -88,10 +89,13 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         doc="The sound: Opus.",
     )
 
+    _last: EncodedPacket | None = None
+
     async def run(self, ctx: Context) -> None:
         """Serves viewers until the inputs end.
 
         Raises:
+            NegotiationError: the picture has B-frames.
             ResourceBusy: no UDP address can be bound.
             ValueError: the graph serves nobody, or no input is connected.
         """
@@ -114,25 +118,36 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                 title = self.config.title or ctx.label
                 return About(title, "video" in kinds(), "audio" in kinds(), tuple(self.config.origins))
 
+            def report() -> None:
+                ctx.report(viewers=viewers.connected, unsent_packets=viewers.unsent_packets or None)
+
             feeder = Feeder(
                 kinds=kinds,
                 most=lambda: self.config.viewers.max,
-                ask_keyframe=lambda: self._ask_keyframe(ctx),
-                on_change=lambda: ctx.report(viewers=viewers.connected),
+                ask_keyframe=lambda: ctx.request(self.video, KeyframeRequest("a viewer needs one")),
+                on_change=report,
             )
             app = make_app(viewers, about=about, page=page)
             async with ctx.mount(app, page=True):
                 with viewers.feeding(feeder, media_ns=ctx.media_ns()):
-                    ctx.report(viewers=viewers.connected)
+                    report()
                     ctx.ready()
                     async for kind, packet in ctx.merge(self.video, self.audio):
                         if kind == "video":
+                            self._check_order(packet)
                             viewers.send_video(packet, feeder)
                         else:
                             viewers.send_audio(packet, feeder)
         if not kinds():
             raise ValueError("neither 'video' nor 'audio' is connected; connect at least one")
 
-    def _ask_keyframe(self, ctx: Context) -> None:
-        if ctx.is_connected(self.video):
-            ctx.request(self.video, KeyframeRequest("a viewer needs one"))
+    def _check_order(self, packet: EncodedPacket) -> None:
+        last, self._last = self._last, packet
+        if last is None or last.decode_ns is None or packet.decode_ns is None:
+            return
+        if packet.decode_ns > last.decode_ns and packet.time_ns < last.time_ns:
+            raise NegotiationError(
+                "input 'video': the pictures come in another order than they are shown (B-frames), "
+                "and a browser takes them only in the order they are shown",
+                hint="put 'decode' and 'hw-encode' in between",
+            )

@@ -163,7 +163,7 @@ class Stage:
             if tick % 2 == 0:
                 time_ns = start_ns + tick * 10_000_000
                 self.viewers.send_audio(replace(sound[tick // 2 % len(sound)], time_ns=time_ns), self.feeder)
-            if tick % 10 in (0, 3, 7):
+            if self.picture and tick % 10 in (0, 3, 7):
                 self.send_picture()
 
 

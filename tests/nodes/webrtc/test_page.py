@@ -127,6 +127,27 @@ async def test_a_resolution_change_goes_on_in_the_same_connection(
         assert (await page.evaluate("window.inbound('video')"))["packetsLost"] == 0
 
 
+async def test_sound_alone_plays_too(stage_of: Any, browser: Browser) -> None:
+    async with stage_of(kinds=frozenset({"audio"})) as stage:
+        stage.picture = ()
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "playing")
+        await wait_for(page, "document.getElementById('facts').textContent.startsWith('sound only')")
+        await page.click("text=Tap for sound")
+        await wait_for(page, "window.inbound('audio').then((s) => s.audioLevel > 0.01)")
+
+
+async def test_a_new_title_is_seen_without_a_new_connection(stage_of: Any, browser: Browser) -> None:
+    async with stage_of() as stage:
+        page = await open_page(browser, stage.url)
+        await wait_for(page, "document.title === 'Test pattern'")
+        stage.title = "<b>Desk</b>"
+        await wait_for(page, "document.title === '<b>Desk</b>'")
+        assert await page.inner_text("#title") == "<b>Desk</b>"
+        assert await page.evaluate("window.connections.length") == 1
+
+
 async def test_a_lost_connection_is_made_again_by_itself(stage_of: Any, browser: Browser) -> None:
     async with stage_of() as stage:
         stage.tasks.start_soon(stage.play)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import socket
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -296,6 +298,49 @@ async def test_a_viewer_that_closes_is_let_go_at_once(stage_of: Any, make_viewer
         await viewer.leave()
         await gone(stage)
         assert session.closed_because == "the viewer left"
+
+
+async def test_what_the_kernel_has_no_room_for_is_counted_and_told(
+    stage_of: Any, make_viewer: MakeViewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FullSocket:
+        def sendto(self, data: bytes, address: Any) -> int:
+            raise BlockingIOError
+
+    async with stage_of() as stage:
+        viewer = make_viewer()
+        session = await join(stage, viewer)
+        told = anyio.Event()
+        monkeypatch.setattr(stage.feeder, "on_change", told.set)
+        (port,) = stage.viewers._mux._ports.values()
+        with monkeypatch.context() as patch:
+            patch.setattr(port, "socket", FullSocket())
+            stage.send_picture()
+            with anyio.fail_after(10):
+                await told.wait()
+        assert stage.viewers.unsent_packets > 0
+        # The viewer asks for what it misses.
+        first = video_of(viewer)
+        assert first == []
+        await send_pictures(stage, viewer, 1)
+        number = video_of(viewer)[0].sequence_number
+        viewer.send_rtcp(Nack(1, viewer.ssrcs[0], ((number - 1) & 0xFFFF,)))
+        await arrive(viewer, lambda: any(packet.payload_type == 97 for packet in viewer.rtp))
+        assert session.connected
+
+
+async def test_nothing_is_left_of_viewers_that_came_and_went(stage_of: Any, make_viewer: MakeViewer) -> None:
+    async with stage_of() as stage:
+        sessions = []
+        for _ in range(3):
+            stage.clock.skip(1)
+            viewer = make_viewer()
+            sessions.append(weakref.ref(await join(stage, viewer)))
+            await send_pictures(stage, viewer, 2)
+            await viewer.leave()
+            await gone(stage)
+        gc.collect()
+        assert [session() for session in sessions] == [None, None, None]
 
 
 async def test_a_silent_viewer_is_let_go_when_its_consent_ends(stage_of: Any, make_viewer: MakeViewer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -41,7 +42,7 @@ def test_it_serves_a_page_and_takes_what_comes_without_viewers() -> None:
         assert node.ctx.is_ready
         (mount,) = node.mounts
         assert (mount.path, mount.page) == ("/out/", True)
-        assert node.facts == {"viewers": 0}
+        assert node.facts == {"viewers": 0, "unsent_packets": None}
         node.push(KEYFRAME, "video")
         node.push(SOUND, "audio")
         assert get(node, "/").status_code == 200
@@ -104,6 +105,15 @@ def test_other_formats_are_refused_by_name() -> None:
         node.settle()
         with pytest.raises(NegotiationError, match="input 'video': codec: offered hevc, accepted h264"):
             node.push(EncodedPacket(EncodedCaps(codec="hevc"), b"x", time_ns=0), "video")
+
+
+def test_pictures_out_of_order_are_refused_with_the_way_out() -> None:
+    with harness() as node:
+        node.settle()
+        for time_ns, decode_ns in ((0, -80), (120, -40)):  # decoded before shown, by a constant: fine
+            node.push(replace(KEYFRAME, time_ns=time_ns, decode_ns=decode_ns), "video")
+        with pytest.raises(NegotiationError, match=r"\(B-frames\).*put 'decode' and 'hw-encode' in between"):
+            node.push(replace(KEYFRAME, time_ns=40, decode_ns=0), "video")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ const CONNECT_MS = 12_000; // no connection after this is a failure
 const STALL_MS = 2_500; // no new picture for this long is worth saying
 const RETRY_MS = [400, 800, 1_500, 3_000, 5_000];
 const IDLE_MS = 2_500; // bars leave after this
+const ABOUT_MS = 5_000; // between looks at title and tracks, which may change while we watch
 
 const $ = (id) => document.getElementById(id);
 const stage = $("stage");
@@ -13,6 +14,7 @@ let attempt = 0; // of the current run of failures
 let session = null;
 let retryTimer = 0;
 let wasHeard = false; // sound has been on once
+let about = { title: "", video: true, audio: true };
 
 // What can go wrong, as people should read it. `retry` is how long to wait, null when trying again is no use by itself.
 class Failure extends Error {
@@ -41,8 +43,6 @@ async function failureOf(response) {
     }
     case 403:
       return new Failure("This page may not play the stream", text, null);
-    case 401:
-      return new Failure("You are not admitted", "The link may be old: ask for a new one.", null);
     case 404:
     case 405:
       return new Failure("The stream is not here", "It may have been stopped or renamed. Trying again by itself.");
@@ -73,10 +73,11 @@ class Session {
     pc.addTransceiver("video", { direction: "recvonly" });
     pc.addTransceiver("audio", { direction: "recvonly" });
     pc.ontrack = ({ track }) => {
-      media.addTrack(track);
-      // The last picture of the session before stays until there is something new to show.
+      // A track joins when it has something: an element with a track that stays empty plays nothing at all. And the
+      // last picture of the session before stays until there is something new to show.
       track.onunmute = () => {
         if (this.ended) return;
+        media.addTrack(track);
         if (video.srcObject !== media) video.srcObject = media;
         if (track.kind === "audio") { this.hasSound = true; showSound(); }
         else video.requestVideoFrameCallback?.(() => { if (!this.ended) playing(); });
@@ -151,14 +152,14 @@ class Session {
     if (this.ended) return;
     const frames = picture?.framesDecoded ?? 0;
     const bytes = (picture?.bytesReceived ?? 0) + (sound?.bytesReceived ?? 0);
-    const heard = frames === 0 && sound?.bytesReceived > 0; // sound only
+    const heard = !about.video && sound?.bytesReceived > 0; // sound only
     const moved = frames > this.lastFrames || (heard && bytes > this.lastBytes);
     const seconds = (now - this.lastSample) / 1000;
     if (moved && (frames > 0 || heard)) {
       this.newsAt = now;
       playing();
       const facts = [];
-      if (picture?.frameWidth) facts.push(`${picture.frameWidth}×${picture.frameHeight}`, `${Math.round((frames - this.lastFrames) / seconds)} fps`);
+      if (!heard) facts.push(`${picture.frameWidth}×${picture.frameHeight}`, `${Math.round((frames - this.lastFrames) / seconds)} fps`);
       else facts.push("sound only");
       facts.push(bitrate((8 * (bytes - this.lastBytes)) / seconds));
       if (this.lastSample) $("facts").textContent = facts.join("  ·  ");
@@ -226,12 +227,13 @@ function retry(failure) {
 
 async function describe() {
   try {
-    const about = await (await fetch("about")).json();
+    about = await (await fetch("about")).json();
     $("title").textContent = document.title = about.title;
   } catch {
     // The connection itself says what is wrong with the server.
   }
 }
+setInterval(describe, ABOUT_MS);
 
 let idleTimer = 0;
 function wake() {
