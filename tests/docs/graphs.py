@@ -1,0 +1,80 @@
+"""Graphs under test: checked, run for a moment in this process, or watched in another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from flowstream.cli.graphs import GraphFile
+from flowstream.control.client import ask
+from flowstream.errors import Diagnostic, GraphError
+from flowstream.graph.plan import Plan
+from flowstream.runtime.engine import Engine, NodeStatus
+from tests.e2e.running import PATIENCE_S, until
+
+ENOUGH = 5
+"""Payloads at the end of a graph that show that it works."""
+
+
+def compiled(graph: Path, folders: Iterable[Path] = (), **sets: str) -> Plan:
+    """The plan of a graph file. Raises GraphError."""
+    return GraphFile(str(graph), tuple(folders), sets).compile()
+
+
+def checked(graph: Path, folders: Iterable[Path] = (), **sets: str) -> tuple[Diagnostic, ...]:
+    """Everything that is found in a graph file, warnings too."""
+    try:
+        return compiled(graph, folders, **sets).warnings
+    except GraphError as error:
+        return error.diagnostics
+
+
+async def run_for_a_moment(plan: Plan) -> dict[str, NodeStatus]:
+    """Runs a plan until enough has arrived at every end of it, or it ended by itself, and gives how its nodes stood.
+
+    Raises AssertionError when a node fails, or too little arrives.
+    """
+    ends = [id for id in plan.nodes if not any(not edge.feedback for edge in plan.outputs_of(id))]
+    async with Engine.open() as engine:
+
+        def is_enough() -> bool:
+            status = engine.status()
+            return all(status[id].received >= ENOUGH for id in ends)
+
+        await engine.start(plan)
+        with anyio.fail_after(PATIENCE_S):
+            has_ended = False
+            while not (has_ended or is_enough() or engine.failures):
+                with anyio.move_on_after(0.05):
+                    await engine.wait()
+                    has_ended = True
+        await engine.stop()
+        assert engine.failures == []
+        assert is_enough(), engine.status()
+        return engine.status()
+
+
+class Watched:
+    """A run of a graph in another process, asked over its control socket; ``folder`` is its XDG_RUNTIME_DIR."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._socket = folder / "flowstream" / f"{name}.sock"
+
+    def status(self) -> dict[str, Any]:
+        """What ``flowstream status --format json`` prints."""
+        return ask(self._socket, "/status")
+
+    def until_received(self, *nodes: str) -> dict[str, Any]:
+        """The status once enough has arrived at each of the nodes."""
+        arrived: dict[str, Any] = until(
+            f"payloads at {' and '.join(nodes)}",
+            lambda: (status := self.status()) and self._have(status, nodes) and status,
+        )
+        return arrived
+
+    @staticmethod
+    def _have(status: dict[str, Any], nodes: Iterable[str]) -> bool:
+        return all(status["nodes"][node]["received"] >= ENOUGH for node in nodes)
