@@ -2,6 +2,7 @@
 
 from flowstream.proto.barcode import Counter
 from flowstream.testing.barcode import read_counter
+from flowstream.testing.clock import VirtualClock, run_virtual
 from flowstream.testing.conformance import ConformanceError, check_node, graph_of
 from flowstream.testing.harness import FakeClock, FakeContext, Harness, Mount
 from flowstream.testing.leaks import Open
@@ -15,6 +16,7 @@ __all__ = [
     "Harness",
     "Mount",
     "Open",
+    "VirtualClock",
     "check_node",
     "graph_of",
     "make_frame",
@@ -23,4 +25,5 @@ __all__ = [
     "make_packets",
     "make_sound",
     "read_counter",
+    "run_virtual",
 ]
