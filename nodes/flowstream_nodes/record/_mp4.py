@@ -7,6 +7,7 @@ in one piece as soon as it is complete. Muxing is FFmpeg's.
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -30,6 +31,8 @@ _OPTIONS = {
     # frag_discont: a track that starts later than the other keeps its distance.
     "movflags": "frag_keyframe+empty_moov+default_base_moof+frag_discont",
     "frag_duration": str(FRAGMENT_NS // 1000),
+    # Times are what they are told to be; FFmpeg would make the first packet that is written the zero of all.
+    "avoid_negative_ts": "disabled",
     "flush_packets": "1",
     # Packets come in order; FFmpeg is not to hold one back for a track that is silent.
     "max_interleave_delta": "1",
@@ -93,10 +96,17 @@ def unwritable(path: Path, error: Any) -> PeerError:
 
 
 class _Writes:
-    """What FFmpeg writes to: keeps it until ``flush``, so that a fragment reaches the operating system in one piece."""
+    """What FFmpeg writes to: keeps it until ``flush``, so that a fragment gets into the file whole or not at all.
+
+    A process can be killed in the middle of a write. So the head of a fragment is written after its body: until then
+    there is a box of type and size zero, which ISO 14496-12 section 4.2 lets run to the end of the file, and readers
+    pass over.
+    """
+
+    _HEAD_BYTES = 8
 
     def __init__(self, file: io.FileIO) -> None:
-        self._file = file
+        self._descriptor = file.fileno()
         self._kept: list[bytes] = []
         self.size_bytes = 0
 
@@ -105,12 +115,17 @@ class _Writes:
         return len(data)
 
     def flush(self) -> None:
-        rest = memoryview(b"".join(self._kept))
+        whole = memoryview(b"".join(self._kept))
         self._kept.clear()
-        while rest:
-            count = self._file.write(rest)
-            self.size_bytes += count
-            rest = rest[count:]
+        if whole:
+            self._put(whole[self._HEAD_BYTES :], self.size_bytes + self._HEAD_BYTES)
+            self._put(whole[: self._HEAD_BYTES], self.size_bytes)
+            self.size_bytes += len(whole)
+
+    def _put(self, data: memoryview, position: int) -> None:
+        while data:
+            count = os.pwrite(self._descriptor, data, position)
+            data, position = data[count:], position + count
 
 
 class FragmentedMp4:
@@ -144,12 +159,14 @@ class FragmentedMp4:
         return self._end_ns - self._base_ns
 
     def add(self, kind: Kind, packet: EncodedPacket) -> bool:
-        """Takes a packet in decoding order; False when it lies too far back to be put in."""
+        """Takes a packet in decoding order; False when it lies too far behind the one before to be put in."""
         decode_ns = packet.time_ns if packet.decode_ns is None else packet.decode_ns
         rate_hz = _RATES_HZ[kind]
         ticks = ticks_of(decode_ns - self._base_ns, rate_hz)
         least = self._last_ticks.get(kind, -1) + 1
-        if ticks < least - rate_hz // 10 or ticks < 0:
+        if ticks < 0:
+            return True
+        if ticks < least - rate_hz // 10:
             return False
         late = max(0, least - ticks)
         av_packet = packet.to_av()

@@ -167,7 +167,8 @@ class Recorder(Sink[RecorderConfig], type="recorder"):
     def _open_part(self) -> None:
         pending, self._pending = self._pending, []
         present = {kind for kind, _ in pending}
-        formats = {kind: format for kind, format in self._formats.items() if kind in present or kind == "audio"}
+        kinds: tuple[Kind, ...] = ("video", "audio")
+        formats = {kind: self._formats[kind] for kind in kinds if kind in present | (self._formats.keys() & {"audio"})}
         lead: Kind = "video" if "video" in present else "audio"
         first = next(packet for kind, packet in pending if kind == lead)
         base_ns = first.time_ns if first.decode_ns is None else first.decode_ns
