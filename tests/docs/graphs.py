@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import anyio
 
 from flowstream.cli.graphs import GraphFile
-from flowstream.control.client import ask
+from flowstream.control.client import NobodyThere, ask
 from flowstream.errors import Diagnostic, GraphError
 from flowstream.graph.plan import Plan
 from flowstream.runtime.engine import Engine, NodeStatus
-from tests.e2e.running import PATIENCE_S, until
+from tests.e2e.running import PATIENCE_S, Run, until
 
 ENOUGH = 5
 """Payloads at the end of a graph that show that it works."""
 
 
-def compiled(graph: Path, folders: Iterable[Path] = (), **sets: str) -> Plan:
+def compiled(graph: Path, folders: Iterable[Path] = (), sets: Mapping[str, str] | None = None) -> Plan:
     """The plan of a graph file. Raises GraphError."""
-    return GraphFile(str(graph), tuple(folders), sets).compile()
+    return GraphFile(str(graph), tuple(folders), sets or {}).compile()
 
 
-def checked(graph: Path, folders: Iterable[Path] = (), **sets: str) -> tuple[Diagnostic, ...]:
+def checked(graph: Path, folders: Iterable[Path] = (), sets: Mapping[str, str] | None = None) -> tuple[Diagnostic, ...]:
     """Everything that is found in a graph file, warnings too."""
     try:
-        return compiled(graph, folders, **sets).warnings
+        return compiled(graph, folders, sets).warnings
     except GraphError as error:
         return error.diagnostics
 
@@ -58,23 +58,24 @@ async def run_for_a_moment(plan: Plan) -> dict[str, NodeStatus]:
 
 
 class Watched:
-    """A run of a graph in another process, asked over its control socket; ``folder`` is its XDG_RUNTIME_DIR."""
+    """A run of the graph ``name`` in another process, asked over its control socket in ``folder``, XDG_RUNTIME_DIR."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, run: Run, folder: Path, name: str) -> None:
+        self._run = run
         self._socket = folder / "flowstream" / f"{name}.sock"
 
     def status(self) -> dict[str, Any]:
-        """What ``flowstream status --format json`` prints."""
+        """What ``flowstream status --format json`` prints. Raises NobodyThere."""
         return ask(self._socket, "/status")
 
-    def until_received(self, *nodes: str) -> dict[str, Any]:
-        """The status once enough has arrived at each of the nodes."""
-        arrived: dict[str, Any] = until(
-            f"payloads at {' and '.join(nodes)}",
-            lambda: (status := self.status()) and self._have(status, nodes) and status,
-        )
-        return arrived
+    def until_received(self, *nodes: str) -> None:
+        """Returns once enough has arrived at each of the nodes; fails the test when the run ends before that."""
+        until(f"payloads at {' and '.join(nodes)}", lambda: self._have_received(nodes))
 
-    @staticmethod
-    def _have(status: dict[str, Any], nodes: Iterable[str]) -> bool:
+    def _have_received(self, nodes: Iterable[str]) -> bool:
+        try:
+            status = self.status()
+        except NobodyThere:
+            assert self._run.process.poll() is None, self._run.text
+            return False
         return all(status["nodes"][node]["received"] >= ENOUGH for node in nodes)

@@ -169,7 +169,7 @@ def _start(block: Block, checkout: Path) -> None:
         link = until("a link", lambda: re.search(r"http://\S+", "\n".join(run.text)) or run.process.poll())
         assert isinstance(link, re.Match), run.text
         _opens(link[0])
-        Watched(checkout, "hello").until_received("out", "tape")
+        Watched(run, checkout, "hello").until_received("out", "tape")
     finally:
         status = run.end()
     assert status == 0, run.text
@@ -187,11 +187,12 @@ def _run(block: Block, checkout: Path, folder: Path) -> None:
     with running(name, folder, "--log", "text", *words[2:-1]) as run:
         said = Said(run)
         _opens(said.lines("watch it at", 1)[0].split()[-1])
-        Watched(folder, Path(name).stem).until_received("out")
+        watched = Watched(run, folder, Path(name).stem)
+        watched.until_received("out")
         for applied in BLOCKS:
             if applied.value("applied") == name:
                 (saved,) = [each for each in BLOCKS if each.value("reload") == name]
-                _reload(applied, saved, folder / name, said)
+                _reload(applied, saved, folder / name, said, watched)
     assert run.process.returncode == 0, run.text
 
 
@@ -253,7 +254,7 @@ def _timeless(text: str) -> str:
     return re.sub(r"^\d\d:\d\d:\d\d", "00:00:00", text, flags=re.MULTILINE)
 
 
-def _reload(applied: Block, saved: Block, file: Path, said: Said) -> None:
+def _reload(applied: Block, saved: Block, file: Path, said: Said, watched: Watched) -> None:
     """What the text says about three saves: of a live setting, of the second version, and with a mistake in it."""
     said.lines("running;", 1)
     first = file.read_text()
@@ -267,7 +268,7 @@ def _reload(applied: Block, saved: Block, file: Path, said: Said) -> None:
 
     file.write_text(saved.text.replace("type: overlay", "type: overlya"))
     said.lines("did you mean overlay?", 1)
-    revision = Watched(file.parent, file.stem).status()["revision"]
+    revision = watched.status()["revision"]
     assert revision["running"] != revision["file"]
     assert revision["refused"]
 

@@ -1,0 +1,168 @@
+"""Every graph that ships, and every graph in the docstring of a node type, is checked, planned and run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import anyio
+import pytest
+
+from flowstream.cli.graphs import parse_sets, shipped_graphs
+from flowstream.control.door import serves
+from flowstream.errors import NodeError
+from flowstream.graph.diagnostics import render
+from flowstream.graph.plan import Plan
+from flowstream.node.registry import Registry
+from flowstream.testing import graph_of
+from flowstream_nodes import NODES
+from tests.docs.graphs import Watched, checked, compiled, run_for_a_moment
+from tests.e2e.running import running
+
+ROOT = Path(__file__).resolve().parents[2]
+GRAPHS = sorted((ROOT / "graphs").glob("*.yaml"))
+NO_CAMERA = "there is no camera on this machine"
+
+
+def has_camera() -> bool:
+    return bool(list(Path("/dev").glob("video*")))
+
+
+def header(graph: Path) -> list[str]:
+    """The lines of the comment that a graph begins with."""
+    lines = graph.read_text().splitlines()
+    end = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    return [line.removeprefix("#").strip() for line in lines[:end]]
+
+
+def commands(graph: Path) -> list[list[str]]:
+    """The commands in a header."""
+    return [shlex.split(line) for line in header(graph) if line.startswith("flowstream ")]
+
+
+def sets_of(command: list[str]) -> dict[str, str]:
+    return parse_sets([value for option, value in pairwise(command) if option == "--set"])
+
+
+def ends_of(plan: Plan) -> list[str]:
+    return [id for id in plan.nodes if not plan.outputs_of(id)]
+
+
+@pytest.fixture(scope="module")
+def display() -> Iterator[str]:
+    """An X server of our own."""
+    reading, writing = os.pipe()
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1280x720x24", "-nolisten", "tcp", "-noreset"],
+        pass_fds=[writing],
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writing)
+    try:
+        with os.fdopen(reading) as number:
+            yield f":{number.readline().strip()}"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds of H.264 and AAC, made by the ffmpeg program."""
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    inputs = ["testsrc=size=320x180:rate=30:duration=3", "sine=duration=3"]
+    named = [word for each in inputs for word in ("-f", "lavfi", "-i", each)]
+    subprocess.run(["ffmpeg", "-v", "error", *named, "-c:v", "libx264", "-preset", "ultrafast", path], check=True)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, display: str, film: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the films that headers and docstrings name, on a machine with a screen."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.delenv("XDG_SESSION_TYPE", raising=False)
+    for name in ("holiday.mp4", "talk.mp4"):
+        (tmp_path / name).symlink_to(film)
+    return tmp_path
+
+
+# --- graphs/ --------------------------------------------------------------------------------------------------------
+
+
+def test_each_is_found_by_its_name() -> None:
+    assert shipped_graphs() == {graph.stem: graph for graph in GRAPHS}
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=lambda path: path.stem)
+def test_header_says_what_it_shows_and_how_to_run_it(graph: Path) -> None:
+    modeline, what, *_ = header(graph)
+    schema = re.fullmatch(r"yaml-language-server: \$schema=(\S+)", modeline)
+    assert schema is not None
+    assert (graph.parent / schema[1]).is_file()
+    assert what.endswith(".")
+    assert commands(graph)
+    for command in commands(graph):
+        assert command[:3] == ["flowstream", "run", graph.stem]
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=lambda path: path.stem)
+def test_it_is_without_findings(graph: Path) -> None:
+    for command in commands(graph):
+        assert render(checked(graph, sets=sets_of(command))) == ""
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("graph", GRAPHS, ids=lambda path: path.stem)
+def test_it_runs_as_its_header_says(graph: Path, folder: Path) -> None:
+    _, _, name, *options = commands(graph)[0]
+    plan = compiled(graph, sets=sets_of(options))
+    camera = next((node for node in plan.nodes.values() if node.type_id == "camera"), None)
+    if camera is not None and not has_camera():
+        with running(name, folder, "--log", "text", *options) as run:
+            run.process.wait()
+        assert run.process.returncode == 1
+        assert run.text[-2:] == [f"{camera.place}: {camera.id} (camera): {NO_CAMERA}", "  hint: plug one in"]
+        return
+    with running(name, folder, *options) as run:
+        Watched(run, folder, name).until_received(*ends_of(plan))
+    assert run.process.returncode == 0, run.text
+    assert [line for line in run.lines if line["level"] in ("warning", "error")] == []
+
+
+@pytest.mark.real
+def test_a_film_without_sound_is_played_without(folder: Path, film: Path) -> None:
+    silent = folder / "silent.mp4"
+    subprocess.run(["ffmpeg", "-v", "error", "-i", film, "-an", "-c", "copy", silent], check=True)
+    with running("file", folder, "--set", f"path={silent.name}") as run:
+        Watched(run, folder, "file").until_received("out")
+    assert run.process.returncode == 0, run.text
+
+
+# --- docstrings -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("type_id", NODES)
+def test_graph_of_a_node_type_runs(type_id: str, folder: Path) -> None:
+    graph = folder / f"{type_id}.yaml"
+    graph.write_text(graph_of(Registry.installed().get(type_id)))
+    assert render(checked(graph)) == ""
+    plan = compiled(graph)
+    types = {node.type_id for node in plan.nodes.values()}
+    assert type_id in types
+    if "camera" in types and not has_camera():
+        with pytest.raises(NodeError, match=NO_CAMERA):
+            anyio.run(run_for_a_moment, plan)
+    elif serves(plan):
+        with running(graph.name, folder) as run:
+            Watched(run, folder, graph.stem).until_received(*ends_of(plan))
+        assert run.process.returncode == 0, run.text
+    else:
+        anyio.run(run_for_a_moment, plan)
