@@ -27,9 +27,13 @@ if TYPE_CHECKING:
 class PatternConfig(Config):
     """Size, speed and length of the pattern."""
 
-    size: PictureSize = field(Size(1280, 720), description="Width and height in pixels, both even, from 160x90 on.")
-    fps: float = live(30.0, gt=0, le=240, description="Frame rate, in frames per second.", unit="frames per second")
-    duration: Duration = field(0, description="How long it lasts; 0s is for ever.", examples=["10s"])
+    size: PictureSize = field(
+        default=Size(1280, 720), description="Width and height in pixels, both even, from 160x90 on."
+    )
+    fps: float = live(
+        default=30.0, gt=0, le=240, description="Frame rate, in frames per second.", unit="frames per second"
+    )
+    duration: Duration = field(default=0, description="How long it lasts; 0s is for ever.", examples=["10s"])
 
     @field_validator("size")
     @classmethod

@@ -22,10 +22,10 @@ ACCENT_S = 0.1
 class ToneConfig(Config):
     """Pitch, loudness and length of the tone."""
 
-    frequency: float = live(440.0, ge=20, le=10_000, description="Pitch, in hertz.", unit="Hz")
-    level: float = live(-20.0, ge=-90, le=0, description="Loudness, in decibels below full scale.", unit="dB")
-    accent: bool = live(True, description="Whether an octave above sounds for 100 ms at every full second.")
-    duration: Duration = field(0, description="How long it lasts; 0s is for ever.", examples=["10s"])
+    frequency: float = live(default=440.0, ge=20, le=10_000, description="Pitch, in hertz.", unit="Hz")
+    level: float = live(default=-20.0, ge=-90, le=0, description="Loudness, in decibels below full scale.", unit="dB")
+    accent: bool = live(default=True, description="Whether an octave above sounds for 100 ms at every full second.")
+    duration: Duration = field(default=0, description="How long it lasts; 0s is for ever.", examples=["10s"])
 
 
 class Tone(Source[ToneConfig], type="tone"):
@@ -89,8 +89,9 @@ class Tone(Source[ToneConfig], type="tone"):
         gain = np.linspace(self._gain, wanted, SAMPLES, endpoint=False)
         self._gain = wanted
         wave = gain * np.sin(2 * pi * turns)
-        if self.config.accent:
-            second = (time_ns / 1e9 + np.arange(SAMPLES) / RATE) % 1
+        start = time_ns / 1e9 % 1
+        if self.config.accent and (start < ACCENT_S or start + SAMPLES / RATE > 1):
+            second = (start + np.arange(SAMPLES) / RATE) % 1
             bell = np.where(second < ACCENT_S, np.sin(pi * second / ACCENT_S) ** 2, 0)
             wave += gain * bell * np.sin(4 * pi * turns)
         return np.repeat(np.clip(wave, -1, 1).astype(np.float32)[None], 2, axis=0)

@@ -47,31 +47,31 @@ class OverlayConfig(Config):
     """What stands where."""
 
     text: str = live(
-        "",
+        default="",
         max_length=500,
         description="What is written. %H:%M:%S and the other fields of strftime are filled in; %f is milliseconds; "
         "%% is a percent sign.",
         examples=["Studio 1  %H:%M:%S"],
     )
-    position: Position = live("bottom-left", description="Where the text stands.")
+    position: Position = live(default="bottom-left", description="Where the text stands.")
     height: float = live(
-        5.0, ge=1, le=50, description="Height of a line of text, in percent of the picture's height.", unit="%"
+        default=5.0, ge=1, le=50, description="Height of a line of text, in percent of the picture's height.", unit="%"
     )
-    colour: str = live("white", description="Of the text: a name, or six hex digits such as ffaa00.")
+    colour: str = live(default="white", description="Of the text: a name, or six hex digits such as ffaa00.")
     box: float = live(
-        50.0, ge=0, le=100, description="How dark the box behind the text is, in percent; 0 is none.", unit="%"
+        default=50.0, ge=0, le=100, description="How dark the box behind the text is, in percent; 0 is none.", unit="%"
     )
-    zone: Literal["local", "utc"] = live("local", description="The time zone of the clock.")
-    image: str = field("", description="A picture file to put on top (PNG with transparency, JPEG, WebP).")
-    image_position: Position = live("top-right", description="Where the image stands.")
+    zone: Literal["local", "utc"] = live(default="local", description="The time zone of the clock.")
+    image: str = field(default="", description="A picture file to put on top (PNG with transparency, JPEG, WebP).")
+    image_position: Position = live(default="top-right", description="Where the image stands.")
     image_height: float = live(
-        15.0, ge=1, le=100, description="Height of the image, in percent of the picture's height.", unit="%"
+        default=15.0, ge=1, le=100, description="Height of the image, in percent of the picture's height.", unit="%"
     )
     image_opacity: float = live(
-        100.0, ge=0, le=100, description="How much the image covers, in percent; 0 hides it.", unit="%"
+        default=100.0, ge=0, le=100, description="How much the image covers, in percent; 0 hides it.", unit="%"
     )
     margin: float = live(
-        3.0, ge=0, le=40, description="Distance from the edges, in percent of the picture's height.", unit="%"
+        default=3.0, ge=0, le=40, description="Distance from the edges, in percent of the picture's height.", unit="%"
     )
 
     @field_validator("colour")

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+Region = tuple[int, int, int, int]
+"""x, y, width and height in even pixels."""
+
 FORMATS = ("yuv420p", "nv12", "bgr24", "rgb24", "bgra", "rgba", "bgr0", "gray")
 
 
@@ -23,7 +26,7 @@ class ScaleConfig(Config):
 
     size: PictureSize = live(description="Width and height in pixels, both even.")
     fit: Literal["stretch", "contain", "cover"] = live(
-        "contain",
+        default="contain",
         description="A picture of another shape is distorted (stretch), gets black bars (contain) or loses its "
         "edges (cover).",
     )
@@ -98,9 +101,9 @@ class Scale(Transform[ScaleConfig], type="scale"):
         return VideoFrame.from_array(array, like=frame, format=format)
 
 
-def _regions(source: Size, target: Size, fit: str) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
-    """What of the source is taken and where in the target it goes, as (x, y, width, height) in even pixels."""
-    taken, given = (0, 0, *source), (0, 0, *target)
+def _regions(source: Size, target: Size, fit: str) -> tuple[Region, Region]:
+    """What of the source is taken, and where in the target it goes."""
+    taken, given = (0, 0, source.width, source.height), (0, 0, target.width, target.height)
     if fit == "contain":
         factor = min(target.width / source.width, target.height / source.height)
         given = _centred(target, source.width * factor, source.height * factor)
@@ -110,13 +113,17 @@ def _regions(source: Size, target: Size, fit: str) -> tuple[tuple[int, int, int,
     return taken, given
 
 
-def _centred(outer: Size, width: float, height: float) -> tuple[int, int, int, int]:
-    inner = [min(side, max(2, round(wanted / 2) * 2)) for side, wanted in zip(outer, (width, height), strict=True)]
-    x, y = ((side - taken) // 4 * 2 for side, taken in zip(outer, inner, strict=True))
-    return x, y, *inner  # type: ignore[return-value]
+def _centred(outer: Size, width: float, height: float) -> Region:
+    inner = Size(min(outer.width, _even(width)), min(outer.height, _even(height)))
+    x, y = (outer.width - inner.width) // 4 * 2, (outer.height - inner.height) // 4 * 2
+    return x, y, inner.width, inner.height
 
 
-def _cut(plane: Array, region: tuple[int, int, int, int], step: int) -> Array:
+def _even(side: float) -> int:
+    return max(2, round(side / 2) * 2)
+
+
+def _cut(plane: Array, region: Region, step: int) -> Array:
     x, y, w, h = (side // step for side in region)
     return plane[y : y + h, x : x + w]
 
