@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from flowstream import VideoFrame
+from flowstream import FlowstreamError, VideoFrame
 from flowstream_nodes.video import _planes
 
 Array = np.ndarray[Any, Any]
@@ -31,15 +31,18 @@ class Patch:
 
 
 def read_image(path: str) -> Array:
-    """(h, w, 4) uint8, red green blue alpha.
-
-    Raises ValueError when it is no picture, OSError when it cannot be read.
-    """
-    with open(path, "rb") as file:
-        data = np.frombuffer(file.read(), np.uint8)
+    """(h, w, 4) uint8, red green blue alpha. Raises FlowstreamError when there is no picture to be read."""
+    try:
+        with open(path, "rb") as file:
+            data = np.frombuffer(file.read(), np.uint8)
+    except FileNotFoundError as error:
+        hint = None if path.startswith("/") else "a path is looked up from the folder that flowstream was started in"
+        raise FlowstreamError(f"there is no image {path}", hint=hint) from error
+    except OSError as error:
+        raise FlowstreamError(f"cannot read the image {path}: {error.strerror}") from error
     image: Array | None = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     if image is None:
-        raise ValueError(f"image {path!r} is not a picture that OpenCV can read")
+        raise FlowstreamError(f"{path} is not a picture that OpenCV can read", hint="PNG, JPEG and WebP are")
     if image.dtype != np.uint8:
         image = (image.astype(np.uint16) >> 8).astype(np.uint8)
     code = {2: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA, 4: cv2.COLOR_BGRA2RGBA}

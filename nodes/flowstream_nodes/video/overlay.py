@@ -106,7 +106,7 @@ class Overlay(Transform[OverlayConfig], type="overlay"):
     _image: Sprite | None = None
 
     def open(self) -> None:
-        """Reads the image. Raises ValueError for one that cannot be read."""
+        """Reads the image. Raises FlowstreamError for one that cannot be read."""
         from flowstream_nodes.video import _drawing
 
         self._label = _drawing.Label()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from flowstream import VideoCaps, VideoFrame
+from flowstream import FlowstreamError, VideoCaps, VideoFrame
 from flowstream.testing import Harness, check_node
 from flowstream_nodes.video import _drawing
 from flowstream_nodes.video.overlay import Overlay, OverlayConfig
@@ -182,17 +182,28 @@ def test_long_text_is_cut_off_at_the_edge() -> None:
         assert (out.width, out.height) == (64, 48)
 
 
-@pytest.mark.parametrize(("name", "content"), [("text.png", b"no picture"), ("empty.png", b"")])
-def test_a_file_that_is_no_picture_is_named(tmp_path: Path, name: str, content: bytes) -> None:
-    path = tmp_path / name
+@pytest.mark.parametrize("content", [b"no picture", b""])
+def test_a_file_that_is_no_picture_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "logo.png"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"{name}' is not a picture that OpenCV can read"):
+    with pytest.raises(FlowstreamError) as caught:
         drawn(grey(), image=str(path))
+    assert str(caught.value) == f"{path} is not a picture that OpenCV can read (PNG, JPEG and WebP are)"
 
 
-def test_a_file_that_is_not_there_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.png"):
-        drawn(grey(), image="/nowhere.png")
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/nowhere.png", "there is no image /nowhere.png"),
+        ("logo.png", "there is no image logo.png "
+         "(a path is looked up from the folder that flowstream was started in)"),
+        ("/", "cannot read the image /: Is a directory"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_read_is_named(path: str, message: str) -> None:
+    with pytest.raises(FlowstreamError) as caught:
+        drawn(grey(), image=path)
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
