@@ -40,12 +40,12 @@ class Capturing(Source[Any]):
 
 
 class PatternConfig(Config):
-    size: PictureSize = field(Size(1280, 720), description="Picture size.")
-    fps: float = field(30, gt=0, le=240, unit="frames per second", description="Frame rate.")
-    text: str = live("", max_length=20, description="What is written on it.")
-    style: Literal["bars", "ramp"] = live("bars", description="What is drawn.")
-    seed: int = field(0, ge=0, description="Where the noise starts.")
-    duration: Literal["forever"] | Duration = field("forever", description="How long it lasts.")
+    size: PictureSize = field(default=Size(1280, 720), description="Picture size.")
+    fps: float = field(default=30, gt=0, le=240, unit="frames per second", description="Frame rate.")
+    text: str = live(default="", max_length=20, description="What is written on it.")
+    style: Literal["bars", "ramp"] = live(default="bars", description="What is drawn.")
+    seed: int = field(default=0, ge=0, description="Where the noise starts.")
+    duration: Literal["forever"] | Duration = field(default="forever", description="How long it lasts.")
 
 
 class Pattern(Capturing, Source[PatternConfig], type="pattern"):
@@ -64,7 +64,7 @@ class Tone(Capturing, Source, type="tone"):
 
 class FilmConfig(Config):
     path: str = field(min_length=1, description="File to read.")
-    paced: bool = field(False, description="Read at its own speed.")
+    paced: bool = field(default=False, description="Read at its own speed.")
 
 
 class Film(Capturing, Source[FilmConfig], type="film"):
@@ -86,12 +86,12 @@ class Views(Capturing, Source, type="views"):
 
 
 class Area(Config):
-    at: PictureSize = live(Size(64, 64), description="Where.")
-    opacity: float = live(1.0, ge=0, le=1, description="How much shows.")
+    at: PictureSize = live(default=Size(64, 64), description="Where.")
+    opacity: float = live(default=1.0, ge=0, le=1, description="How much shows.")
 
 
 class BlurConfig(Config):
-    radius: int = live(5, ge=1, le=99, unit="pixels", description="How far it reaches.")
+    radius: int = live(default=5, ge=1, le=99, unit="pixels", description="How far it reaches.")
     area: Area = live(default_factory=lambda: Area.model_validate({}), description="Part of the picture.")
     marks: list[Area] = field(default_factory=list, max_length=2, description="More parts.")
     names: tuple[str, ...] = field(default_factory=tuple, description="What to call it.")
@@ -119,9 +119,9 @@ class Pass(Transform, type="pass"):
 
 class EncodeConfig(Config):
     bitrate: Bitrate = live(description="Wanted rate, in bits per second.")
-    max: Literal["auto"] | Bitrate = field("auto", description="Highest rate.")
-    codec: Literal["h264", "vp8"] = field("h264", description="What to encode to.")
-    keyframe_interval: Duration = live(2_000_000_000, description="Longest time between keyframes.")
+    max: Literal["auto"] | Bitrate = field(default="auto", description="Highest rate.")
+    codec: Literal["h264", "vp8"] = field(default="h264", description="What to encode to.")
+    keyframe_interval: Duration = live(default=2_000_000_000, description="Longest time between keyframes.")
 
 
 class Encode(Node[EncodeConfig], type="encode"):
@@ -163,15 +163,15 @@ class Abr(Node, type="abr"):
 
 
 class Viewers(Config):
-    max: int = live(10, ge=1, le=1000, description="How many at once.")
-    idle: Duration = live(60_000_000_000, description="How long one may be silent.")
+    max: int = live(default=10, ge=1, le=1000, description="How many at once.")
+    idle: Duration = live(default=60_000_000_000, description="How long one may be silent.")
 
 
 class ShowConfig(Config):
-    title: str = live("", description="Title of the page.")
+    title: str = live(default="", description="Title of the page.")
     viewers: Viewers = live(default_factory=lambda: Viewers.model_validate({}), description="Who may watch.")
-    token: str = live("", description="What viewers must know.")
-    port: int = field(0, ge=0, le=65535, description="UDP port.")
+    token: str = live(default="", description="What viewers must know.")
+    port: int = field(default=0, ge=0, le=65535, description="UDP port.")
 
 
 class Show(Node[ShowConfig], type="show"):
@@ -187,9 +187,9 @@ class Show(Node[ShowConfig], type="show"):
 
 class TapeConfig(Config):
     path: str = field(description="Where to write, such as recordings/tape.mp4.", examples=["recordings/tape.mp4"])
-    keep: ByteSize = live(50_000_000_000, description="How much to keep.")
-    first: int = field(0, description="First part.")
-    last: int = field(9, description="Last part.")
+    keep: ByteSize = live(default=50_000_000_000, description="How much to keep.")
+    first: int = field(default=0, description="First part.")
+    last: int = field(default=9, description="Last part.")
 
     @model_validator(mode="after")
     def is_ordered(self) -> "TapeConfig":
@@ -250,15 +250,15 @@ class Colour(enum.Enum):
 class OddConfig(Config):
     colour: Colour = field(description="Which colour.")
     name: str = field(pattern="^[a-z]+$", examples=["desk"], description="NAME of it.")
-    code: str = field("A1", pattern="^[A-Z][0-9]$", description="Code.")
-    level: Literal["auto"] | Annotated[int, Field(ge=1, le=9)] = live("auto", description="How much.")
-    share: float | int = live(0.5, gt=0, lt=1, description="Part of it.")
+    code: str = field(default="A1", pattern="^[A-Z][0-9]$", description="Code.")
+    level: Literal["auto"] | Annotated[int, Field(ge=1, le=9)] = live(default="auto", description="How much.")
+    share: float | int = live(default=0.5, gt=0, lt=1, description="Part of it.")
     count: int = field(ge=3, description="How many.")
     loud: bool = field(description="Whether it is loud.")
     extra: dict[str, int] = field(default_factory=dict, description="Whatever else.")
-    where: Path = field(Path("here"), description="Where it is.")
+    where: Path = field(default=Path("here"), description="Where it is.")
     tags: list[str] = field(default_factory=list, min_length=0, max_length=3, description="Words.")
-    secret: str = live("", min_length=0, description="A secret.")
+    secret: str = live(default="", min_length=0, description="A secret.")
 
     @field_validator("code")
     @classmethod

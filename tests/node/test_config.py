@@ -12,8 +12,8 @@ from flowstream.node.config import NoConfig, is_live, unit_of
 class Blur(Config):
     """Settings of a blur."""
 
-    radius: int = live(5, ge=1, le=99, description="Radius, in pixels.", unit="pixels")
-    kernel: str = field("gauss", description="Shape of the kernel.", pattern="gauss|box")
+    radius: int = live(default=5, ge=1, le=99, description="Radius, in pixels.", unit="pixels")
+    kernel: str = field(default="gauss", description="Shape of the kernel.", pattern="gauss|box")
     tags: list[str] = field(default_factory=list, description="Words to go with it.", max_length=2)
     name: str = field(description="What it is called.")
 
@@ -81,7 +81,7 @@ def test_it_cannot_be_changed() -> None:
 
 def test_a_default_that_breaks_its_own_rule_is_found() -> None:
     class Wrong(Config):
-        radius: int = live(0, ge=1, description="Radius, in pixels.")
+        radius: int = live(default=0, ge=1, description="Radius, in pixels.")
 
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
         Wrong()

@@ -32,13 +32,13 @@ from flowstream.testing import Harness, make_frame, make_sound
 class GainConfig(Config):
     """Settings."""
 
-    gain: float = live(1.0, description="Factor.")
+    gain: float = live(default=1.0, description="Factor.")
 
 
 class Reserved(Config):
     """Settings with a word of the language."""
 
-    label: str = field("", description="Clashes.")
+    label: str = field(default="", description="Clashes.")
 
 
 def bad_id() -> None:

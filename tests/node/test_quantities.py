@@ -24,10 +24,10 @@ from flowstream.node.quantities import parse_bitrate, parse_bytes, parse_duratio
 
 
 class Quantities(Config):
-    bitrate: Bitrate = field(1_000_000, description="How much.")
-    wait: Duration = field(0, description="How long.")
-    room: ByteSize = field(0, description="How large.")
-    size: PictureSize = field(Size(640, 360), description="How wide and high.")
+    bitrate: Bitrate = field(default=1_000_000, description="How much.")
+    wait: Duration = field(default=0, description="How long.")
+    room: ByteSize = field(default=0, description="How large.")
+    size: PictureSize = field(default=Size(640, 360), description="How wide and high.")
 
 
 WRITTEN = {"bitrate": "1M", "wait": "0s", "room": "0B", "size": "640x360"}

@@ -37,12 +37,12 @@ H264 = EncodedCaps(codec="h264", width=64, height=64)
 
 
 class CountConfig(Config):
-    count: int = field(0, ge=0, description="How many to make; 0 never ends.")
-    step: int = live(1, description="What each adds to the number.")
-    fail_at: int = field(-1, description="Number at which to fail.")
-    peer: bool = field(False, description="Whether the failure is the other side's.")
-    refuse_step: int = field(-1, description="A step that cannot be taken in place.")
-    fail_step: int = field(-1, description="A step whose taking fails.")
+    count: int = field(default=0, ge=0, description="How many to make; 0 never ends.")
+    step: int = live(default=1, description="What each adds to the number.")
+    fail_at: int = field(default=-1, description="Number at which to fail.")
+    peer: bool = field(default=False, description="Whether the failure is the other side's.")
+    refuse_step: int = field(default=-1, description="A step that cannot be taken in place.")
+    fail_step: int = field(default=-1, description="A step whose taking fails.")
 
 
 class Counter(Source[CountConfig], type="test/counter"):
@@ -73,8 +73,8 @@ class Counter(Source[CountConfig], type="test/counter"):
 
 
 class AddConfig(Config):
-    add: int = live(0, description="What to add.")
-    kind: str = field("a", description="Any change of it makes another node.")
+    add: int = live(default=0, description="What to add.")
+    kind: str = field(default="a", description="Any change of it makes another node.")
 
 
 class Add(Transform[AddConfig], type="test/add"):
@@ -114,8 +114,8 @@ class Busy(Add, type="test/busy"):
 
 
 class KeepConfig(Config):
-    fail_at: int = field(-2, description="Number at which to fail.")
-    slow: bool = field(False, description="Whether to never return.")
+    fail_at: int = field(default=-2, description="Number at which to fail.")
+    slow: bool = field(default=False, description="Whether to never return.")
 
 
 class Keep(Sink[KeepConfig], type="test/keep"):
@@ -140,8 +140,8 @@ class Keep(Sink[KeepConfig], type="test/keep"):
 
 
 class EncodeConfig(Config):
-    name: str = field("a", description="Told apart by tests.")
-    interval: int = field(50, description="A keyframe each so many.")
+    name: str = field(default="a", description="Told apart by tests.")
+    interval: int = field(default=50, description="A keyframe each so many.")
 
 
 class Encode(Transform[EncodeConfig], type="test/encode"):
@@ -173,7 +173,7 @@ class Watch(Sink, type="test/watch"):
 
 
 class HoldConfig(Config):
-    title: str = field("a", description="Any change of it makes another node.")
+    title: str = field(default="a", description="Any change of it makes another node.")
 
 
 class Hold(Node[HoldConfig], type="test/hold"):

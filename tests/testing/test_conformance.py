@@ -73,11 +73,11 @@ class Careless(Config):
 
     plain: int = 3
     silent: str = Field("x", json_schema_extra={"x-live": False})
-    bare: int = live(3, description="Some amount.")
-    loose: float = field(1.0, description="Speed, in pixels per second")
-    wrong: int = live(0, ge=1, description="Number of things.")
-    fine: Bitrate = live(1, description="What is sent.")
-    counted: int = live(1, description="How many.")
+    bare: int = live(default=3, description="Some amount.")
+    loose: float = field(default=1.0, description="Speed, in pixels per second")
+    wrong: int = live(default=0, ge=1, description="Number of things.")
+    fine: Bitrate = live(default=1, description="What is sent.")
+    counted: int = live(default=1, description="How many.")
 
 
 def test_config_fields() -> None:

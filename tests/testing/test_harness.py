@@ -34,8 +34,8 @@ from flowstream.testing import FakeClock, Harness, make_frame, make_frames, make
 class EchoConfig(Config):
     """Settings."""
 
-    times: int = live(1, ge=0, le=5, description="Number of copies.")
-    name: str = field("echo", description="Name.")
+    times: int = live(default=1, ge=0, le=5, description="Number of copies.")
+    name: str = field(default="echo", description="Name.")
 
 
 class Echo(Transform[EchoConfig], type="acme/echo"):

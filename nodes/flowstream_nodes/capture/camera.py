@@ -36,17 +36,19 @@ class CameraConfig(Config):
     """Config of ``camera``."""
 
     device: str = field(
-        "first",
+        default="first",
         min_length=1,
         description="The camera: a device file such as /dev/video0, or its name on Windows and macOS; first takes the "
         "first there is.",
     )
-    size: PictureSize = field(_DEFAULT_SIZE, description="Wanted size in pixels; the camera gives the nearest it has.")
+    size: PictureSize = field(
+        default=_DEFAULT_SIZE, description="Wanted size in pixels; the camera gives the nearest it has."
+    )
     fps: float = field(
-        30.0, gt=0, le=240, description="Wanted pictures per second; the camera gives the nearest it has."
+        default=30.0, gt=0, le=240, description="Wanted pictures per second; the camera gives the nearest it has."
     )
     format: str = field(
-        "auto",
+        default="auto",
         pattern="^[a-z0-9]+$",
         description="What the camera sends, under FFmpeg's name: a raw format such as yuyv422 or nv12, or mjpeg. auto "
         "takes raw pictures where they come in the wanted size and rate, and mjpeg where only that does.",

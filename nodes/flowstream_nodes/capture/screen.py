@@ -32,10 +32,16 @@ _LOOK_EVERY_NS = NS_PER_S
 class ScreenConfig(Config):
     """Config of ``screen``."""
 
-    fps: float = live(30.0, gt=0, le=240, description="Pictures per second.")
-    cursor: bool = live(True, description="Whether the mouse cursor is in the picture (X11 only; elsewhere it is not).")
+    fps: float = live(default=30.0, gt=0, le=240, description="Pictures per second.")
+    cursor: bool = live(
+        default=True, description="Whether the mouse cursor is in the picture (X11 only; elsewhere it is not)."
+    )
     monitor: int = live(
-        1, ge=0, le=64, unit="number", description="Which monitor, counted from 1; 0 is all of them in one picture."
+        default=1,
+        ge=0,
+        le=64,
+        unit="number",
+        description="Which monitor, counted from 1; 0 is all of them in one picture.",
     )
 
 

@@ -41,7 +41,7 @@ class DecodeConfig(Config):
     """Config of ``decode``."""
 
     threads: Literal["auto"] | int = field(
-        "auto",
+        default="auto",
         unit="slices",
         description="Slices of a picture that are decoded at once, 1 to 16; auto is one for each CPU, up to 4.",
     )

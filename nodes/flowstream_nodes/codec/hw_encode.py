@@ -39,29 +39,29 @@ _REOPEN_AT_MOST_EVERY_NS = 2 * NS_PER_S
 class HwEncodeConfig(Config):
     """Config of ``hw-encode``."""
 
-    codec: Literal["h264"] = field("h264", description="What to encode to.")
+    codec: Literal["h264"] = field(default="h264", description="What to encode to.")
     bitrate: Bitrate = live(
-        2_500_000, description="Wanted rate, in bits per second, held within about half a second of a change."
+        default=2_500_000, description="Wanted rate, in bits per second, held within about half a second of a change."
     )
     max: Literal["auto"] | Bitrate = field(
-        "auto",
+        default="auto",
         description="The highest rate that `bitrate` can be raised to without a new encoder, in bits per second; "
         "auto is twice the bitrate.",
     )
     keyframe_interval: Duration = live(
-        2 * NS_PER_S,
+        default=2 * NS_PER_S,
         ge=100_000_000,
         description="Longest time between keyframes: a recording can be entered at each, and a short interval costs "
         "quality. Viewers who join ask for one of their own.",
     )
     profile: Literal["baseline", "main", "high"] = field(
-        "baseline", description="H.264 profile; (constrained) baseline is what every browser decodes."
+        default="baseline", description="H.264 profile; (constrained) baseline is what every browser decodes."
     )
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = field(
-        "superfast", description="Speed against quality, as libx264 names it."
+        default="superfast", description="Speed against quality, as libx264 names it."
     )
     threads: Literal["auto"] | int = field(
-        "auto",
+        default="auto",
         unit="slices",
         description="Slices of a picture that are coded at once, 1 to 16; auto goes by the picture's size.",
     )

@@ -44,7 +44,7 @@ class OpusEncodeConfig(Config):
     """Config of ``opus-encode``."""
 
     bitrate: Bitrate = live(
-        96_000, description="Rate in bits per second, 6k to 510k. A change is heard as a gap of 7 ms at most."
+        default=96_000, description="Rate in bits per second, 6k to 510k. A change is heard as a gap of 7 ms at most."
     )
 
     @model_validator(mode="after")

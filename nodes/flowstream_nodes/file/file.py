@@ -34,9 +34,9 @@ class FileConfig(Config):
         examples=["talk.mp4"],
     )
     pace: Literal["realtime", "fast"] = field(
-        "realtime", description="realtime gives each frame at its time; fast gives them as they can be taken."
+        default="realtime", description="realtime gives each frame at its time; fast gives them as they can be taken."
     )
-    loop: bool = live(False, description="Whether to begin again at the end, without a jump in time.")
+    loop: bool = live(default=False, description="Whether to begin again at the end, without a jump in time.")
 
 
 class File(Source[FileConfig], type="file"):

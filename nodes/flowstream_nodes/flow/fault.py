@@ -27,16 +27,20 @@ FOREVER_NS = 1 << 62
 class FaultConfig(Config):
     """What goes wrong, and when."""
 
-    drop: float = live(0.0, ge=0, le=100, description="How many payloads are lost, in percent.", unit="%")
-    delay: Duration = live(0, description="How long each payload is held up; the next waits behind it.")
-    fail_after: int = live(0, ge=0, description="Number of payloads after which the node fails as by a bug; 0 never.")
+    drop: float = live(default=0.0, ge=0, le=100, description="How many payloads are lost, in percent.", unit="%")
+    delay: Duration = live(default=0, description="How long each payload is held up; the next waits behind it.")
+    fail_after: int = live(
+        default=0, ge=0, description="Number of payloads after which the node fails as by a bug; 0 never."
+    )
     leave_after: int = live(
-        0, ge=0, description="Number of payloads after which the other side is gone (restartable); 0 never."
+        default=0, ge=0, description="Number of payloads after which the other side is gone (restartable); 0 never."
     )
     stall_after: int = live(
-        0, ge=0, description="Number of payloads after which nothing moves any more; 0 never."
+        default=0, ge=0, description="Number of payloads after which nothing moves any more; 0 never."
     )  # fmt: skip
-    seed: int = field(0, ge=0, description="Number that chance begins with: the same seed loses the same payloads.")
+    seed: int = field(
+        default=0, ge=0, description="Number that chance begins with: the same seed loses the same payloads."
+    )
 
 
 class DeliberateFault(RuntimeError):  # noqa: N818 - it is no error

@@ -50,7 +50,7 @@ class ProbeReport:
 class ProbeConfig(Config):
     """How often a report comes."""
 
-    interval: Duration = live(1_000_000_000, description="Time between two reports.", examples=["1s"])
+    interval: Duration = live(default=1_000_000_000, description="Time between two reports.", examples=["1s"])
 
 
 class Probe(Transform[ProbeConfig], type="probe"):

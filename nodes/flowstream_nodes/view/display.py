@@ -18,8 +18,10 @@ CLOSE_SECONDS = 5.0
 class DisplayConfig(Config):
     """The window."""
 
-    title: str = field("", max_length=200, description="What the window's title says; empty is the node's label.")
-    fullscreen: bool = field(False, description="Whether it fills the screen.")
+    title: str = field(
+        default="", max_length=200, description="What the window's title says; empty is the node's label."
+    )
+    fullscreen: bool = field(default=False, description="Whether it fills the screen.")
 
 
 class Display(Sink[DisplayConfig], type="display"):

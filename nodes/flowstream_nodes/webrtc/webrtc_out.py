@@ -21,17 +21,19 @@ from flowstream.proto.sdp import Kind
 class ViewersConfig(Config):
     """Who may watch."""
 
-    max: int = field(10, ge=1, le=500, description="How many may watch at a time; the next ones are asked to wait.")
+    max: int = field(
+        default=10, ge=1, le=500, description="How many may watch at a time; the next ones are asked to wait."
+    )
 
 
 class WebrtcOutConfig(Config):
     """How the stream is shown."""
 
     title: str | None = live(
-        None, max_length=200, description="Title of the page; the node's label when it is left out."
+        default=None, max_length=200, description="Title of the page; the node's label when it is left out."
     )
     viewers: ViewersConfig = live(
-        default_factory=lambda: ViewersConfig.model_validate({}), description="Who may watch."
+        default_factory=ViewersConfig, description="Who may watch."
     )
     origins: list[str] = live(
         default_factory=list,

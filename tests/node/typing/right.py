@@ -26,7 +26,7 @@ from flowstream import (
 class ThinConfig(Config):
     max_fps: float = live(gt=0, description="Rate.")
     name: str = field(default="x", description="Name.")
-    level: int = field(3, description="Level.")
+    level: int = field(default=3, description="Level.")
     tags: list[str] = field(default_factory=list, description="Tags.")
 
 

@@ -20,7 +20,7 @@ from flowstream import (
 
 class ThinConfig(Config):
     max_fps: float = live(gt=0, description="Rate.")
-    worse: int = live("three", description="A text is no number.")  # refused
+    worse: int = live(default="three", description="A text is no number.")  # refused
 
 
 class WrongPayload(Transform, type="acme/wrong-payload"):

@@ -10,7 +10,8 @@ class MirrorConfig(Config):
     """What is settable on ``acme/mirror``."""
 
     axis: Literal["horizontal", "vertical"] = live(
-        "horizontal", description="Which way to mirror: horizontal swaps left and right, vertical top and bottom."
+        default="horizontal",
+        description="Which way to mirror: horizontal swaps left and right, vertical top and bottom.",
     )
 
 
