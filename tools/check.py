@@ -46,6 +46,9 @@ SYSTEM_PACKAGES = (
     "x11-apps",
     "x11-xserver-utils",
     "xterm",
+    # A Wayland desktop, which does not let itself be captured by X11's ways.
+    "sway",
+    "xwayland",
     # A machine with a virtual camera.
     "qemu-system-x86",
     "busybox-static",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -169,6 +172,49 @@ def test_the_black_root_of_xwayland_is_refused(display: str, monkeypatch: pytest
     text = error_of(DISPLAY=display, WAYLAND_DISPLAY="wayland-0")
     assert text.startswith(f"the display {display} belongs to a Wayland desktop and shows nothing but black (log in")
     assert screen_module._is_xwayland([{"left": 0, "top": 0, "width": 1, "height": 1, "output": "XWAYLAND0"}])
+
+
+def test_a_real_wayland_desktop_with_xwayland_is_refused(tmp_path: Path) -> None:
+    runtime = tmp_path / "run"
+    runtime.mkdir()
+    (runtime / "config").write_text(
+        f"output HEADLESS-1 mode 640x480\nxwayland force\nexec echo $DISPLAY > {runtime}/display\n"
+    )
+    environment = {
+        **os.environ, "XDG_RUNTIME_DIR": str(runtime), "WLR_BACKENDS": "headless", "WLR_RENDERER": "pixman",
+        "WLR_LIBINPUT_NO_DEVICES": "1",
+    }  # fmt: skip
+    as_user: list[str] = []
+    if os.geteuid() == 0:  # sway refuses to run as root
+        as_user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+        for folder in (runtime, *runtime.parents):
+            if folder == Path(tempfile.gettempdir()):
+                break
+            folder.chmod(0o755)
+        os.chown(runtime, 65534, 65534)
+    log = (tmp_path / "sway.log").open("w+")
+    desktop = subprocess.Popen([*as_user, "sway", "-c", f"{runtime}/config"], env=environment, stdout=log, stderr=log)
+    try:
+        display = runtime / "display"
+        while not (display.exists() and display.read_text().strip()):
+            assert desktop.poll() is None, (tmp_path / "sway.log").read_text()
+            os.sched_yield()
+        program = (
+            "from flowstream import PeerError\nfrom flowstream.testing.harness import Harness\n"
+            "from flowstream_nodes.capture.screen import Screen\n"
+            "try:\n    Harness(Screen).__enter__()\nexcept PeerError as error:\n    print(error)\n"
+        )
+        session = {**environment, "DISPLAY": display.read_text().strip(), "WAYLAND_DISPLAY": "wayland-1"}
+        said = subprocess.run(
+            [*as_user, sys.executable, "-c", program], env=session, capture_output=True, text=True, check=True
+        )
+    finally:
+        desktop.terminate()
+        desktop.wait()
+        log.close()
+    assert said.stdout.startswith(
+        f"the display {session['DISPLAY']} belongs to a Wayland desktop and shows nothing but black (log in to an X11"
+    )
 
 
 @pytest.mark.usefixtures("display")
