@@ -19,7 +19,7 @@ import itertools
 import logging
 import selectors
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -137,7 +137,7 @@ class _OpenHolding:
         self.tasks: list[asyncio.Task[Any]] = []
         self._loop = context.loop
 
-    def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
+    def start_soon(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> None:
         """Runs a task for as long as the holding lives."""
         self.tasks.append(self._loop.create_task(_awaited(function, *args)))
 
@@ -271,7 +271,7 @@ class FakeContext:
     ) -> None:  # fmt: skip
         holding = _OpenHolding(self)
         try:
-            async with open(cast("Holding", holding)) as held.value:
+            async with open(holding) as held.value:
                 held.opened.set()
                 await held.released.wait()
         except Exception as error:
@@ -514,7 +514,7 @@ class Harness(Generic[C]):
     def _make(self, config: C) -> None:
         self.node = self.node_type(config)
         self.ctx = FakeContext(self, name=self._names["name"], label=self._names["label"], listen=self._listen)
-        self.node.ctx = cast("Context", self.ctx)
+        self.node.ctx = self.ctx
         self._task = None
         self._caps.clear()
 
@@ -598,7 +598,7 @@ class Harness(Generic[C]):
         if self._task is None:
             if not self._is_open:
                 raise AssertionError("open the harness first: with Harness(...) as node:")
-            self._task = self.loop.create_task(_run(self.node, cast("Context", self.ctx)))
+            self._task = self.loop.create_task(_run(self.node, self.ctx))
             self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
