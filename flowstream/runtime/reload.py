@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from flowstream.runtime.wakeup import Wakeup
 R = TypeVar("R")
 
 DEBOUNCE_MS = 60
+LOOK_UP_MS = 250
+"""How often the watching thread looks up; it cannot be cancelled in between."""
 
 
 class Watch(Protocol):
@@ -31,15 +34,44 @@ class Watch(Protocol):
 
 
 async def watch_folders(folders: frozenset[Path]) -> AsyncIterator[None]:
-    """Yields after a burst of changes in the folders has settled.
+    """Yields once soon after the watching began, and after each burst of changes in the folders has settled.
 
-    Folders are watched, not files: an editor that writes beside and renames replaces the file that was watched.
+    Folders are watched, not files: an editor that writes beside and renames replaces the file that was watched. What
+    was changed before the watching began is seen by the first look.
     """
     watchfiles = await anyio.to_thread.run_sync(importlib.import_module, "watchfiles")
-    async for _ in watchfiles.awatch(
-        *folders, recursive=False, debounce=10 * DEBOUNCE_MS, step=DEBOUNCE_MS, watch_filter=None
-    ):
-        yield
+    stop = threading.Event()
+    changes = watchfiles.watch(
+        *folders, recursive=False, debounce=10 * DEBOUNCE_MS, step=DEBOUNCE_MS, watch_filter=None,
+        stop_event=stop, raise_interrupt=False,
+    )  # fmt: skip
+    try:
+        while await in_thread_until(stop, lambda: next(changes, None)) is not None:
+            yield
+    finally:
+        changes.close()
+
+
+async def in_thread_until(stop: threading.Event, call: Callable[[], R]) -> R:
+    """Runs a call that returns soon after ``stop`` is set; that is done when this is cancelled.
+
+    watchfiles.awatch is stopped only after the call has returned, which takes it up to five seconds.
+    """
+    has_returned = False
+
+    async def stop_when_cancelled() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            if not has_returned:
+                stop.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stop_when_cancelled)
+        result = await anyio.to_thread.run_sync(call)
+        has_returned = True
+        tasks.cancel_scope.cancel()
+    return result
 
 
 @dataclass(slots=True)
@@ -55,7 +87,8 @@ class Revisions:
 class Reloader:
     """Keeps a running graph in step with its files; the last save wins.
 
-    ``compile`` reads the files and makes the plan, or raises GraphError; it runs in a worker thread.
+    ``compile`` reads the files and makes the plan, or raises GraphError; it runs in a worker thread. ``attempted`` is
+    the digest of the files that the running plan was made of; without it, of what they hold when the watching begins.
     """
 
     engine: Engine
@@ -63,19 +96,28 @@ class Reloader:
     revisions: Revisions
     clock: Clock = field(default_factory=SystemClock)
     watch: Watch = watch_folders
+    attempted: str = ""
     _changed: Wakeup = field(default_factory=Wakeup)
     _applying: anyio.CancelScope | None = None
-    _attempted: str = ""
+    _current: str = ""  # what is being applied
 
     async def run(self) -> None:
         """Watches and applies until cancelled."""
         plan = self.engine.plan
         assert plan is not None
-        self._attempted = await self._in_thread(lambda: digest(plan.files))
+        self.attempted = self.attempted or await self._in_thread(lambda: digest(plan.files))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._follow)
             async for _ in self.watch(frozenset(Path(file).parent for file in plan.files)):
-                self.changed()
+                await self._look()
+
+    async def _look(self) -> None:
+        """Something changed in a folder; a recording that grows there, or what is being applied, is no news."""
+        running = self.engine.plan
+        assert running is not None
+        revision = await self._in_thread(lambda: digest(running.files))
+        if revision != (self._current if self._applying is not None else self.attempted):
+            self.changed()
 
     def changed(self) -> None:
         """Something was saved: what is being prepared is out of date."""
@@ -95,8 +137,9 @@ class Reloader:
         running = self.engine.plan
         assert running is not None
         revision = await self._in_thread(lambda: digest(running.files))
-        if revision == self._attempted:
+        if revision == self.attempted:
             return
+        self._current = revision
         try:
             plan = await self._in_thread(self.compile)
             self.revisions.file = plan.revision
@@ -110,7 +153,7 @@ class Reloader:
             self.revisions.running = plan.revision
             self.revisions.refused = None
         # Only now: a cancelled attempt is tried again even if the newer save restored the older text.
-        self._attempted = revision
+        self.attempted = revision
 
     async def _in_thread(self, function: Callable[[], R]) -> R:
         self.clock.hold()
@@ -126,10 +169,14 @@ class Reloader:
 
 
 def digest(files: Iterable[str]) -> str:
-    """A digest of the content of the files; a missing one counts as empty."""
+    """A digest of the content of the files; one that is missing or cannot be read counts as empty."""
     total = hashlib.sha256()
     for file in files:
-        path = Path(file)
-        total.update(path.read_bytes() if path.is_file() else b"")
+        try:
+            if Path(file).is_file():
+                with Path(file).open("rb") as content:
+                    total.update(hashlib.file_digest(content, "sha256").digest())
+        except OSError:
+            pass
         total.update(b"\0")
     return total.hexdigest()[:12]

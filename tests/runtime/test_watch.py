@@ -1,5 +1,6 @@
 """A watched file: what is saved is applied or refused, and the last save wins."""
 
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from flowstream.errors import Diagnostic, GraphError
 from flowstream.graph.plan import Plan
 from flowstream.runtime.engine import Engine
 from flowstream.runtime.events import Applied, Event, Refused
-from flowstream.runtime.reload import Reloader, Revisions, digest, watch_folders
+from flowstream.runtime.reload import Reloader, Revisions, digest, in_thread_until, watch_folders
 from flowstream.testing.clock import VirtualClock
 from tests.runtime.parts import Keep, plan, run
 
@@ -197,3 +198,16 @@ def test_the_real_watcher_sees_every_way_of_saving(tmp_path: Path, way: str) -> 
                 tasks.cancel_scope.cancel()
 
     anyio.run(main)
+
+
+def test_what_watches_is_told_to_end_when_it_is_cancelled() -> None:
+    stop = threading.Event()
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(in_thread_until, stop, lambda: stop.wait(60))
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+
+    anyio.run(main)
+    assert stop.is_set()
