@@ -76,12 +76,13 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The program. Exit status: 0 when all went well, 1 when something failed, 2 when it was called wrongly."""
-    sys.exit(_outcome(arguments))
+    sys.exit(outcome(arguments))
 
 
-def _outcome(arguments: Sequence[str] | None) -> int:
+def outcome(arguments: Sequence[str] | None) -> int:
+    """Runs the program and gives its exit status; what a user did wrong is said, not raised."""
     try:
-        outcome: Any = cli.main(arguments, "flowstream", standalone_mode=False)
+        status: Any = cli.main(arguments, "flowstream", standalone_mode=False)
     except click.exceptions.Abort:  # Ctrl-C where nothing runs
         click.echo(err=True)
         return 130
@@ -98,7 +99,7 @@ def _outcome(arguments: Sequence[str] | None) -> int:
             raise
         click.echo(described(error), err=True)
         return 1
-    return outcome if isinstance(outcome, int) else 0
+    return status if isinstance(status, int) else 0
 
 
 def described(error: Any) -> str:

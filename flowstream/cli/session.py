@@ -26,7 +26,7 @@ from flowstream.runtime.engine import DRAIN_SECONDS, Engine, NodeStatus
 from flowstream.runtime.events import Applied
 from flowstream.runtime.log import Secrets
 from flowstream.runtime.mounts import Mounts
-from flowstream.runtime.reload import Reloader, Revisions
+from flowstream.runtime.reload import Reloader, Revisions, digest
 from flowstream.runtime.runner import CLOSE_SECONDS
 
 ENDED, FAILED, STOPPED = 0, 1, 130
@@ -54,10 +54,12 @@ class Session:
     _began: float = 0.0
     _open_door: Callable[[Plan], None] | None = None
     _told: tuple[str, ...] = ()
+    _digest: str = ""
 
     async def run(self, plan: Plan) -> int:
         """Runs the plan to its end and gives the exit status; failures are reported, not raised."""
         self._began = time.monotonic()
+        self._digest = digest(plan.files)
         with Stopping(drain_seconds=GIVE_UP_SECONDS, give_up=self._give_up) as stopping:
             try:
                 return await self._run(plan, stopping)
@@ -112,7 +114,7 @@ class Session:
             engine.listen(lambda event: self._tell_links() if isinstance(event, Applied) else None)
             tasks.start_soon(self._tick, engine)
             if self.watch:
-                reloader = Reloader(engine, self._compile, revisions)
+                reloader = Reloader(engine, self._compile, revisions, attempted=self._digest)
                 tasks.start_soon(self._follow, reloader, stopping)
             await engine.wait()
             tasks.cancel_scope.cancel()

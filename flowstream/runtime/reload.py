@@ -23,8 +23,8 @@ from flowstream.runtime.wakeup import Wakeup
 R = TypeVar("R")
 
 DEBOUNCE_MS = 60
-LOOK_UP_MS = 250
-"""How often the watching thread looks up; it cannot be cancelled in between."""
+LOOK_MS = 500
+"""How soon after the watching began the first look is taken, if nothing happens before."""
 
 
 class Watch(Protocol):
@@ -43,11 +43,14 @@ async def watch_folders(folders: frozenset[Path]) -> AsyncIterator[None]:
     stop = threading.Event()
     changes = watchfiles.watch(
         *folders, recursive=False, debounce=10 * DEBOUNCE_MS, step=DEBOUNCE_MS, watch_filter=None,
-        stop_event=stop, raise_interrupt=False,
+        stop_event=stop, raise_interrupt=False, rust_timeout=LOOK_MS, yield_on_timeout=True,
     )  # fmt: skip
+    is_first = True
     try:
-        while await in_thread_until(stop, lambda: next(changes, None)) is not None:
-            yield
+        while (found := await in_thread_until(stop, lambda: next(changes, None))) is not None:
+            if found or is_first:
+                is_first = False
+                yield
     finally:
         changes.close()
 

@@ -1,0 +1,374 @@
+"""run: from the first line to the exit status."""
+
+import json
+import os
+import signal
+import stat
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from flowstream.cli.graphs import GraphFile
+from flowstream.cli.launch import launch
+from flowstream.control.client import ask, choose, runs
+from flowstream.control.door import bind
+from flowstream.graph.plan import Serve
+from tests.cli.calling import ODD, TICKS, Call, running
+
+ENDLESS = TICKS.replace("count: 5, ", "")
+
+
+def graph(here: Path, text: str) -> Path:
+    path = here / "it.yaml"
+    path.write_text(text)
+    return path
+
+
+def odd(node: str, **more: str) -> str:
+    """A graph that feeds one of the odd node types."""
+    settings = "".join(f", {key}: {value}" for key, value in more.items())
+    return f"flowstream: 1\nnodes:\n  ticks: {{type: odd/ticks}}\n  it: {{type: odd/{node}, from: ticks{settings}}}\n"
+
+
+# --- in this process ----------------------------------------------------------------------------------------------
+
+
+def test_a_graph_that_ends_by_itself_exits_0(call: Call, here: Path) -> None:
+    graph(here, TICKS)
+    called = call("run", "it.yaml", "--nodes", ODD)
+    assert called.status == 0
+    assert called.err == ""
+    lines = called.out.splitlines()
+    assert lines[:3] == [
+        "it: 2 nodes, 1 edge, live",
+        "  ticks  odd/ticks",
+        "  end    discard    anything from ticks.out",
+    ]
+    assert lines[3].endswith(" running; edit it.yaml to change it, Ctrl-C ends it")
+    assert "\033" not in called.out
+
+
+def test_every_line_for_machines_is_json_with_the_same_keys(call: Call, here: Path) -> None:
+    graph(here, TICKS)
+    called = call("run", "it.yaml", "--nodes", ODD, "--log", "json")
+    assert called.status == 0
+    assert [line["event"] for line in called.lines] == ["plan", "running"]
+    for line in called.lines:
+        assert list(line)[:4] == ["time", "level", "event", "message"]
+        assert line["time"].endswith("Z")
+    assert called.lines[0]["nodes"] == {"ticks": "odd/ticks", "end": "discard"}
+
+
+def test_the_graph_says_how_it_logs(call: Call, here: Path) -> None:
+    graph(here, TICKS + "log: {format: json}\n")
+    assert call("run", "it.yaml", "--nodes", ODD).lines[0]["event"] == "plan"
+    assert call("run", "it.yaml", "--nodes", ODD, "--log", "text").out.startswith("it: 2 nodes")
+
+
+def test_what_cannot_run_is_said_in_full(call: Call, here: Path) -> None:
+    graph(here, TICKS.replace("count", "cuont").replace("discard", "discrad"))
+    called = call("run", "it.yaml", "--nodes", ODD)
+    assert (called.status, called.out) == (1, "")
+    assert "it.yaml:3:28: FS206 unknown setting" in called.err
+    assert "did you mean discard?" in called.err
+    assert called.err.rstrip().endswith("2 errors")
+    line = call("run", "it.yaml", "--nodes", ODD, "--log", "json").lines[0]
+    assert (line["event"], line["message"], len(line["diagnostics"])) == ("error", "2 errors", 2)
+
+
+def test_warnings_do_not_keep_it_from_running(call: Call, here: Path) -> None:
+    graph(here, TICKS + "vars: {spare: 1}\n")
+    called = call("run", "it.yaml", "--nodes", ODD)
+    assert called.status == 0
+    assert "FS124 warning: unused variable" in called.out
+
+
+def test_a_node_that_fails(call: Call, here: Path) -> None:
+    graph(here, odd("bug") + "  end: {type: discard, from: it}\n")
+    with_end = (here / "it.yaml").read_text().replace("{type: odd/ticks}", "{type: odd/ticks, count: 9, every_ms: 1}")
+    graph(here, with_end)
+    called = call("run", "it.yaml", "--nodes", ODD)
+    assert called.status == 1
+    assert "it.yaml:4:3: it (odd/bug): LookupError: no such thing" in called.out
+    assert "it stays down until it is changed in the graph; end takes from it" in called.out
+    assert 'raise LookupError("no such thing")' in called.out, "the traceback of a bug"
+    lines = call("run", "it.yaml", "--nodes", ODD, "--log", "json").lines
+    failed = next(line for line in lines if line["event"] == "node-failed")
+    assert (failed["node"], failed["dependents"], failed["retry_in_seconds"]) == ("it", ["end"], None)
+
+
+def test_a_failure_that_is_expected_has_no_traceback(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PASSWORD", "hunter22")
+    text = odd("login", address='"rtsp://me:$(env:PASSWORD)@host"').replace("odd/ticks}", "odd/ticks, count: 9}")
+    graph(here, text)
+    called = call("run", "it.yaml", "--nodes", ODD)
+    assert called.status == 1
+    assert "it.yaml:4:3: it (odd/login): 401 from rtsp://me:$(env:PASSWORD)@host" in called.out
+    assert "warning: it: cannot log in at rtsp://me:$(env:PASSWORD)@host" in called.out
+    assert "Traceback" not in called.out
+    assert "hunter22" not in called.out
+    assert "hunter22" not in call("run", "it.yaml", "--nodes", ODD, "--log", "json").out
+
+
+def test_a_node_that_cannot_start(call: Call, here: Path) -> None:
+    graph(
+        here, "flowstream: 1\nnodes:\n  film: {type: file, path: gone.mp4}\n  end: {type: discard, from: film.video}\n"
+    )
+    called = call("run", "it.yaml")
+    assert called.status == 1
+    assert "it.yaml:3:3: film (file): there is no file gone.mp4" in called.out
+    assert "Traceback" not in called.out
+    assert "running" not in called.out
+
+
+def test_an_address_that_is_taken(call: Call, here: Path) -> None:
+    with bind(Serve("127.0.0.1", 0)) as there:
+        port = there.getsockname()[1]
+        graph(here, TICKS + f'serve: {{listen: "127.0.0.1:{port}"}}\n')
+        called = call("run", "it.yaml", "--nodes", ODD)
+    assert called.status == 1
+    assert f"serve: 127.0.0.1:{port} is taken by " in called.out
+    assert "hint: stop it, or serve elsewhere" in called.out
+
+
+def test_a_control_socket_that_cannot_be(call: Call, here: Path) -> None:
+    graph(here, TICKS)
+    (here / "notes.txt").write_text("dear diary")
+    called = call("run", "it.yaml", "--nodes", ODD, "--control", "notes.txt")
+    assert called.status == 1
+    assert "notes.txt is there already and is no socket" in called.out
+
+
+def test_its_log_level(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PASSWORD", "hunter22")
+    text = odd("login", address="$(env:PASSWORD)").replace("odd/ticks}", "odd/ticks, count: 2}")
+    graph(here, text)
+    assert "cannot log in at $(env:PASSWORD)" in call("run", "it.yaml", "--nodes", ODD).out
+    assert "cannot log in" not in call("run", "it.yaml", "--nodes", ODD, "--log-level", "error").out
+
+
+def test_signal_handlers_and_loggers_are_those_of_before(call: Call, here: Path) -> None:
+    graph(here, TICKS)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    call("run", "it.yaml", "--nodes", ODD)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_without_a_graph_it_runs_hello(monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
+    asked = []
+
+    def record(path: str, **options: object) -> int:
+        asked.append((path, options))
+        return 0
+
+    monkeypatch.setattr("flowstream.cli.launch.launch", record)
+    assert call("run").status == 0
+    ((path, options),) = asked
+    assert Path(path).name == "hello.yaml"
+    assert Path(path).is_file()
+    assert options["watch"] is True
+
+
+# --- in a process of its own ----------------------------------------------------------------------------------------
+
+
+def test_a_graph_that_ends_is_not_held_up_by_its_watching(here: Path) -> None:
+    with running(graph(here, TICKS.replace("every_ms: 1", "every_ms: 100"))) as run:
+        run.wait_for("running")
+        began = time.monotonic()
+        assert run.ended() == 0
+        assert time.monotonic() - began < 4
+
+
+def test_ctrl_c_drains_and_exits_0(here: Path) -> None:
+    with running(graph(here, ENDLESS)) as run:
+        run.wait_for("running")
+        run.interrupt()
+        assert run.ended() == 0
+        assert run.events == ["plan", "running", "draining"]
+    assert not list((here / ".run").rglob("*.sock"))
+
+
+def test_terminate_drains_too(here: Path) -> None:
+    with running(graph(here, ENDLESS)) as run:
+        run.wait_for("running")
+        run.interrupt(signal.SIGTERM)
+        assert run.ended() == 0
+
+
+def test_twice_stops_at_once(here: Path) -> None:
+    with running(graph(here, odd("hangs"))) as run:
+        run.wait_for("log")
+        run.interrupt()
+        run.wait_for("draining")
+        run.interrupt()
+        assert run.ended() == 130
+        assert run.lines[-1]["event"] == "stuck"
+        assert run.lines[-1]["message"] == "left behind what did not end in time: it (odd/hangs)"
+
+
+def test_a_node_that_blocks_the_loop_is_named(here: Path) -> None:
+    with running(graph(here, odd("blocks"))) as run:
+        run.wait_for("log")
+        run.interrupt()
+        run.interrupt(signal.SIGTERM)
+        assert run.ended() == 130
+        assert run.lines[-1]["message"].endswith("it (odd/blocks), which blocks the event loop")
+
+
+def test_interrupted_while_it_starts(here: Path) -> None:
+    with running(graph(here, odd("slow"))) as run:
+        run.wait_for("plan")
+        while not runs():  # from here on it handles signals
+            pass
+        run.interrupt()
+        assert run.ended() == 130
+        assert run.lines[-1]["message"] == "stopped before it was running"
+
+
+def test_status_of_a_run(here: Path, call: Call) -> None:
+    text = odd("login", address="$(env:PASSWORD)").replace("it:", "door:")
+    with running(graph(here, text), PASSWORD="hunter22") as run:
+        run.wait_for("node-failed")
+        called = call("status", "--format", "json")
+        assert called.status == 0
+        assert "hunter22" not in called.out
+        status = called.json
+        assert list(status)[:4] == ["graph", "state", "revision", "nodes"]
+        assert (status["graph"], status["state"]) == ("it", "degraded")
+        assert list(status["revision"]) == ["running", "file", "refused"]
+        assert status["revision"]["running"] == status["revision"]["file"]
+        assert status["revision"]["refused"] is None
+        assert list(status["nodes"]["door"])[:4] == ["type", "state", "config", "restarts"]
+        door = status["nodes"]["door"]
+        assert (door["type"], door["state"], door["config"]) == ("odd/login", "failed", {"address": "$(env:PASSWORD)"})
+        assert door["error"] == "401 from $(env:PASSWORD)"
+        text = call("status").out
+        assert text.splitlines()[0] == "it: degraded"
+        assert "door   odd/login  failed   address=$(env:PASSWORD)  401 from $(env:PASSWORD)" in text
+        path = choose().socket
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        run.interrupt()
+        assert run.ended() == 1
+    assert call("status").err == "no graph is running\n  hint: start one: flowstream run GRAPH\n"
+    assert call("status", "--run", "desk").status == 1
+
+
+def test_a_control_socket_of_ones_own(here: Path, call: Call) -> None:
+    with running(graph(here, ENDLESS), "--control", "my.sock") as run:
+        run.wait_for("running")
+        assert call("status").status == 1
+        assert "it: running" in call("status", "--control", "my.sock").out
+        run.interrupt()
+        assert run.ended() == 0
+    assert not (here / "my.sock").exists()
+
+
+def test_several_runs_of_a_graph(here: Path, call: Call) -> None:
+    path = graph(here, ENDLESS)
+    with running(path) as first, running(path) as second:
+        first.wait_for("running")
+        second.wait_for("running")
+        assert len(runs()) == 2
+        called = call("status")
+        assert called.status == 1
+        assert "2 graphs are running; choose one by --run NAME:" in called.err
+        name = next(run.name for run in runs() if run.name != "it")
+        assert call("status", "--run", name).status == 0
+        for run in (first, second):
+            run.interrupt()
+            assert run.ended() == 0
+
+
+def test_a_save_is_applied_or_refused(here: Path, call: Call) -> None:
+    path = graph(here, ENDLESS)
+    with running(path) as run:
+        run.wait_for("running")
+        path.write_text(ENDLESS.replace("every_ms: 1", "every_ms: 2"))
+        applied = run.wait_for("applied")
+        assert applied["changes"]["ticks"] == {
+            "action": "update",
+            "effect": "changed in place",
+            "causes": ["every_ms 1 -> 2"],
+        }
+        assert applied["changes"]["end"]["action"] == "keep"
+        path.write_text(ENDLESS.replace("every_ms: 1", "evry_ms: 2"))
+        refused = run.wait_for("refused")
+        assert refused["diagnostics"][0]["code"] == "FS206"
+        revision = call("status", "--format", "json").json["revision"]
+        assert revision["running"] == applied["revision"]
+        assert revision["file"] != revision["running"]
+        assert revision["refused"] == refused["message"] == "1 finding in the file"
+        said = call("status").out
+        assert "which was refused: 1 finding in the file" in said
+        run.interrupt()
+        assert run.ended() == 0
+
+
+def test_a_save_may_be_ignored(here: Path) -> None:
+    path = graph(here, TICKS.replace("count: 5, every_ms: 1", "count: 100"))
+    with running(path, "--no-watch") as run:
+        run.wait_for("running")
+        path.write_text("nodes: {}")
+        assert run.ended() == 0
+        assert run.events == ["plan", "running"]
+
+
+def test_a_page_that_is_added_later_gets_a_door(here: Path) -> None:
+    path = graph(here, ENDLESS)
+    with running(path) as run:
+        run.wait_for("running")
+        path.write_text(ENDLESS + "  hello: {type: odd/page, from: ticks}\n")
+        url = run.wait_for("page")["url"]
+        answer = httpx.get(url, follow_redirects=True)
+        assert answer.text == "hello from hello"
+        run.interrupt()
+        assert run.ended() == 0
+
+
+def test_a_node_type_that_is_edited_is_taken_in(here: Path) -> None:
+    folder = here / "mine"
+    folder.mkdir()
+    source = (ODD / "nodes.py").read_text().replace("odd/", "mine/")
+    (folder / "nodes.py").write_text(source)
+    path = graph(here, "flowstream: 1\nnodes:\n  t: {type: mine/ticks}\n  it: {type: mine/page, from: t}\n")
+    with running(path, "--nodes", folder) as run:
+        url = run.wait_for("page")["url"]
+        (folder / "nodes.py").write_text(source.replace("hello from", "good morning from"))
+        applied = run.wait_for("applied")
+        assert applied["changes"]["it"]["causes"] == ["its code changed"]
+        assert httpx.get(url, follow_redirects=True).text == "good morning from it"
+        run.interrupt()
+        assert run.ended() == 0
+
+
+def test_a_reader_that_has_gone_does_not_end_it(here: Path) -> None:
+    with running(graph(here, ENDLESS)) as run:
+        run.wait_for("running")
+        assert run.process.stdout is not None
+        run.process.stdout.close()
+        (path,) = [run.socket for run in runs()]
+        (here / "it.yaml").write_text("nodes: [")  # something to say
+        while ask(path, "/status")["revision"]["refused"] is None:
+            pass
+        run.interrupt()
+        assert run.process.wait() == 0
+
+
+def test_a_run_by_hand_gives_its_status(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(graph(here, ENDLESS))
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    status = launch(path, folders=(ODD,), sets={}, log_format="json", log_level=None, control=None, watch=False)
+    timer.join()
+    assert status == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["event"] == "draining"
+
+
+def test_recordings_keep_their_name_over_a_reload(here: Path) -> None:
+    file = GraphFile(str(graph(here, TICKS)), (ODD,))
+    assert file.compile() == file.compile()
+    assert file.began.tzinfo is not None
