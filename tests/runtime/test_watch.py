@@ -152,6 +152,18 @@ def test_a_storm_of_saves_ends_with_the_last(tmp_path: Path) -> None:
     watching(tmp_path, main)
 
 
+def test_what_grows_beside_the_graph_does_not_hold_up_what_is_being_prepared(tmp_path: Path) -> None:
+    async def main(engine: Engine, saves: Saves, reloader: Reloader, events: list[Event]) -> None:
+        for _ in range(40):  # as a recording in the same folder makes the watcher speak
+            saves.save("stuck")
+            await anyio.sleep(1)
+        (event,) = events
+        assert isinstance(event, Refused)
+        assert "was not ready within 30 s" in event.reason
+
+    watching(tmp_path, main)
+
+
 def test_a_file_that_is_gone_is_refused_with_its_name(tmp_path: Path) -> None:
     async def main(engine: Engine, saves: Saves, reloader: Reloader, events: list[Event]) -> None:
         saves.file.unlink()
