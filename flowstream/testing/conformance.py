@@ -52,7 +52,7 @@ class ConformanceError(AssertionError):
 
     def __init__(self, node_type: str, findings: list[str]) -> None:
         super().__init__(f"{node_type}:\n" + "\n".join(f"  - {finding}" for finding in findings))
-        self.findings = tuple(findings)
+        self.findings: tuple[str, ...] = tuple(findings)
 
 
 def check_node(

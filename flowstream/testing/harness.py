@@ -151,24 +151,28 @@ class FakeContext:
 
     def __init__(self, harness: Harness[Any], *, name: str, label: str, listen: tuple[str, int] | None) -> None:
         self._harness = harness
-        self.clock = harness.clock
-        self.loop = harness.loop
+        self.clock: FakeClock = harness.clock
+        self.loop: asyncio.SelectorEventLoop = harness.loop
         self.name = name
-        self.label = label or name
+        self.label: str = label or name
         self.listen = listen
         self.is_live = True
-        self.is_ready = False
-        self.log = logging.LoggerAdapter(logging.getLogger("flowstream.node"), {"node": name})
-        self.now_ns = harness.clock.now_ns
-        self.wallclock_ns = harness.clock.wallclock_ns
-        self.media_ns = harness.clock.media_ns
-        self.sleep_until_ns = harness.clock.sleep_until_ns
+        self.is_ready: bool = False
+        logger = logging.getLogger("flowstream.node")
+        self.log: logging.LoggerAdapter[logging.Logger] = logging.LoggerAdapter(logger, {"node": name})
+        self.now_ns: Callable[[], int] = harness.clock.now_ns
+        self.wallclock_ns: Callable[[], int] = harness.clock.wallclock_ns
+        self.media_ns: Callable[[], int] = harness.clock.media_ns
         self.waiting: dict[str, deque[Any]] = {name: deque() for name in harness.node_type.inputs}
         self.ended: set[str] = set()
-        self.news = asyncio.Event()
+        self.news: asyncio.Event = asyncio.Event()
         self.newest: dict[str, Any] = {}
         self.pending: dict[str, deque[KeyframeRequest]] = {}
-        self.asked = asyncio.Event()
+        self.asked: asyncio.Event = asyncio.Event()
+
+    async def sleep_until_ns(self, now_ns: int) -> None:
+        """Returns when the harness's clock shows ``now_ns``."""
+        await self.clock.sleep_until_ns(now_ns)
 
     def ready(self) -> None:
         """The node's own resources are open."""
@@ -315,15 +319,15 @@ class Harness(Generic[C]):
     ) -> None:
         self.node_type: type[Node[C]] = node_type.node_type if isinstance(node_type, FunctionNode) else node_type
         checked = self._config(config)
-        self.clock = clock or FakeClock()
+        self.clock: FakeClock = clock or FakeClock()
         ports = [*self.node_type.outputs, *(n for n, port in self.node_type.inputs.items() if not port.feedback)]
-        self.connected = frozenset(ports if connected is None else connected)
+        self.connected: frozenset[str] = frozenset(ports if connected is None else connected)
         self.emits: list[Emit[Any]] = []
         self.requests: list[tuple[str, KeyframeRequest]] = []
         self.facts: dict[str, str | int | float | None] = {}
         self.mounts: list[Mount] = []
         self._selector = _IdleSelector()
-        self.loop = asyncio.SelectorEventLoop(self._selector)
+        self.loop: asyncio.SelectorEventLoop = asyncio.SelectorEventLoop(self._selector)
         self._selector.is_busy = lambda: self._in_flight > 0
         self._selector.on_idle = self._idle
         self._executor = ThreadPoolExecutor(1, name) if threads else None
@@ -512,8 +516,10 @@ class Harness(Generic[C]):
         return cast("C", self.node_type.config_class()) if config is None else config
 
     def _make(self, config: C) -> None:
-        self.node = self.node_type(config)
-        self.ctx = FakeContext(self, name=self._names["name"], label=self._names["label"], listen=self._listen)
+        self.node: Node[C] = self.node_type(config)
+        self.ctx: FakeContext = FakeContext(
+            self, name=self._names["name"], label=self._names["label"], listen=self._listen
+        )
         self.node.ctx = self.ctx
         self._task = None
         self._caps.clear()
