@@ -18,6 +18,9 @@ from flowstream.errors import FlowstreamError
 from flowstream.graph.plan import Log
 from flowstream.runtime.log import JsonLines, Repeats, Secrets, TextLines
 
+LINGER_SECONDS = 0.5
+"""How long threads may take to end after the run; the process does not wait for those that hang."""
+
 CLOSE_SECONDS = 2.0
 """How long the last lines may take to be written."""
 
@@ -74,7 +77,7 @@ def launch(
             status = anyio.run(session.run, plan)
         except KeyboardInterrupt:
             status = STOPPED
-    if left_behind():
+    if left_behind(LINGER_SECONDS):
         leave(screen, status)
     screen.close(CLOSE_SECONDS)
     return status

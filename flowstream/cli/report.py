@@ -25,8 +25,8 @@ class Report(Protocol):
     def links(self, links: Iterable[str]) -> None:
         """Where the pages are."""
 
-    def running(self, plan: Plan) -> None:
-        """Every node is ready."""
+    def running(self, plan: Plan, *, is_watched: bool) -> None:
+        """Every node is ready; ``is_watched`` when saving the file changes what runs."""
 
     def event(self, event: Event) -> None:
         """Something happened to the graph."""
@@ -54,8 +54,9 @@ class TextReport:
         for link in links:
             self._write(f"watch it at {self._strong(link)}")
 
-    def running(self, plan: Plan) -> None:
-        self.note("running", f"running; edit {plan.files[0]} to change it, Ctrl-C ends it")
+    def running(self, plan: Plan, *, is_watched: bool) -> None:
+        change = f"edit {plan.files[0]} to change it, " if is_watched else ""
+        self.note("running", f"running; {change}Ctrl-C ends it")
 
     def event(self, event: Event) -> None:
         match event:
@@ -108,8 +109,8 @@ class JsonReport:
         for link in links:
             self._write("page", link, url=link)
 
-    def running(self, plan: Plan) -> None:
-        self._write("running", "every node is ready", revision=plan.revision)
+    def running(self, plan: Plan, *, is_watched: bool) -> None:
+        self._write("running", "every node is ready", revision=plan.revision, watched=is_watched)
 
     def event(self, event: Event) -> None:
         match event:

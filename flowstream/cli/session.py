@@ -110,7 +110,7 @@ class Session:
                 tasks.cancel_scope.cancel()
                 return STOPPED if starting.cancelled_caught else FAILED
             self._tell_links()
-            self.report.running(plan)
+            self.report.running(plan, is_watched=self.watch)
             engine.listen(lambda event: self._tell_links() if isinstance(event, Applied) else None)
             tasks.start_soon(self._tick, engine)
             if self.watch:
@@ -274,6 +274,12 @@ def leave(screen: Screen, status: int) -> None:
     os._exit(status)
 
 
-def left_behind() -> bool:
-    """Whether the thread of a node hangs in a call that did not return."""
-    return any(thread.name.startswith("flowstream ") for thread in threading.enumerate())
+def left_behind(seconds: float) -> bool:
+    """Whether threads hang in calls that do not return within so long: those of nodes, and those Python waits for."""
+    until = time.monotonic() + seconds
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and (thread.name.startswith("flowstream ") or not thread.daemon):
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                return True
+    return False

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import stat
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flowstream.cli.graphs import GraphFile
+from flowstream.cli.graphs import GraphFile, shipped_graphs
 from flowstream.cli.launch import launch
 from flowstream.control.client import ask, choose, runs
 from flowstream.control.door import bind
@@ -172,6 +174,12 @@ def test_without_a_graph_it_runs_hello(monkeypatch: pytest.MonkeyPatch, call: Ca
     assert options["watch"] is True
 
 
+def test_the_graphs_that_ship_are_those_that_the_help_names(call: Call) -> None:
+    help_text = " ".join(call("run", "--help").out.split())
+    assert "(hello, desk, camera, file)" in help_text
+    assert set(shipped_graphs()) == {"hello", "desk", "camera", "file"}
+
+
 # --- in a process of its own ----------------------------------------------------------------------------------------
 
 
@@ -327,6 +335,33 @@ def test_a_page_that_is_added_later_gets_a_door(here: Path) -> None:
         assert answer.text == "hello from hello"
         run.interrupt()
         assert run.ended() == 0
+
+
+def test_served_to_others_it_warns_and_prints_an_address_they_can_reach(here: Path) -> None:
+    page = "  hello: {type: odd/page, from: ticks}\nserve: {listen: '0.0.0.0:0'}\n"
+    with running(graph(here, ENDLESS + page)) as run:
+        assert "0.0.0.0" not in run.wait_for("page")["url"]
+        warning = run.wait_for("open")
+        assert warning["level"] == "warning"
+        assert "without TLS" in warning["message"]
+        run.interrupt()
+        assert run.ended() == 0
+
+
+def test_several_pages_have_a_link_each(here: Path) -> None:
+    pages = "  one: {type: odd/page, from: ticks}\n  two: {type: odd/page, from: ticks}\n"
+    with running(graph(here, ENDLESS + pages)) as run:
+        urls = [run.wait_for("page")["url"] for _ in range(2)]
+        assert [url.rpartition(":")[2].partition("/")[2] for url in urls] == ["one/", "two/"]
+        assert httpx.get(urls[1]).text == "hello from two"
+        run.interrupt()
+        assert run.ended() == 0
+
+
+def test_a_closed_output_does_not_keep_it_from_running(here: Path) -> None:
+    graph(here, TICKS)
+    command = f"{sys.executable} -m flowstream run it.yaml --nodes {ODD} >&-"
+    assert subprocess.run(command, shell=True, check=False).returncode == 0
 
 
 def test_a_node_type_that_is_edited_is_taken_in(here: Path) -> None:
