@@ -7,6 +7,7 @@ monotonic clock that decisions are made by. *Wallclock* (``wallclock_ns``) is UT
 from __future__ import annotations
 
 NS_PER_S = 1_000_000_000
+"""Nanoseconds in a second."""
 
 
 def ticks_of(time_ns: int, rate_hz: int) -> int:

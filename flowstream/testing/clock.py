@@ -29,18 +29,23 @@ class VirtualClock:
         self._held = 0
 
     def now_ns(self) -> int:
+        """The monotonic clock."""
         return self._now_ns
 
     def wallclock_ns(self) -> int:
+        """UTC, since 1970."""
         return EPOCH_NS + self._now_ns
 
     async def sleep_until_ns(self, now_ns: int) -> None:
+        """Waits until the clock has got there."""
         await anyio.sleep(max(0, now_ns - self._now_ns) / 1e9)
 
     def hold(self) -> None:
+        """Keeps the clock from moving: a worker is at work. May be called several times."""
         self._held += 1
 
     def release(self) -> None:
+        """Takes one ``hold`` back."""
         self._held -= 1
 
     @property

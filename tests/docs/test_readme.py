@@ -71,7 +71,6 @@ def _make_ready(environment: Any) -> None:
     def create() -> None:
         environment.VENV.mkdir()
         environment.BIN.symlink_to(Path(sys.prefix, "bin"))
-        shutil.copy(environment.BIN / "activate", environment.VENV)
 
     environment._create = create
     environment._pip = lambda *_, **__: None
