@@ -200,7 +200,7 @@ class Recorder(Sink[RecorderConfig], type="recorder"):
     def _report(self, part: FragmentedMp4) -> None:
         self.ctx.report(
             path=str(part.path),
-            size=part.size_bytes,
+            bytes=part.size_bytes,
             seconds=round(part.duration_ns / NS_PER_S, 1),
-            left_out=self._left_out,
+            left_out=self._left_out or None,
         )
