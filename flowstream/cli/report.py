@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from flowstream.cli import described
 from flowstream.cli.screen import Screen
-from flowstream.errors import Diagnostic, FlowstreamError, GraphError
+from flowstream.errors import Diagnostic, FlowstreamError, GraphError, NodeError
 from flowstream.graph.diagnostics import render, to_json
 from flowstream.graph.diff import describe, describe_plan
 from flowstream.graph.plan import Plan
@@ -137,8 +137,10 @@ class JsonReport:
 
     def error(self, error: FlowstreamError) -> None:
         found = to_json(error.diagnostics)["diagnostics"] if isinstance(error, GraphError) else []
-        message = count_line(error.diagnostics) if isinstance(error, GraphError) else str(error)
-        self._write("error", message, level="error", diagnostics=found)
+        message = count_line(error.diagnostics) if isinstance(error, GraphError) else error.message
+        node = error.node if isinstance(error, NodeError) else None
+        place = str(error.place) if error.place else None
+        self._write("error", message, level="error", node=node, place=place, hint=error.hint, diagnostics=found)
 
     def _write(self, event: str, message: str, *, level: str = "info", node: str | None = None, **more: Any) -> None:
         line = json_line(event, message, at=time.time(), level=level, node=node, secrets=self._secrets, **more)

@@ -124,6 +124,9 @@ def test_a_node_that_cannot_start(call: Call, here: Path) -> None:
     assert "it.yaml:3:3: film (file): there is no file gone.mp4" in called.out
     assert "Traceback" not in called.out
     assert "running" not in called.out
+    line = call("run", "it.yaml", "--log", "json").lines[-1]
+    assert (line["event"], line["node"], line["place"]) == ("error", "film", "it.yaml:3:3")
+    assert line["hint"] == f"looked in {here}"
 
 
 def test_an_address_that_is_taken(call: Call, here: Path) -> None:
