@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from flowstream import NegotiationError, Size, VideoFrame
@@ -62,18 +63,21 @@ class Pictures:
         self._headers = AvHeaders()
         self._reformatter = VideoReformatter()
         self._i420: np.ndarray[Any, Any] | None = None
+
+    @cached_property
+    def _cv2(self) -> Any:
+        """OpenCV, loaded when the first picture needs it; None where it does not load: swscale does the same slower."""
         try:
             import cv2
-        except ImportError:  # OpenCV is there to be fast; where it does not load, swscale does the same
-            self._cv2: Any = None
-        else:
-            self._cv2 = cv2
+        except ImportError:
+            return None
+        return cv2
 
     def prepare(self, frame: VideoFrame, kind: PictureKind) -> AvVideoFrame:
         """The frame as ``kind`` says, under a header of its own; an odd last row or column is left out."""
         if frame.format == kind.format and kind.size == (frame.width, frame.height):
             return frame.to_av(self._headers)
-        if self._cv2 is not None and frame.format in _CV2_CODES:
+        if frame.format in _CV2_CODES and self._cv2 is not None:
             return self._converted(frame.array(), _CV2_CODES[frame.format], kind.size)
         if kind.size == (frame.width, frame.height) and frame.format != "gray":  # whose range swscale takes as it is
             return self._reformatter.reformat(frame.to_av(self._headers), format=kind.format)

@@ -102,7 +102,7 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
     """
 
     thread = True
-    needs = (Need("av"), Need("numpy"))
+    needs = (Need("av"),)
 
     video = Input(VideoFrame, follows={"format", "size"}, doc="Pictures of any raw format.")
     packets = Output(
