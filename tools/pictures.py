@@ -1,21 +1,26 @@
 #!/usr/bin/env python3
-"""Take the pictures of the README from what they show: a real run, looked at in a real browser.
+"""Take the pictures of the README from what they show: a real run, looked at in a real browser and a real terminal.
 
-    python tools/pictures.py       writes tools/pictures/hello.png
+    python tools/pictures.py       writes tools/pictures/hello.png and tools/pictures/terminal.png
 
-Runs in the environment of ``tools/check.py``; needs Chromium and ffmpeg.
+Runs in the environment of ``tools/check.py``; needs Chromium, ffmpeg, Xvfb and xterm.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 PICTURES = Path(__file__).resolve().parent / "pictures"
 CHROMIUM = "/usr/bin/chromium"
@@ -71,6 +76,72 @@ def photograph(url: str, picture: Path) -> None:
         browser.close()
 
 
+@contextmanager
+def screen(width: int, height: int) -> Iterator[str]:
+    """An X server of that size in pixels; its DISPLAY."""
+    reading, writing = os.pipe()
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writing), "-screen", "0", f"{width}x{height}x24", "-nolisten", "tcp"],
+        pass_fds=[writing], stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.close(writing)
+    try:
+        with os.fdopen(reading) as number:
+            yield f":{number.readline().strip()}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def status_of(control: Path) -> dict[str, Any]:
+    """The status of a run; empty while there is none."""
+    from flowstream.control.client import ask
+    from flowstream.control.socket import ControlError
+
+    try:
+        return ask(control, "/status")
+    except ControlError:
+        return {}
+
+
+def until(what: str, control: Path, condition: Callable[[dict[str, Any]], bool]) -> None:
+    """Returns once the status of a run is as wanted, or ends the program."""
+    end = time.monotonic() + PATIENCE_MS / 1000
+    pause = threading.Event()
+    while not ((status := status_of(control)) and condition(status)):
+        if time.monotonic() > end:
+            sys.exit(f"not in time: {what}")
+        pause.wait(0.2)
+
+
+def photograph_terminal(picture: Path) -> None:
+    """Write what a terminal shows of a run whose graph has been edited, as PNG."""
+    import mss.tools
+
+    width, height = 118 * 8 + 24, 25 * 17 + 24  # columns and rows of the font, and a border
+    font = ["-fa", "DejaVu Sans Mono", "-fs", "10", "-fg", "#d6dde4", "-bg", "#0b0e11", "+sb", "-b", "12"]
+    with screen(width, height) as display, tempfile.TemporaryDirectory() as folder:
+        graph, control = Path(folder) / "hello.yaml", Path(folder) / "control"
+        shutil.copy(PICTURES.parent.parent / "graphs" / "hello.yaml", graph)
+        run = [sys.executable, "-m", "flowstream", "run", graph.name, "--control", str(control)]
+        window = subprocess.Popen(
+            ["xterm", "-geometry", "118x25+0+0", *font, "-e", *run], cwd=folder, env={**os.environ, "DISPLAY": display}
+        )
+        try:
+            until("the run", control, lambda status: status["state"] == "running")
+            text = graph.read_text()
+            graph.write_text(text.replace("default: 2.5M", "default: 600k"))
+            until("the reload", control, lambda status: status["nodes"]["encode"]["config"]["bitrate"] == "600k")
+            sent = status_of(control)["nodes"]["tape"]["received"]
+            until("a table", control, lambda status: status["nodes"]["tape"]["received"] > sent + 300)
+            with mss.MSS(display=display) as grabber:
+                shot = grabber.grab({"left": 0, "top": 0, "width": width, "height": height})
+                mss.tools.to_png(shot.rgb, shot.size, output=str(picture))
+        finally:
+            window.terminate()
+            window.wait()
+
+
 def compress(raw: Path, picture: Path) -> None:
     """Write a PNG anew with 256 colours chosen for it."""
     palette = "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=dither=sierra2_4a"
@@ -88,7 +159,10 @@ def main() -> None:
         with page_of("hello") as url:
             photograph(url, raw)
         compress(raw, PICTURES / "hello.png")
-    print(f"{PICTURES / 'hello.png'}: {(PICTURES / 'hello.png').stat().st_size} bytes")
+        photograph_terminal(raw)
+        compress(raw, PICTURES / "terminal.png")
+    for picture in sorted(PICTURES.glob("*.png")):
+        print(f"{picture}: {picture.stat().st_size} bytes")
 
 
 if __name__ == "__main__":
