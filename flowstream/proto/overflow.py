@@ -61,7 +61,9 @@ class Offered:
 class OverflowQueue(Generic[T]):
     """The queue of one edge. ``drops`` counts losses by cause."""
 
-    __slots__ = ("_bytes", "_items", "_needs_keyframe", "delivered", "drops", "limit", "policy", "received")
+    __slots__ = (
+        "_bytes", "_counts_bytes", "_items", "_needs_keyframe", "delivered", "drops", "limit", "policy", "received",
+    )  # fmt: skip
 
     def __init__(self, policy: Overflow, limit: Limit) -> None:
         if limit.items < 1:
@@ -72,6 +74,7 @@ class OverflowQueue(Generic[T]):
         self.delivered: int = 0
         self.drops: Counter[str] = Counter()
         self._items: deque[T] = deque()
+        self._counts_bytes = limit.bytes is not None  # only where they decide: a picture adds up its planes
         self._bytes = 0
         self._needs_keyframe = False
 
@@ -81,7 +84,7 @@ class OverflowQueue(Generic[T]):
     @property
     def size_bytes(self) -> int:
         """Bytes waiting."""
-        return self._bytes
+        return sum(item.size_bytes for item in self._items)
 
     @property
     def span_ns(self) -> int:
@@ -100,9 +103,7 @@ class OverflowQueue(Generic[T]):
     def offer(self, item: T) -> int:
         """Takes an item or says why not; one of the constants of Offered."""
         if not self._items and not self._needs_keyframe:  # the usual case; one item fits, however large
-            self.received += 1
-            self._items.append(item)
-            self._bytes += item.size_bytes
+            self._take(item)
             return Offered.TAKEN
         if self._needs_keyframe:
             if not getattr(item, "keyframe", True):
@@ -123,14 +124,16 @@ class OverflowQueue(Generic[T]):
         if policy == "drop-to-keyframe":
             return self._drop_to_keyframe(item)
         while self._items and not self._fits(item):
-            self._bytes -= self._items.popleft().size_bytes
+            dropped = self._items.popleft()
+            if self._counts_bytes:
+                self._bytes -= dropped.size_bytes
             self.drops["overflow"] += 1
         self.received -= 1
         self._take(item)
         return Offered.DROPPED
 
     def _drop_to_keyframe(self, item: T) -> int:
-        """Full: what waits is a run of packets that build on each other, so all of it goes; a keyframe starts afresh."""
+        """Full: what waits is packets that build on each other, so all of it goes; a keyframe starts afresh."""
         self.drops["overflow"] += len(self._items)
         self._items.clear()
         self._bytes = 0
@@ -155,14 +158,16 @@ class OverflowQueue(Generic[T]):
     def _take(self, item: T) -> None:
         self.received += 1
         self._items.append(item)
-        self._bytes += item.size_bytes
+        if self._counts_bytes:
+            self._bytes += item.size_bytes
 
     def poll(self) -> T | None:
         """The oldest item, or None when nothing waits."""
         if not self._items:
             return None
         item = self._items.popleft()
-        self._bytes -= item.size_bytes
+        if self._counts_bytes:
+            self._bytes -= item.size_bytes
         self.delivered += 1
         return item
 

@@ -19,10 +19,11 @@ from flowstream.node.config import Config
 from flowstream.node.context import AsgiApp, EndOfInput, Holding
 from flowstream.node.ports import Emit, Input, Output
 from flowstream.node.registry import import_needs
-from flowstream.runtime.channel import Channel, Inbox, Outlet, push
+from flowstream.runtime.channel import Channel, Feed, Inbox, Outlet, push
 from flowstream.runtime.clock import Clock
-from flowstream.runtime.executor import NodeThread
+from flowstream.runtime.executor import NodeThread, Settled
 from flowstream.runtime.holdings import Holdings
+from flowstream.runtime.lane import ThreadLane
 from flowstream.runtime.mounts import Mounts
 from flowstream.runtime.wakeup import Wakeup
 
@@ -186,44 +187,48 @@ class Runner:
     # --- the lane ---------------------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        node, inbox = self.node, self.inbox
+        node, thread = self.node, self._thread
         handlers = {port: getattr(node, method) for port, method in node.handlers.items()}
-        thread = self._thread
-        is_async = any(inspect.iscoroutinefunction(handler) for handler in handlers.values())
-        while True:
-            got = inbox.poll(handlers)
-            if got is None:
-                if inbox.ended(handlers):
-                    break
-                await inbox.wakeup.wait()
-                continue
-            channel, payload = got
-            port = channel.port
-            self.received += 1
-            handler = handlers[port]
-            new_caps = self.caps_of(channel, payload)
-            if thread is not None and not is_async:
-                for emit in await thread.call(_handle, node, handler, port, payload, new_caps):
-                    await self.emit(emit)
-            elif is_async:
-                async with self._lane:
-                    if new_caps is not None:
-                        node.caps_changed(port, new_caps)
-                    result = handler(payload)
-                    if inspect.isawaitable(result):
-                        await result
-            else:
-                if new_caps is not None:
-                    node.caps_changed(port, new_caps)
-                for emit in handler(payload) or ():
-                    await self.emit(emit)
+        if thread is not None and not any(inspect.iscoroutinefunction(handler) for handler in handlers.values()):
+
+            def start(settled: Settled, channel: Channel, payload: Any) -> None:
+                self.received += 1
+                port, new_caps = channel.port, self.caps_of(channel, payload)
+                thread.submit(settled, _handle, node, handlers[port], port, payload, new_caps)
+
+            await ThreadLane(self.inbox, handlers, start=start, offer=self.offer, emit=self.emit).run()
+        else:
+            await self._serve_here(handlers)
         finish = cast("Transform[Any] | Sink[Any]", node).finish
         tail = await self._call(lambda: list(finish() or ()))
         for emit in tail:
             await self.emit(emit)
 
+    async def _serve_here(self, handlers: dict[str, Callable[[Any], Any]]) -> None:
+        inbox = self.inbox
+        is_async = any(inspect.iscoroutinefunction(handler) for handler in handlers.values())
+        while True:
+            got = inbox.poll(handlers)
+            if got is None:
+                if inbox.ended(handlers):
+                    return
+                await inbox.wakeup.wait()
+                continue
+            channel, payload = got
+            handler = handlers[channel.port]
+            if is_async:
+                async with self._lane:
+                    self.took(channel, payload)
+                    result = handler(payload)
+                    if inspect.isawaitable(result):
+                        await result
+            else:
+                self.took(channel, payload)
+                for emit in handler(payload) or ():
+                    await self.emit(emit)
+
     def took(self, channel: Channel, payload: Any) -> None:
-        """A node with a life of its own took a payload: counts it and tells of new caps."""
+        """The node takes a payload on the loop: counts it and tells of new caps."""
         self.received += 1
         caps = getattr(payload, "caps", None)
         if caps is not channel.caps and (new := self.caps_of(channel, payload)) is not None:
@@ -307,18 +312,22 @@ class Runner:
     def on_loop(self, function: Callable[[], None]) -> None:
         """Runs a function on the loop, from whichever thread of the node."""
         if self._thread is not None and self._thread.is_current():
-            self._thread.loop.call_soon_threadsafe(function)
+            self._thread.tell(function)
         else:
             function()
 
     # --- emitting ---------------------------------------------------------------------------------------------------
 
-    async def emit(self, item: Emit[Any]) -> None:
-        """Offers a payload to every edge first, then waits for those that block."""
+    def offer(self, item: Emit[Any]) -> list[Feed] | None:
+        """Offers a payload to every edge; gives those that make the node wait, if any."""
         outlet = self._by_port.get(item.output)
         if outlet is None:
             raise FlowstreamError(f"{self.planned.type_id} emitted to {item.output!r}, which is not one of its outputs")
-        blocked = outlet.offer(item.payload)
+        return outlet.offer(item.payload)
+
+    async def emit(self, item: Emit[Any]) -> None:
+        """Offers a payload to every edge first, then waits for those that block."""
+        blocked = self.offer(item)
         if blocked is not None:
             for feed in blocked:
                 await push(feed, item.payload)
