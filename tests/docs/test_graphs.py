@@ -116,6 +116,13 @@ def test_header_says_what_it_shows_and_how_to_run_it(graph: Path) -> None:
 
 
 @pytest.mark.parametrize("graph", GRAPHS, ids=lambda path: path.stem)
+def test_header_names_keys_that_are_there_or_can_be_added(graph: Path) -> None:
+    body = "\n".join(line for line in graph.read_text().splitlines() if not line.startswith("#"))
+    named = {key for line in header(graph)[1:] for key in re.findall(r"\b([a-z]+):(?!/)", line)}
+    assert named <= {*re.findall(r"\b([a-z]+):", body), "serve", "listen"}
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=lambda path: path.stem)
 def test_it_is_without_findings(graph: Path) -> None:
     for command in commands(graph):
         assert render(checked(graph, sets=sets_of(command))) == ""
