@@ -22,6 +22,7 @@ from flowstream import (
 from flowstream_nodes.file._reader import Kind, MediaFile
 
 _REPORT_EVERY_NS = NS_PER_S
+_FRAMES_AT_ONCE = 4
 _SPOKEN = {"video": "video", "audio": "sound"}
 
 
@@ -87,33 +88,42 @@ class File(Source[FileConfig], type="file"):
         start_media_ns = start_now_ns = end_ns = reported_ns = 0
         passes, given = 0, 0
         while True:
-            found = await ctx.in_thread(self._file.next)
-            if found is None:
+            found = await ctx.in_thread(self._next_frames)
+            if not found:
                 if given == 0:
                     raise PeerError(f"nothing in {self.config.path} can be decoded")
                 if not self.config.loop:
                     return
                 await ctx.in_thread(self._rewind)
                 passes, given, base_ns = passes + 1, 0, None
-                continue
-            kind, frame = found
-            if base_ns is None:
-                if passes == 0:
-                    start_media_ns, start_now_ns = ctx.media_ns(), ctx.now_ns()
-                    end_ns = start_media_ns
-                base_ns = end_ns - frame.time_ns
-            frame = frame.replace(time_ns=base_ns + frame.time_ns)
-            given += 1
-            end_ns = max(end_ns, frame.time_ns + (frame.duration_ns or 0))
-            if self.config.pace == "realtime":
-                await ctx.sleep_until_ns(start_now_ns + frame.time_ns - start_media_ns)
-            await ctx.emit(self._emit(kind, frame))
-            if frame.time_ns - reported_ns >= _REPORT_EVERY_NS:
-                reported_ns = frame.time_ns
-                ctx.report(seconds=round((frame.time_ns - start_media_ns) / NS_PER_S), broken=self._file.broken)
+            for kind, raw in found:
+                if base_ns is None:
+                    if passes == 0:
+                        start_media_ns, start_now_ns = ctx.media_ns(), ctx.now_ns()
+                        end_ns = start_media_ns
+                    base_ns = end_ns - raw.time_ns
+                frame = raw.replace(time_ns=base_ns + raw.time_ns)
+                given += 1
+                end_ns = max(end_ns, frame.time_ns + (frame.duration_ns or 0))
+                if self.config.pace == "realtime":
+                    await ctx.sleep_until_ns(start_now_ns + frame.time_ns - start_media_ns)
+                await ctx.emit(self._emit(kind, frame))
+                if frame.time_ns - reported_ns >= _REPORT_EVERY_NS:
+                    reported_ns = frame.time_ns
+                    ctx.report(seconds=round((frame.time_ns - start_media_ns) / NS_PER_S), broken=self._file.broken)
 
     def _emit(self, kind: Kind, frame: VideoFrame | AudioFrame) -> Emit[VideoFrame] | Emit[AudioFrame]:
         return self.video(frame) if isinstance(frame, VideoFrame) else self.audio(frame)
+
+    def _next_frames(self) -> list[tuple[Kind, VideoFrame | AudioFrame]]:
+        """The next frame, or a few where nobody waits for a single one; none at the end of the file."""
+        frames: list[tuple[Kind, VideoFrame | AudioFrame]] = []
+        while len(frames) < (1 if self.config.pace == "realtime" else _FRAMES_AT_ONCE):
+            found = self._file.next()
+            if found is None:
+                break
+            frames.append(found)
+        return frames
 
     def _opened(self) -> MediaFile:
         return MediaFile(self._path, self._wants)
