@@ -15,9 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream import PeerError
-from flowstream.testing.conformance import check_node
 from flowstream_nodes.capture import camera as camera_module
-from flowstream_nodes.capture.camera import Camera, CameraConfig, DeviceClock, find_device
+from flowstream_nodes.capture.camera import CameraConfig, DeviceClock, find_device
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -161,7 +160,3 @@ def test_the_kernel_is_found_in_its_image() -> None:
     assert vm.unpack_image(bytes(image) + bytes(16) + packed + b"tail") == elf
     with pytest.raises(vm.VmError, match="not packed by xz"):
         vm.unpack_image(bytes(8_192))
-
-
-def test_it_keeps_the_rules_of_node_types() -> None:
-    check_node(Camera, opens=False)

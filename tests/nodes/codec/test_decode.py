@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from flowstream import AudioFrame, EncodedPacket, FlowstreamError, VideoFrame
-from flowstream.testing.conformance import check_node
 from flowstream.testing.harness import Harness
 from flowstream_nodes.codec.decode import Decode
 from flowstream_nodes.codec.hw_encode import HwEncode
@@ -130,7 +129,3 @@ def test_a_codec_without_decoder_is_said_plainly() -> None:
     packet = pictures(1)[0]
     with Harness(Decode) as decode, pytest.raises(FlowstreamError, match="there is no decoder for h299"):
         decode.push(replace(packet, caps=replace(packet.caps, codec="h299")))
-
-
-def test_it_keeps_the_rules_of_node_types() -> None:
-    check_node(Decode)

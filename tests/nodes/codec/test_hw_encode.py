@@ -14,7 +14,6 @@ import pytest
 
 from flowstream import EncodedPacket, KeyframeRequest, NegotiationError, VideoCaps, VideoFrame
 from flowstream.proto.h264 import profile_level_id, split_annex_b
-from flowstream.testing.conformance import check_node
 from flowstream_nodes.codec._x264 import PictureRate
 from flowstream_nodes.codec.hw_encode import HwEncode, HwEncodeConfig
 
@@ -290,7 +289,3 @@ def test_the_picture_rate_is_not_fooled_by_a_pause() -> None:
     rate.add(60_000_000_000)
     assert rate.interval_ns is not None
     assert rate.interval_ns == pytest.approx(FRAME_NS, rel=0.2)
-
-
-def test_it_keeps_the_rules_of_node_types() -> None:
-    check_node(HwEncode)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from flowstream import AudioFrame, EncodedPacket
-from flowstream.testing.conformance import check_node
 from flowstream_nodes.codec.opus_encode import OpusEncode, OpusEncodeConfig
 
 MS = 1_000_000
@@ -176,7 +175,3 @@ def test_the_bitrate_changes_while_running() -> None:
 def test_a_rate_that_opus_does_not_have_is_refused() -> None:
     with pytest.raises(ValueError, match="bitrate is 1M; Opus takes 6k to 510k"):
         OpusEncodeConfig.model_validate({"bitrate": "1M"})
-
-
-def test_it_keeps_the_rules_of_node_types() -> None:
-    check_node(OpusEncode)

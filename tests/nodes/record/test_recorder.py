@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from flowstream import AudioFrame, EncodedPacket, FlowstreamError, PeerError, VideoFrame
-from flowstream.testing.conformance import check_node
 from flowstream.testing.harness import Harness
 from flowstream_nodes.codec.hw_encode import HwEncode
 from flowstream_nodes.codec.opus_encode import OpusEncode
@@ -350,7 +349,3 @@ def test_a_killed_recording_plays_to_its_last_fragment(tmp_path: Path, after_byt
     assert decode_errors(path) == ""
     assert len(streams["video"]["times"]) >= 30
     assert len(streams["audio"]["times"]) >= 45
-
-
-def test_it_keeps_the_rules_of_node_types() -> None:
-    check_node(Recorder, {"path": "tape.mp4"})
