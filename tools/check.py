@@ -32,8 +32,9 @@ LIMIT_S = 25 * 60
 
 SYSTEM_PACKAGES = (
     *environment.WINDOW_PACKAGES,
-    # The page is played in a real browser.
+    # The page is played in a real browser, which Playwright's own Node.js drives.
     "chromium",
+    "libatomic1",
     "fonts-dejavu-core",
     # Independent readers and writers of media.
     "ffmpeg",
@@ -49,6 +50,8 @@ SYSTEM_PACKAGES = (
     # A Wayland desktop, which does not let itself be captured by X11's ways.
     "sway",
     "xwayland",
+    # A machine that has no network but loopback.
+    "iproute2",
     # A machine with a virtual camera.
     "qemu-system-x86",
     "busybox-static",
@@ -157,6 +160,8 @@ def main() -> None:
     """Set up, run the steps, print the summary, exit."""
     environment.require_python()
     options = arguments()
+    # A shell starts what it puts into the background deaf to Ctrl-C, and tests press it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     started = time.monotonic()
     with environment.plain_ending():
         environment.ready(environment.DEV)
