@@ -15,7 +15,7 @@ from flowstream.graph.plan import Edge
 from flowstream.media.packets import EncodedPacket
 from flowstream.media.signals import KeyframeRequest
 from flowstream.proto.overflow import Offered, OverflowQueue
-from flowstream.runtime.wakeup import Wakeup
+from flowstream.runtime.wakeup import Turns, Wakeup
 
 Request = Callable[[str, KeyframeRequest], None]
 
@@ -29,7 +29,7 @@ class Feed:
         self.channel = channel
         self.outlet = outlet
         self.queue: OverflowQueue[Any] = OverflowQueue(channel.edge.overflow, channel.edge.limit)
-        self.space = Wakeup()
+        self.space = Wakeup(channel.turns)
         self.closed = False
 
     def offer(self, payload: Any) -> int:
@@ -50,13 +50,14 @@ class Feed:
 class Channel:
     """A consumer's end of an edge."""
 
-    __slots__ = ("blocks", "caps", "delivered", "drops", "edge", "feeds", "port", "received", "wakeup")
+    __slots__ = ("blocks", "caps", "delivered", "drops", "edge", "feeds", "port", "received", "turns", "wakeup")
 
-    def __init__(self, edge: Edge, wakeup: Wakeup) -> None:
+    def __init__(self, edge: Edge, wakeup: Wakeup, turns: Turns) -> None:
         self.edge = edge
         self.port = edge.input
         self.blocks = edge.overflow == "block"
         self.wakeup = wakeup
+        self.turns = turns
         self.feeds: deque[Feed] = deque()
         self.caps: Any = None  # of the payload delivered last
         self.received = 0  # of feeds that are gone, as are the next two
@@ -133,15 +134,16 @@ class Channel:
 class Inbox:
     """All channels into one node, and the one thing its task waits for."""
 
-    def __init__(self) -> None:
-        self.wakeup = Wakeup()
+    def __init__(self, turns: Turns) -> None:
+        self.wakeup = Wakeup(turns)
+        self.turns = turns
         self.channels: dict[tuple[str, int], Channel] = {}
         self.connected = False  # whether the wiring is in place, so that no channel means no input
         self._order: tuple[Channel, ...] = ()  # of the next round; whoever was served goes to its end
 
     def open(self, edge: Edge) -> Channel:
         """Adds a channel for an edge."""
-        channel = Channel(edge, self.wakeup)
+        channel = Channel(edge, self.wakeup, self.turns)
         self.channels[(edge.input, edge.index)] = channel
         self._order = tuple(self.channels.values())
         return channel
@@ -235,4 +237,4 @@ class Outlet:
 async def push(feed: Feed, payload: Any) -> None:
     """Waits until an edge that blocks has taken the payload or its consumer is gone."""
     while not feed.closed and feed.offer(payload) == Offered.FULL:
-        await feed.space.wait()
+        await feed.space

@@ -35,7 +35,7 @@ class ThreadLane:
         self._start = start
         self._offer = offer
         self._emit = emit
-        self._turn = Wakeup()  # of the task
+        self._turn = Wakeup(inbox.turns)  # of the task
         self._is_busy = False
         self._is_over = False
         self._error: BaseException | None = None
@@ -47,7 +47,7 @@ class ThreadLane:
         try:
             self._advance()
             while self._is_busy or not self._inbox.ended(self._ports):
-                await self._turn.wait()
+                await self._turn
                 if self._error is not None:
                     raise self._error
                 if self._blocked is not None:

@@ -130,7 +130,7 @@ class Reloader:
 
     async def _follow(self) -> None:
         while True:
-            await self._changed.wait()
+            await self._changed
             with anyio.CancelScope() as self._applying:
                 await self.reload()
             self._applying = None

@@ -25,7 +25,7 @@ from flowstream.runtime.executor import NodeThread, Settled
 from flowstream.runtime.holdings import Holdings
 from flowstream.runtime.lane import ThreadLane
 from flowstream.runtime.mounts import Mounts
-from flowstream.runtime.wakeup import Wakeup
+from flowstream.runtime.wakeup import Turns, Wakeup
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -56,6 +56,7 @@ class Graph:
         self.holdings = holdings
         self.origin_ns = origin_ns
         self.is_live = is_live
+        self.turns = Turns()
 
 
 class Runner:
@@ -71,7 +72,7 @@ class Runner:
         self.error: Exception | None = None
         self.facts: dict[str, str | int | float | None] = {}
         self.node = planned.node_type(planned.config)
-        self.inbox = Inbox()
+        self.inbox = Inbox(graph.turns)
         self.outlets = {
             name: Outlet(name, port.payloads, self._requested) for name, port in planned.node_type.outputs.items()
         }
@@ -212,7 +213,7 @@ class Runner:
             if got is None:
                 if inbox.ended(handlers):
                     return
-                await inbox.wakeup.wait()
+                await inbox.wakeup
                 continue
             channel, payload = got
             handler = handlers[channel.port]
@@ -291,11 +292,11 @@ class Runner:
 
     async def requests(self, output: str) -> AsyncIterator[KeyframeRequest]:
         """Requests that came up to an output, the newest only."""
-        wakeup = self._request_wakeups.setdefault(output, Wakeup())
+        wakeup = self._request_wakeups.setdefault(output, Wakeup(self.graph.turns))
         while True:
             signal = self._pending_requests.pop(output, None)
             if signal is None:
-                await wakeup.wait()
+                await wakeup
             else:
                 yield signal
 
@@ -398,7 +399,7 @@ class _Context:
         while (got := inbox.poll(ports)) is None:
             if inbox.ended(ports):
                 raise EndOfInput
-            await inbox.wakeup.wait()
+            await inbox.wakeup
         runner.took(*got)
         return got[0].port, got[1]
 
@@ -469,7 +470,7 @@ class _Stream:
         while (got := inbox.poll(self._ports)) is None:
             if inbox.ended(self._ports):
                 raise StopAsyncIteration
-            await inbox.wakeup.wait()
+            await inbox.wakeup
         self._runner.took(got[0], got[1])
         return got[1]
 
