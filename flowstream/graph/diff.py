@@ -176,7 +176,7 @@ def _change(old: PlannedNode, new: PlannedNode, edges: list[EdgeChange], renamed
         if changed:
             action = "update" if all(live for _, _, live in changed.values()) else "replace"
         if changed and action == "update":
-            verdict = new.node_type.updates_in_place(old.config, new.config)
+            verdict = new.node_type.updates_in_place(old.opened or old.config, new.config)
             if verdict is not True:
                 action = "replace"
                 causes += [verdict] if isinstance(verdict, str) and verdict else []

@@ -59,7 +59,8 @@ class PlannedNode:
 
     ``implementation`` is a digest of the node type's source; it differs when a type under development was edited.
     ``was`` is the id it had before it was renamed. ``written`` gives, for each config value that holds a secret, its
-    dotted path and what the file says in its place (``$(env:NAME)``): the secret itself is never shown.
+    dotted path and what the file says in its place (``$(env:NAME)``): the secret itself is never shown. ``opened`` is,
+    in the plan of a running graph, the configuration that the instance was opened with, before any live change.
     """
 
     id: str
@@ -72,6 +73,7 @@ class PlannedNode:
     place: Place | None = field(default=None, compare=False)
     was: str = field(default="", compare=False)
     written: Mapping[str, str] = field(default_factory=dict, compare=False)
+    opened: Config | None = field(default=None, compare=False, repr=False)
 
     def shown_config(self) -> dict[str, Any]:
         """The configuration as JSON values, quantities as people write them, secrets as the file writes them."""

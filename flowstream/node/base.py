@@ -102,10 +102,10 @@ class Node(Generic[C]):
         return cls.is_live
 
     @classmethod
-    def updates_in_place(cls, old: Any, new: Any, /) -> bool | str:
+    def updates_in_place(cls, opened: Any, new: Any, /) -> bool | str:
         """Whether a change of live fields is applied in place, or why not: the plan then says that and replaces it.
 
-        For what both configurations tell by themselves; ``accepts`` decides on what only the running node knows.
+        ``opened`` is the configuration that the running instance was opened with. For what both configurations tell by themselves; ``accepts`` decides on what only the running node knows.
         """
         return True
 

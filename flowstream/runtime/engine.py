@@ -210,7 +210,7 @@ class Engine:
         async with self._apply_lock:
             if self.plan is None or self._is_stopping:
                 raise ReloadError("the graph is not running")
-            patch = diff(self.plan, plan)
+            patch = diff(self._running_plan(), plan)
             serve, listen = plan.serve, self.mounts.listen
             if serve not in (None, self.plan.serve) and listen not in (None, (serve.host, serve.port)):
                 raise ReloadError(
@@ -222,6 +222,14 @@ class Engine:
                 await self._commit(plan, patch, prepared)
         self.tell(Applied(plan.revision, patch))
         return patch
+
+    def _running_plan(self) -> Plan:
+        """The plan with, for each node, the configuration that its instance was opened with."""
+        assert self.plan is not None
+        return replace(
+            self.plan,
+            nodes={id: replace(node, opened=self.runners[id].opened) for id, node in self.plan.nodes.items()},
+        )
 
     async def _prepare(self, plan: Plan, patch: Patch) -> dict[str, Runner]:
         """Starts what is new and asks what changes in place whether it can; the running graph is not touched."""

@@ -66,6 +66,7 @@ class Runner:
         self, planned: PlannedNode, wired: frozenset[str], graph: Graph, on_exit: Callable[[Runner], None]
     ) -> None:
         self.planned = planned
+        self.opened = planned.config  # what this instance begins with, whatever changes while it lives
         self.wired = wired  # the ports that the plan connects; their channels come when the node is ready
         self.graph = graph
         self.state: State = "starting"

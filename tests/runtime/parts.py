@@ -140,6 +140,7 @@ class Keep(Sink[KeepConfig], type="test/keep"):
 
 
 class EncodeConfig(Config):
+    rate: int = live(default=1, description="At most twice what the encoder was opened with.")
     name: str = field(default="a", description="Told apart by tests.")
     interval: int = field(default=50, description="A keyframe each so many.")
 
@@ -150,7 +151,10 @@ class Encode(Transform[EncodeConfig], type="test/encode"):
     numbers = Input(Record)
     packets = Output(EncodedPacket)
     since = -1
-    asked = 0
+
+    @classmethod
+    def updates_in_place(cls, opened: EncodeConfig, new: EncodeConfig) -> bool:
+        return new.rate <= 2 * opened.rate
 
     def process(self, item: Record[int]) -> Iterator[Emit[EncodedPacket]]:
         self.since = 0 if self.since < 0 or self.since + 1 >= self.config.interval else self.since + 1

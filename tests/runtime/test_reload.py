@@ -324,3 +324,20 @@ def test_a_rewired_node_takes_its_new_live_values_too() -> None:
         assert Keep.kept["keep"] == [*range(10), *range(1005, 2005, 100)]
 
     run(main)
+
+
+def test_what_an_instance_was_opened_with_decides_whether_it_takes_a_value_in_place() -> None:
+    def at(rate: int) -> Plan:
+        return plan(
+            {"count": ("test/counter", {}), "encode": ("test/encode", {"rate": rate}), "watch": ("test/watch", {})},
+            {"encode.numbers": "count.out", "watch.packets": "encode.packets"},
+        )
+
+    async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        await engine.start(at(10))
+        for rate, action in ((3, "update"), (20, "update"), (21, "replace"), (42, "update")):
+            patch = await engine.apply(at(rate))
+            assert patch.of("encode").action == action, rate
+            await anyio.sleep(0.05)
+
+    run(main)

@@ -128,9 +128,9 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
         self._pictures = Pictures()
 
     @classmethod
-    def updates_in_place(cls, old: HwEncodeConfig, new: HwEncodeConfig, /) -> bool | str:
+    def updates_in_place(cls, opened: HwEncodeConfig, new: HwEncodeConfig, /) -> bool | str:
         """True, or why a change of live fields needs a new encoder."""
-        return True if new.bitrate <= old.ceiling_bps else _above(new.bitrate, old.ceiling_bps)
+        return True if new.bitrate <= opened.ceiling_bps else _above(new.bitrate, opened.ceiling_bps)
 
     def accepts(self, config: HwEncodeConfig, /) -> None:
         if config.bitrate > self._ceiling_bps:

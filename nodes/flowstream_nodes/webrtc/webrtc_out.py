@@ -32,9 +32,7 @@ class WebrtcOutConfig(Config):
     title: str | None = live(
         default=None, max_length=200, description="Title of the page; the node's label when it is left out."
     )
-    viewers: ViewersConfig = live(
-        default_factory=ViewersConfig, description="Who may watch."
-    )
+    viewers: ViewersConfig = live(default_factory=ViewersConfig, description="Who may watch.")
     origins: list[str] = live(
         default_factory=list,
         max_length=100,
