@@ -105,7 +105,8 @@ class Node(Generic[C]):
     def updates_in_place(cls, opened: Any, new: Any, /) -> bool | str:
         """Whether a change of live fields is applied in place, or why not: the plan then says that and replaces it.
 
-        ``opened`` is the configuration that the running instance was opened with. For what both configurations tell by themselves; ``accepts`` decides on what only the running node knows.
+        ``opened`` is the configuration that the running instance was opened with. For what both configurations tell
+        by themselves; ``accepts`` decides on what only the running node knows.
         """
         return True
 
