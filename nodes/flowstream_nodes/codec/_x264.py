@@ -77,22 +77,26 @@ class X264Encoder(Generic[T]):
         bitrate_bps: int,
         ceiling_bps: int,
         interval_ns: int | None,
+        nominal_ns: int | None,
+        level_idc: int | None,
         profile: str,
         preset: str,
         threads: int,
     ) -> None:
         import av
 
-        self.ceiling_bps = ceiling_bps
         self._wanted_bps = bitrate_bps
         self._rate = PictureRate(interval_ns)
-        self._opened_interval_ns = interval_ns or NS_PER_S // _ASSUMED_FPS
+        # libx264 counts bits by pictures, as if these came this far apart. Pictures that are known to come more rarely
+        # get a higher rate in its terms; its frame rate stays, and with it the parameter sets that it writes.
+        self.nominal_ns = nominal_ns or interval_ns or NS_PER_S // _ASSUMED_FPS
+        self._limit_bps = ceiling_bps * max(self.nominal_ns, interval_ns or 0) // self.nominal_ns
         context: VideoCodecContext = av.CodecContext.create("libx264", "w")
         context.width, context.height = kind.size
         context.pix_fmt = kind.format
         context.time_base = Fraction(1, _TICKS_PER_S)
-        context.framerate = Fraction(NS_PER_S, self._opened_interval_ns).limit_denominator(1001)
-        context.bit_rate = ceiling_bps
+        context.framerate = Fraction(NS_PER_S, self.nominal_ns).limit_denominator(1001)
+        context.bit_rate = self._limit_bps
         context.thread_count = threads
         context.colorspace = _MATRIX_NUMBERS.get(kind.matrix, _UNSTATED)
         if kind.matrix in ("bt709", "smpte170m"):
@@ -103,19 +107,21 @@ class X264Encoder(Generic[T]):
             "preset": preset,
             "tune": "zerolatency",
             "profile": profile,
-            "maxrate": str(ceiling_bps),
-            "bufsize": str(int(ceiling_bps * _VBV_S)),
+            "maxrate": str(self._limit_bps),
+            "bufsize": str(int(self._limit_bps * _VBV_S)),
             "forced-idr": "1",
             # Keyframes come when they are asked for, by time; a scene cut is no reason to spend one.
             "x264-params": "keyint=infinite:scenecut=0",
         }
+        if level_idc is not None:
+            context.options["level"] = f"{level_idc // 10}.{level_idc % 10}"
         try:
             context.open()
         except av.FFmpegError as error:
             raise ValueError(f"libx264 does not open for {kind.size}, profile {profile}: {error.strerror}") from error
         self._context = context
         self._inside: dict[int, T] = {}  # by ticks; at most as many as libx264 holds back
-        self._asked_bps = ceiling_bps
+        self._asked_bps = self._limit_bps
         self._ask()
 
     @property
@@ -126,8 +132,8 @@ class X264Encoder(Generic[T]):
     @property
     def is_outgrown(self) -> bool:
         """Whether pictures come so much rarer than when it was opened that it cannot reach the wanted rate."""
-        interval_ns = self._rate.interval_ns or self._opened_interval_ns
-        return self._wanted_bps * interval_ns * 4 > self.ceiling_bps * self._opened_interval_ns * 5
+        interval_ns = self._rate.interval_ns or self.nominal_ns
+        return self._wanted_bps * interval_ns * 4 > self._limit_bps * self.nominal_ns * 5
 
     def set_bitrate(self, bitrate_bps: int) -> None:
         """Steers the rate, in bits per second, up to the ceiling; it holds within about half a second."""
@@ -135,8 +141,8 @@ class X264Encoder(Generic[T]):
         self._ask()
 
     def _ask(self) -> None:
-        interval_ns = self._rate.interval_ns or self._opened_interval_ns
-        scaled_bps = min(self.ceiling_bps, self._wanted_bps * interval_ns // self._opened_interval_ns)
+        interval_ns = self._rate.interval_ns or self.nominal_ns
+        scaled_bps = min(self._limit_bps, self._wanted_bps * interval_ns // self.nominal_ns)
         if abs(scaled_bps - self._asked_bps) * 32 > self._asked_bps or scaled_bps == self._wanted_bps:
             self._context.bit_rate = self._asked_bps = scaled_bps
 

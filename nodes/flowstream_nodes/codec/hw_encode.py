@@ -32,6 +32,7 @@ from flowstream_nodes.codec._x264 import X264Encoder, threads_for
 if TYPE_CHECKING:
     from av.packet import Packet
 
+_LEVEL_AT = 7  # after a start code of four bytes, the unit's type, the profile and its constraints
 _NAL_PPS = 8
 _REOPEN_AT_MOST_EVERY_NS = 2 * NS_PER_S
 
@@ -183,6 +184,8 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
             bitrate_bps=self.config.bitrate,
             ceiling_bps=self._ceiling_bps,
             interval_ns=interval_ns,
+            nominal_ns=before.nominal_ns if before is not None else None,
+            level_idc=self._level_idc() if kind == self._kind else None,
             profile=self.config.profile,
             preset=self.config.preset,
             threads=threads_for(kind.size) if threads == "auto" else threads,
@@ -190,6 +193,10 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
         self._kind, self._opened_ns, self._keyframe_wanted = kind, frame.time_ns, True
         self.ctx.report(size=str(kind.size))
         return self._encoder
+
+    def _level_idc(self) -> int | None:
+        """The level that the stream states so far (sequence parameter set, ITU-T H.264 section 7.3.2.1.1)."""
+        return self._caps.extradata[_LEVEL_AT] if self._caps.extradata else None
 
     def _emits(self, packets: list[tuple[Packet[Any], VideoFrame]]) -> Iterator[Emit[EncodedPacket]]:
         for packet, frame in packets:

@@ -112,6 +112,21 @@ def test_the_rate_follows_a_change_within_a_second(
     assert sum(packet.keyframe for packet in encoding.packets) <= 3  # nothing was reopened on the way
 
 
+def test_pictures_that_become_rare_reach_the_rate_with_the_same_parameter_sets(
+    moving: list[np.ndarray[Any, Any]],
+) -> None:
+    encoding = Encoding(bitrate="2.5M", keyframe_interval="60s")
+    source = there_and_back(moving)
+    while encoding.time_ns < 1_000_000_000:
+        encoding.give(next(source), "yuv420p")
+    encoding.interval_ns = 8 * FRAME_NS
+    while encoding.time_ns < 14_000_000_000:
+        encoding.give(next(source), "yuv420p")
+    assert sum(packet.keyframe for packet in encoding.packets) > 1, "it was opened anew for the rare pictures"
+    assert len({id(packet.caps) for packet in encoding.packets}) == 1, "a recording goes on in the same file"
+    assert encoding.rate_bps(9_000_000_000, 14_000_000_000) == pytest.approx(2_500_000, rel=0.25)
+
+
 def test_a_rate_above_the_ceiling_is_refused_with_the_reason() -> None:
     encoding = Encoding(bitrate="2.5M")
     with pytest.raises(ValueError, match="bitrate 6M is above the 5M that the encoder was opened for; a larger max"):
