@@ -103,6 +103,22 @@ def test_a_call_that_is_given_up_is_left_to_itself() -> None:
     run(main)
 
 
+def test_a_thread_that_was_told_to_end_takes_no_calls() -> None:
+    async def main() -> None:
+        thread = NodeThread("over", SystemClock(), print)
+        last = asyncio.ensure_future(thread.call(lambda: "last"))
+        await asyncio.sleep(0)
+        thread.end()
+        with pytest.raises(RuntimeError, match="has ended"):
+            await thread.call(lambda: None)
+        thread.post(lambda: None)
+        assert await thread.join(10)
+        assert await last == "last"
+        thread.post(lambda: None)
+
+    asyncio.run(main())
+
+
 def test_a_thread_that_hangs_is_not_waited_for() -> None:
     async def main() -> None:
         thread = NodeThread("stuck", SystemClock(), print)
