@@ -161,6 +161,10 @@ class OverflowQueue(Generic[T]):
         if self._counts_bytes:
             self._bytes += item.size_bytes
 
+    def force(self, item: T) -> None:
+        """Takes an item although there may be no room: one that was waited with when the queue came to its end."""
+        self._take(item)
+
     def poll(self) -> T | None:
         """The oldest item, or None when nothing waits."""
         if not self._items:

@@ -23,13 +23,14 @@ Request = Callable[[str, KeyframeRequest], None]
 class Feed:
     """What one producer's output puts on an edge, and the producer's hold on it."""
 
-    __slots__ = ("channel", "closed", "outlet", "queue", "space")
+    __slots__ = ("channel", "closed", "outlet", "queue", "space", "waiting")
 
     def __init__(self, channel: Channel, outlet: Outlet) -> None:
         self.channel = channel
         self.outlet = outlet
         self.queue: OverflowQueue[Any] = OverflowQueue(channel.edge.overflow, channel.edge.limit)
         self.space = Wakeup(channel.turns)
+        self.waiting: list[Any] = []  # payloads that producers wait with
         self.closed = False
 
     def offer(self, payload: Any) -> int:
@@ -40,8 +41,11 @@ class Feed:
         return outcome
 
     def close(self) -> None:
-        """Nothing more comes from this producer; what waits is still delivered."""
+        """Nothing more comes from this producer; what waits, in the queue or before it, is still delivered."""
         self.closed = True
+        for payload in self.waiting:
+            self.queue.force(payload)
+        self.waiting.clear()
         self.outlet.detach(self)
         self.space.set()
         self.channel.wakeup.set()
@@ -69,12 +73,12 @@ class Channel:
         self.edge = edge
         self.blocks = edge.overflow == "block" or any(feed.queue.policy == "block" for feed in self.feeds)
 
-    def attach(self, outlet: Outlet) -> Feed:
-        """Makes an output the newest feed of this channel."""
+    def attach(self, outlet: Outlet, *, continues: bool = False) -> Feed:
+        """Makes an output the newest feed of this channel; packets begin at a keyframe unless it ``continues``."""
         feed = Feed(self, outlet)
         self.feeds.append(feed)
         outlet.attach(feed)
-        if issubclass(EncodedPacket, outlet.payloads) and self.edge.overflow != "latest":
+        if issubclass(EncodedPacket, outlet.payloads) and self.edge.overflow != "latest" and not continues:
             feed.queue.require_keyframe()
         return feed
 
@@ -94,6 +98,12 @@ class Channel:
         return None
 
     @property
+    def is_unbroken(self) -> bool:
+        """Whether every packet so far will be delivered, so that the next one can be understood."""
+        queue = self.feeds[-1].queue
+        return queue.policy in ("block", "drop-to-keyframe") and not queue.needs_keyframe
+
+    @property
     def ended(self) -> bool:
         """Whether all has been delivered and nothing will follow."""
         return all(feed.closed and not len(feed.queue) for feed in self.feeds)
@@ -108,6 +118,7 @@ class Channel:
         for feed in list(self.feeds):
             feed.queue.flush(cause)
             feed.close()
+            feed.queue.flush(cause)
 
     def _retire(self, feed: Feed) -> None:
         self.received += feed.queue.received
@@ -176,12 +187,24 @@ class Inbox:
         """Whether the media channels of the ports (None: of all) have ended, once wired."""
         if not self.connected:
             return False
+        is_media = False
         for channel in self._order:  # a plain loop: it runs at every wait, and the first channel usually decides
             if channel.edge.feedback or (ports is not None and channel.port not in ports):
                 continue
             if not channel.feeds[-1].closed or not channel.ended:
                 return False
-        return True
+            is_media = True
+        return is_media or self._ended_beside_media(ports)
+
+    def _ended_beside_media(self, ports: Iterable[str] | None) -> bool:
+        """For ports that only take feedback: it ends with the node's media, or with whoever gives it."""
+        if any(not channel.edge.feedback for channel in self._order):
+            return self.ended()
+        return all(
+            channel.feeds[-1].closed and channel.ended
+            for channel in self._order
+            if ports is None or channel.port in ports
+        )
 
     def close(self, cause: str) -> None:
         """The node is gone."""
@@ -236,5 +259,15 @@ class Outlet:
 
 async def push(feed: Feed, payload: Any) -> None:
     """Waits until an edge that blocks has taken the payload or its consumer is gone."""
-    while not feed.closed and feed.offer(payload) == Offered.FULL:
-        await feed.space
+    if feed.closed:  # while another edge was waited for
+        feed.queue.force(payload)
+        feed.channel.wakeup.set()
+        return
+    while feed.offer(payload) == Offered.FULL:
+        feed.waiting.append(payload)
+        try:
+            await feed.space
+        finally:
+            feed.waiting = [each for each in feed.waiting if each is not payload]
+        if feed.closed:  # which took what was waited with
+            return

@@ -16,7 +16,6 @@ from flowstream.graph.diff import Change, Patch, diff
 from flowstream.graph.plan import Edge, Plan, PlannedNode
 from flowstream.media.packets import EncodedPacket
 from flowstream.media.signals import KeyframeRequest
-from flowstream.runtime.channel import Channel
 from flowstream.runtime.clock import Clock, SystemClock
 from flowstream.runtime.events import Applied, Event, Listener, NodeFailed, NodeRestarted
 from flowstream.runtime.holdings import Holdings
@@ -26,6 +25,8 @@ from flowstream.runtime.supervisor import Supervisor
 
 READY_SECONDS = 30.0
 DRAIN_SECONDS = 10.0
+TAKE_SECONDS = 5.0
+"""How long a node may take to say whether it takes live values, and to take them."""
 
 _logger = logging.getLogger("flowstream.engine")
 
@@ -62,6 +63,7 @@ class Engine:
         self._holdings = Holdings(tasks, clock, self._holding_failed)
         self._graph = Graph(clock, mounts, self._holdings, clock.now_ns(), is_live=False)
         self._supervisors: dict[str, Supervisor] = {}
+        self._alive: set[Runner] = set()  # also those that are being prepared, or were replaced and finish
         self._finished = anyio.Event()
         self._is_stopping = False
         self._apply_lock = anyio.Lock()
@@ -93,8 +95,9 @@ class Engine:
     async def start(self, plan: Plan) -> None:
         """Starts every node; sources begin when all are ready. Raises NodeError when one fails; nothing runs then."""
         self._graph.is_live = plan.is_live
-        runners = {id: self._runner(plan, id) for id in plan.nodes}
+        runners: dict[str, Runner] = {}
         try:
+            runners = {id: self._runner(plan, id) for id in plan.nodes}
             await self._start_all(runners.values())
         except BaseException:
             with anyio.CancelScope(shield=True):
@@ -124,20 +127,30 @@ class Engine:
         self._is_stopping = True
         drained = True
         if self.plan is not None and not self._finished.is_set():
+            for runner in self._alive:
+                if not runner.inbox.connected:  # being prepared: it has nothing to finish
+                    runner.stop()
             for id, runner in self.runners.items():
-                if runner.is_source or not self.plan.inputs_of(id):
+                if runner.is_over:  # what it was to be succeeded by does not come any more
+                    runner.close_outlets()
+                elif runner.is_source or not self.plan.inputs_of(id):
                     runner.stop()
             with anyio.move_on_after(drain_seconds) as scope:
-                for runner in list(self.runners.values()):
+                for runner in list(self._alive):
                     await runner.done.wait()
             drained = not scope.cancelled_caught
-        await self._discard(list(self.runners.values()))
+        await self._discard(list(self._alive))
         await self._holdings.release(lambda node: False)
         self._finished.set()
         return drained
 
     def _runner(self, plan: Plan, id: str) -> Runner:
-        return Runner(plan.nodes[id], _wired(plan, id), self._graph, self._exited)
+        planned = plan.nodes[id]
+        try:
+            return Runner(planned, _wired(plan, id), self._graph, self._exited)
+        except Exception as error:
+            message = f"{id} ({planned.type_id}): {type(error).__name__}: {error}"
+            raise NodeError(id, message, place=planned.place) from error
 
     async def _start_all(self, runners: Iterable[Runner]) -> None:
         """Starts runners side by side and waits until each is ready or has failed.
@@ -146,6 +159,7 @@ class Engine:
         """
         started = list(runners)
         for runner in started:
+            self._alive.add(runner)
             self._tasks.start_soon(runner.live)
         late: Runner | None = None
         try:
@@ -174,16 +188,20 @@ class Engine:
 
     # --- wiring -----------------------------------------------------------------------------------------------------
 
-    def _connect(self, edge: Edge) -> Channel:
-        """Makes the edge's producer the newest feed of its channel; opens the channel where there is none."""
+    def _connect(self, edge: Edge, *, continues: bool = False) -> None:
+        """Makes the edge's producer the newest feed of its channel; opens the channel where there is none.
+
+        ``continues``: the feed goes on where the one before it ended, without a keyframe.
+        """
         consumer, producer = self.runners[edge.consumer], self.runners[edge.producer]
         inbox = consumer.inbox
         channel = inbox.channels.get((edge.input, edge.index)) or inbox.open(edge)
         channel.rewire(edge)
-        feed = channel.attach(producer.outlets[edge.output])
+        feed = channel.attach(producer.outlets[edge.output], continues=continues)
         if producer.is_over and not (producer.state == "failed" and self._graph.is_live):
             feed.close()
-        return channel
+        if consumer.is_over:
+            channel.close("node-ended")
 
     def _go(self, runner: Runner) -> None:
         runner.inbox.connected = True
@@ -217,9 +235,21 @@ class Engine:
                     "serve: the address cannot change while viewers are connected to it",
                     hint="restart flowstream to serve elsewhere",
                 )
-            prepared = await self._prepare(plan, patch)
-            with anyio.CancelScope(shield=True):
-                await self._commit(plan, patch, prepared)
+            prepared: dict[str, Runner] = {}
+            broken: dict[str, Runner] = {}  # what had to go before its successor could come
+            try:
+                await self._prepare(plan, patch, prepared, broken)
+                with anyio.CancelScope(shield=True):
+                    await self._update(plan, patch, prepared)
+                if self._is_stopping:
+                    raise ReloadError("the graph is stopping")
+            except BaseException as error:
+                with anyio.CancelScope(shield=True):
+                    await self._abandon(prepared, broken)
+                if isinstance(error, NodeError):
+                    raise ReloadError(error.message, hint=error.hint, place=error.place) from error
+                raise
+            self._commit(plan, patch, prepared)
         self.tell(Applied(plan.revision, patch))
         return patch
 
@@ -231,7 +261,7 @@ class Engine:
             nodes={id: replace(node, opened=self.runners[id].opened) for id, node in self.plan.nodes.items()},
         )
 
-    async def _prepare(self, plan: Plan, patch: Patch) -> dict[str, Runner]:
+    async def _prepare(self, plan: Plan, patch: Patch, prepared: dict[str, Runner], broken: dict[str, Runner]) -> None:
         """Starts what is new and asks what changes in place whether it can; the running graph is not touched."""
         fresh: list[Change] = []
         for change in patch.changes:
@@ -242,45 +272,59 @@ class Engine:
                 # A node that failed is given another chance by any edit of it.
                 if runner.is_over or not await _takes(runner, change, plan):
                     fresh.append(change)
-        prepared = {change.node: self._runner(plan, change.node) for change in fresh}
+        for change in fresh:
+            prepared[change.node] = self._runner(plan, change.node)
         try:
-            try:
-                await self._start_all(prepared.values())
-            except NodeError as error:
-                if not isinstance(error.__cause__, ResourceBusy):
-                    raise
-                for change in fresh:
-                    if isinstance(prepared[change.node].error, ResourceBusy):
-                        if change.action == "add":
-                            raise
-                        prepared[change.node] = await self._break_before_make(plan, change)
-        except BaseException as error:
-            with anyio.CancelScope(shield=True):
-                await self._discard(prepared.values())
-            if isinstance(error, NodeError):
-                raise ReloadError(error.message, hint=error.hint, place=error.place) from error
-            raise
-        return prepared
-
-    async def _break_before_make(self, plan: Plan, change: Change) -> Runner:
-        """Swaps a node whose device cannot be opened twice; when the new one fails, the old one is started again."""
-        id = change.was or change.node
-        old = self.runners[id]
-        with anyio.CancelScope(shield=True):
-            self._supervisors[id].is_exit_expected = True
-            await self._discard([old])
-            new = self._runner(plan, change.node)
-            try:
-                await self._start_all([new])
-            except NodeError:
-                await self._discard([new])
-                assert self.plan is not None
-                again = self._runner(self.plan, id)
-                await self._start_all([again])
-                self._supervisors[id].is_exit_expected = False
-                self._succeed(old, again)
+            await self._start_all(prepared.values())
+        except NodeError as error:
+            if not isinstance(error.__cause__, ResourceBusy):
                 raise
-        return new
+            for change in fresh:
+                if isinstance(prepared[change.node].error, ResourceBusy):
+                    old = self.runners.get(change.was or change.node)
+                    if change.action == "add" or old is None or old.is_over:
+                        raise
+                    with anyio.CancelScope(shield=True):
+                        await self._break_before_make(plan, change, prepared, broken)
+
+    async def _break_before_make(
+        self, plan: Plan, change: Change, prepared: dict[str, Runner], broken: dict[str, Runner]
+    ) -> None:
+        """Swaps a node whose device cannot be opened twice."""
+        id = change.was or change.node
+        broken[id] = self.runners[id]
+        self._supervisors[id].is_exit_expected = True
+        await self._discard([broken[id]])
+        prepared[change.node] = self._runner(plan, change.node)
+        await self._start_all([prepared[change.node]])
+
+    async def _abandon(self, prepared: Mapping[str, Runner], broken: Mapping[str, Runner]) -> None:
+        """Ends what was prepared, starts again what had to go for it, and closes what only the prepared ones held."""
+        await self._discard(prepared.values())
+        for id, old in broken.items():
+            await self._bring_back(id, old)
+        await self._holdings.release(self._may_hold)
+
+    async def _bring_back(self, id: str, old: Runner) -> None:
+        """Starts a node again that had to go for a successor that did not come; failing that, the node has failed."""
+        assert self.plan is not None
+        supervisor = self._supervisors[id]
+        again: list[Runner] = []
+        try:
+            if self._is_stopping:
+                raise ReloadError("the graph is stopping")
+            again.append(self._runner(self.plan, id))
+            await self._start_all(again)
+        except FlowstreamError as error:
+            await self._discard(again)
+            supervisor.is_exit_expected = False
+            if not self._is_stopping:
+                old.error = again[0].error if again and again[0].error is not None else error
+                old.state = "failed"
+            self._exited(old)
+        else:
+            supervisor.is_exit_expected = False
+            self._succeed(old, again[0])
 
     def _succeed(self, old: Runner, new: Runner) -> None:
         """Puts a new instance in the place of an old one that is over, with the same edges."""
@@ -297,9 +341,8 @@ class Engine:
         self._go(new)
         self._request_keyframes(self.plan.inputs_of(id))
 
-    async def _commit(self, plan: Plan, patch: Patch, prepared: dict[str, Runner]) -> None:
-        """Live values first, undone if one is refused; then the wiring, in one step that does not wait."""
-        await self._update(plan, patch, prepared)
+    def _commit(self, plan: Plan, patch: Patch, prepared: dict[str, Runner]) -> None:
+        """The wiring, in one step that does not wait."""
         assert self.plan is not None
         old_plan, old_runners = _renamed(self.plan, patch.renamed), self._rename(patch.renamed)
         retired = [(id, runner) for id, runner in old_runners.items() if id not in plan.nodes or id in prepared]
@@ -318,13 +361,18 @@ class Engine:
         self._rewire(old_plan, plan, set(prepared))
         for runner in prepared.values():
             self._go(runner)
+        leaving = {id for id, _ in retired}
         for id, runner in retired:
             for edge in old_plan.inputs_of(id):
-                self._end_input(runner, edge)
+                if edge.producer not in leaving:  # or it still gets what that one finishes with
+                    self._end_input(runner, edge)
             if runner.is_source or runner.is_over or not old_plan.inputs_of(id):
                 runner.stop()
                 runner.close_outlets()
         self._tasks.start_soon(self._see_off, [runner for _, runner in retired])
+        for runner in prepared.values():
+            if runner.is_over:  # it ended between being ready and being wired
+                self._exited(runner)
 
     def _rename(self, renamed: Mapping[str, str]) -> dict[str, Runner]:
         """Gives renamed nodes their new ids, and with them what they hold; all runners by id."""
@@ -333,6 +381,7 @@ class Engine:
         return {renamed.get(id, id): runner for id, runner in self.runners.items()}
 
     async def _update(self, plan: Plan, patch: Patch, prepared: dict[str, Runner]) -> None:
+        """Gives nodes their live values; all are undone, and ReloadError raised, when one does not take them."""
         done: list[tuple[Runner, PlannedNode]] = []
         for change in patch.changes:
             if change.action not in ("update", "rewire") or not change.fields or change.node in prepared:
@@ -340,11 +389,13 @@ class Engine:
             runner = self.runners[change.was or change.node]
             before = runner.planned
             try:
-                await runner.reconfigure(plan.nodes[change.node])
+                await _reconfigure(runner, plan.nodes[change.node])
             except Exception as error:
                 for changed, planned in reversed(done):
-                    await changed.reconfigure(planned)
-                await self._discard(prepared.values())
+                    try:
+                        await _reconfigure(changed, planned)
+                    except Exception as caught:  # noqa: BLE001 - it is neither here nor there any more
+                        changed.fail(caught)
                 raise ReloadError(f"{change.node} did not take its new values: {error}") from error
             done.append((runner, before))
 
@@ -362,15 +413,19 @@ class Engine:
                 continue
             consumer = self.runners[edge.consumer]
             channel = consumer.inbox.channels.get((edge.input, edge.index))
+            continues = False
             if channel is not None and previous is not None:
+                is_same = (previous.producer, previous.output) == (edge.producer, edge.output)
+                continues = is_same and edge.producer not in fresh and channel.is_unbroken
                 # The tail of a producer that is being replaced is still delivered; any other is let go now.
                 is_replaced = edge.producer in fresh and previous.producer == edge.producer
                 if not is_replaced or previous.output != edge.output:
                     for feed in list(channel.feeds):
                         feed.close()
-            self._connect(edge)
+            self._connect(edge, continues=continues)
             consumer.inbox.wakeup.set()
-            connected.append(edge)
+            if not continues:
+                connected.append(edge)
         self._request_keyframes(connected)
 
     def _end_input(self, runner: Runner, edge: Edge) -> None:
@@ -388,25 +443,29 @@ class Engine:
         await self._holdings.release(self._may_hold)
 
     def _may_hold(self, node: str) -> bool:
-        return not self._is_stopping and node in self.runners and self.runners[node].state != "ended"
+        runner = self.runners.get(node)
+        return not self._is_stopping and runner is not None and runner.is_over and runner.state != "ended"
 
     # --- supervision ------------------------------------------------------------------------------------------------
 
     def _exited(self, runner: Runner) -> None:
         """A runner came to its end; it may be one of the running graph, one that was replaced, or never got there."""
         id = runner.planned.id
+        self._alive.discard(runner)
         if self.runners.get(id) is not runner:
             runner.close_outlets()
             runner.inbox.close("reload")
+            if runner.error is not None and runner.inbox.connected:  # what it was to finish may be lost
+                self._report_failure(runner, None, dependents=())
             return
         runner.inbox.close("node-ended")
         supervisor = self._supervisors[id]
         if supervisor.is_exit_expected:  # its successor takes over the edges
             return
         if runner.error is not None:
-            wait_ns = supervisor.failed(runner.error, now_ns=self.clock.now_ns())
+            wait_ns = None if self._is_stopping else supervisor.failed(runner.error, now_ns=self.clock.now_ns())
             self._report_failure(runner, wait_ns)
-            if wait_ns is not None and not self._is_stopping:
+            if wait_ns is not None:
                 runner.state = "restarting"
                 self._tasks.start_soon(self._restart, runner, self.clock.now_ns() + wait_ns)
                 return
@@ -420,16 +479,17 @@ class Engine:
             runner.close_outlets()
         self._finish_if_over()
 
-    def _report_failure(self, runner: Runner, wait_ns: int | None) -> None:
+    def _report_failure(self, runner: Runner, wait_ns: int | None, *, dependents: Iterable[str] | None = None) -> None:
         assert self.plan is not None
         assert runner.error is not None
         failure = node_error(runner)
-        dependents = tuple(dict.fromkeys(edge.consumer for edge in self.plan.outputs_of(runner.planned.id)))
+        if dependents is None:
+            dependents = dict.fromkeys(edge.consumer for edge in self.plan.outputs_of(runner.planned.id))
         if wait_ns is None:
             self.failures.append(failure)
         if not isinstance(runner.error, FlowstreamError):
             runner.log.error("failed", exc_info=runner.error)
-        self.tell(NodeFailed(failure, runner.planned.id, dependents, wait_ns))
+        self.tell(NodeFailed(failure, runner.planned.id, tuple(dependents), wait_ns))
 
     async def _restart(self, old: Runner, at_ns: int) -> None:
         await self.clock.sleep_until_ns(at_ns)
@@ -438,15 +498,18 @@ class Engine:
             return
         supervisor = self._supervisors[id]
         assert self.plan is not None
-        new = self._runner(self.plan, id)
+        started: list[Runner] = []
         try:
-            await self._start_all([new])
-        except NodeError:
-            await self._discard([new])
+            started.append(self._runner(self.plan, id))
+            await self._start_all(started)
+        except NodeError as error:
+            await self._discard(started)
             if self.runners.get(id) is old:
-                old.error = new.error
+                old.error = started[0].error if started and started[0].error is not None else error
+                old.state = "failed"
                 self._exited(old)
             return
+        new = started[0]
         if self.runners.get(id) is not old or self._is_stopping:
             await self._discard([new])
             return
@@ -512,10 +575,23 @@ async def _takes(runner: Runner, change: Change, plan: Plan) -> bool:
     if not change.fields:
         return True
     try:
-        await runner.accepts(plan.nodes[change.node].config)
+        with anyio.move_on_after(TAKE_SECONDS) as scope:
+            await runner.accepts(plan.nodes[change.node].config)
     except ValueError:
         return False
-    return True
+    except Exception as error:
+        raise ReloadError(f"{change.node} cannot say what it takes: {type(error).__name__}: {error}") from error
+    return not scope.cancelled_caught  # one that does not answer is stuck
+
+
+async def _reconfigure(runner: Runner, planned: PlannedNode) -> None:
+    """Gives a node new live values. Raises what it raises, or FlowstreamError when there is no answer to be had."""
+    if runner.is_over:
+        raise FlowstreamError("it came to its end meanwhile")
+    with anyio.move_on_after(TAKE_SECONDS) as scope:
+        await runner.reconfigure(planned)
+    if scope.cancelled_caught:
+        raise FlowstreamError(f"no answer within {TAKE_SECONDS:g} s")
 
 
 def _renamed(plan: Plan, renamed: Mapping[str, str]) -> Plan:

@@ -59,7 +59,8 @@ class Holdings:
         log: logging.LoggerAdapter[logging.Logger],
     ) -> AsyncIterator[Any]:
         """What the node holds under the key, opened if nobody holds it. Raises what opening it raised."""
-        entry = self._entries.get((node, key))
+        while (entry := self._entries.get((node, key))) is not None and entry.released.is_set():
+            await entry.closed.wait()
         if entry is None:
             entry = self._entries[node, key] = _Entry(node)
             self._tasks.start_soon(self._live, key, entry, open, log)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from flowstream.runtime.events import Refused
 from flowstream.runtime.wakeup import Wakeup
 
 R = TypeVar("R")
+
+_logger = logging.getLogger("flowstream.reload")
 
 DEBOUNCE_MS = 60
 LOOK_MS = 500
@@ -152,6 +155,9 @@ class Reloader:
             self._refuse(revision, f"{count} finding{'s' if count > 1 else ''} in the file", error)
         except (FlowstreamError, OSError) as error:
             self._refuse(revision, str(error), error)
+        except Exception as error:
+            _logger.exception("the files could not be applied")
+            self._refuse(revision, f"{type(error).__name__}: {error}", error)
         else:
             self.revisions.running = plan.revision
             self.revisions.refused = None
