@@ -73,7 +73,7 @@ def pictures(path: Path) -> int:
 def main() -> None:
     """Measure, check that both did the work, and tell."""
     quick = is_quick(__doc__)
-    seconds = 1 if quick else 20
+    seconds = 1 if quick else 30
     with tempfile.TemporaryDirectory(prefix="flowstream-bench-") as name:
         folder = Path(name)
         make_clip(folder / "clip.mp4", seconds)
