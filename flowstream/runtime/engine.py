@@ -452,11 +452,13 @@ class Engine:
         """A runner came to its end; it may be one of the running graph, one that was replaced, or never got there."""
         id = runner.planned.id
         self._alive.discard(runner)
-        if self.runners.get(id) is not runner:
+        if self._is_gone(runner):
             runner.close_outlets()
             runner.inbox.close("reload")
             if runner.error is not None and runner.inbox.connected:  # what it was to finish may be lost
                 self._report_failure(runner, None, dependents=())
+            if self.plan is not None:
+                self._finish_if_over()
             return
         runner.inbox.close("node-ended")
         supervisor = self._supervisors[id]
@@ -523,14 +525,21 @@ class Engine:
             runner.fail(error)
 
     def _finish_if_over(self) -> None:
-        """The graph is over when every node is, or when nothing is left that could bring anything."""
+        """The graph is over when every node is, or when nothing is left that could bring anything.
+
+        Nodes that were replaced or removed are waited for too: they may have something to finish.
+        """
         if any(runner.is_source and not self._is_settled(runner) for runner in self.runners.values()):
             return
         for runner in self.runners.values():
             if runner.state == "failed":
                 runner.close_outlets()
-        if all(self._is_settled(runner) for runner in self.runners.values()):
+        is_leaving = any(runner.inbox.connected for runner in self._alive if self._is_gone(runner))
+        if not is_leaving and all(self._is_settled(runner) for runner in self.runners.values()):
             self._finished.set()
+
+    def _is_gone(self, runner: Runner) -> bool:
+        return self.runners.get(runner.planned.id) is not runner
 
     def _is_settled(self, runner: Runner) -> bool:
         return runner.is_over and runner.state != "restarting"
