@@ -79,6 +79,10 @@ class Screen(Source[ScreenConfig], type="screen"):
             self._grabber.close()
             self._grabber = None
 
+    def accepts(self, config: ScreenConfig, /) -> None:
+        if config.monitor >= max(2, len(self._monitors)):  # whoever opens the display anew may find it, or says why not
+            raise ValueError(f"there was no monitor {config.monitor} when the display was opened")
+
     async def run(self, ctx: Context) -> None:
         """Takes a picture at each beat of the clock."""
         beat_ns = ctx.now_ns()

@@ -197,8 +197,8 @@ class MediaFile:
             while not track.frames and not track.is_at_end:
                 if track.packets or self._is_read:
                     self._decode(track)
-                elif self._is_crowded():
-                    break  # the other stream goes ahead: this one has a hole, or is stored far away
+                elif not self._wants(track.kind) or self._is_crowded():
+                    break  # the other stream goes ahead: this one has a hole, is stored far away or not asked for
                 else:
                     self._read()
         ready = [track for track in self.tracks if track.frames]

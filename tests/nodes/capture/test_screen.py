@@ -112,6 +112,8 @@ def test_one_of_several_monitors_or_all() -> None:
         assert screen.run(emissions=1)[0].caps.size == "320x480"
         screen.reconfigure(monitor=0)
         assert screen.run(emissions=1)[-1].caps.size == "640x480"
+        with pytest.raises(ValueError, match="there was no monitor 3"):
+            screen.reconfigure(monitor=3)
     with pytest.raises(PeerError) as refusal, capturing(monitor=3):
         pass
     assert str(refusal.value) == "there is no monitor 3: there are 2 monitors (monitor: 0 takes all)"

@@ -13,6 +13,7 @@ import pytest
 from flowstream import AudioFrame, PeerError, VideoFrame
 from flowstream.testing.conformance import check_node
 from flowstream.testing.harness import Harness
+from flowstream_nodes.file._reader import MediaFile
 from flowstream_nodes.file.file import File, FileConfig
 
 pytestmark = pytest.mark.real
@@ -86,6 +87,14 @@ def test_a_loop_goes_on_without_a_jump_until_it_is_told_to_end(folder: Path) -> 
 def test_only_what_is_connected_is_decoded(folder: Path) -> None:
     with playing(folder / "both.mp4", pace="fast", connected=("audio",)) as file:
         assert {type(frame) for frame in file.run()} == {AudioFrame}
+
+
+def test_what_is_not_connected_is_not_searched_for_through_the_whole_file(folder: Path) -> None:
+    file = MediaFile(str(folder / "both.mp4"), lambda kind: kind == "video")
+    file.next()
+    waiting = {track.kind: len(track.packets) for track in file.tracks}
+    file.close()
+    assert waiting == {"video": 0, "audio": 0}
 
 
 def test_sound_in_any_form_comes_out_in_one_that_nodes_can_read(folder: Path) -> None:
