@@ -198,7 +198,8 @@ class Engine:
         channel = inbox.channels.get((edge.input, edge.index)) or inbox.open(edge)
         channel.rewire(edge)
         feed = channel.attach(producer.outlets[edge.output], continues=continues)
-        if producer.is_over and not (producer.state == "failed" and self._graph.is_live):
+        may_come_back = producer.state == "restarting" or (producer.state == "failed" and self._graph.is_live)
+        if producer.is_over and not may_come_back:
             feed.close()
         if consumer.is_over:
             channel.close("node-ended")

@@ -17,7 +17,7 @@ from flowstream.runtime.engine import Engine, ReloadError
 from flowstream.runtime.events import Applied, Event, NodeFailed
 from flowstream.testing.clock import VirtualClock
 from tests.runtime import parts
-from tests.runtime.parts import Add, AddConfig, Busy, Hold, HoldConfig, Keep, Watch, plan, run
+from tests.runtime.parts import Add, AddConfig, Busy, Counter, Hold, HoldConfig, Keep, Watch, plan, run
 
 
 class OneWay(Add, type="test/one-way"):
@@ -126,6 +126,18 @@ class SlowToClose(Node[HoldConfig], type="test/slow-to-close"):
                 pass
 
 
+class Flaky(Counter, type="test/flaky"):
+    """Loses its other side at once, the first time."""
+
+    instances = 0
+
+    async def run(self, ctx: Context) -> None:
+        Flaky.instances += 1
+        if Flaky.instances == 1:
+            raise PeerError("not yet")
+        await super().run(ctx)
+
+
 class Listens(Node, type="test/listens"):
     """Takes feedback and nothing else."""
 
@@ -157,12 +169,13 @@ class Steered(Transform, type="test/steered"):
 @pytest.fixture(autouse=True)
 def types(monkeypatch: pytest.MonkeyPatch) -> None:
     more = (
-        OneWay, FailsLater, Hangs, SlowToOpen, SlowToKeep, Unmade, Unsure, BadEnd, SlowToClose, Listens, Steered,
+        OneWay, FailsLater, Hangs, SlowToOpen, SlowToKeep, Unmade, Unsure, BadEnd, SlowToClose, Flaky, Listens, Steered,
     )  # fmt: skip
     for each in more:
         monkeypatch.setitem(parts.TYPES, each.type_id, each)
     SlowToClose.got.clear()
     Listens.heard.clear()
+    Flaky.instances = 0
 
 
 def chain(middle: str, config: dict[str, Any], *, count: dict[str, Any] | None = None, items: int = 4) -> Plan:
@@ -293,6 +306,30 @@ def test_a_node_that_takes_feedback_only_lives_as_long_as_who_gives_it() -> None
         await engine.wait()
         assert Listens.heard == list(range(10))
         assert Keep.kept["keep"] == list(range(10))
+
+    run(main)
+
+
+def test_a_consumer_waits_for_a_producer_that_is_to_be_restarted() -> None:
+    def kept(source: str) -> Plan:
+        return plan(
+            {
+                "flaky": ("test/flaky", {}, Restart("peer", first_ns=1_000_000_000)),
+                "count": ("test/counter", {}),
+                "keep": ("test/keep", {}),
+                "rest": ("test/keep", {}),
+            },
+            {"keep.numbers": source, "rest.numbers": "count.out"},
+        )
+
+    async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        await engine.start(kept("count.out"))
+        await anyio.sleep(0.095)
+        assert engine.status()["flaky"].state == "restarting"
+        await engine.apply(kept("flaky.out"))
+        await anyio.sleep(1)
+        assert engine.status()["keep"].state == "running"
+        assert Keep.kept["keep"][:13] == [*range(10), 0, 1, 2]
 
     run(main)
 
