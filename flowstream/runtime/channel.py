@@ -251,6 +251,12 @@ class Outlet:
                     self.request(KeyframeRequest(f"{feed.channel.edge.name} overflowed"))
         return blocked
 
+    def hand_over(self) -> None:
+        """Lets go of the edges on which a successor waits."""
+        for feed in self.feeds:
+            if feed.channel.feeds[-1] is not feed:
+                feed.close()
+
     def close(self) -> None:
         """The node will emit nothing more."""
         for feed in self.feeds:

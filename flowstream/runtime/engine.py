@@ -25,6 +25,9 @@ from flowstream.runtime.supervisor import Supervisor
 
 READY_SECONDS = 30.0
 DRAIN_SECONDS = 10.0
+HANDOVER_SECONDS = 1.0
+"""How long, in a live graph, what a replaced node gives last may hold up what its successor gives."""
+
 TAKE_SECONDS = 5.0
 """How long a node may take to say whether it takes live values, and to take them."""
 
@@ -438,6 +441,13 @@ class Engine:
     async def _see_off(self, retired: list[Runner]) -> None:
         """Waits for replaced and removed nodes to finish; ends those that do not in time."""
         with anyio.move_on_after(DRAIN_SECONDS):
+            if self._graph.is_live:
+                with anyio.move_on_after(HANDOVER_SECONDS):
+                    for runner in retired:
+                        await runner.done.wait()
+                for runner in retired:
+                    for outlet in runner.outlets.values():
+                        outlet.hand_over()
             for runner in retired:
                 await runner.done.wait()
         await self._discard(retired)

@@ -466,6 +466,28 @@ def test_a_node_that_hangs_is_replaced_rather_than_asked(monkeypatch: pytest.Mon
     anyio.run(main)
 
 
+def test_a_node_that_hangs_does_not_hold_up_its_successor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "HANDOVER_SECONDS", 0.1)
+    Hangs.gate.clear()
+    Hangs.hangs.clear()
+    Keep.kept.clear()
+
+    async def main() -> None:
+        async with Engine.open() as engine:
+            await engine.start(chain("test/hangs", {}))
+            assert await anyio.to_thread.run_sync(Hangs.hangs.wait, 5)
+            await engine.apply(chain("test/add", {"add": 1000}))
+            keep = engine.runners["keep"]
+            with anyio.fail_after(3):
+                while keep.received < 20:  # noqa: ASYNC110 - the node tells nobody
+                    await anyio.sleep(0.01)
+            assert Keep.kept["keep"][:3] == [0, 1, 2]
+            assert Keep.kept["keep"][3] > 1000
+            Hangs.gate.set()
+
+    anyio.run(main)
+
+
 # --- stopping -------------------------------------------------------------------------------------------------------
 
 
