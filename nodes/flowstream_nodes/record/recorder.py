@@ -103,7 +103,10 @@ class Recorder(Sink[RecorderConfig], type="recorder"):
     def on_video(self, packet: EncodedPacket) -> None:
         """Takes a picture."""
         if packet.keyframe and packet.caps is not self._caps.get("video"):
-            self._formats["video"] = format_of(packet)
+            format = format_of(packet)
+            if any(kind == "video" for kind, _ in self._pending) and format != self._formats["video"]:
+                self._open_part()  # with what came before, which no longer fits
+            self._formats["video"] = format
             self._caps["video"] = packet.caps
         part = self._part
         if part is None:

@@ -235,6 +235,18 @@ def test_another_size_goes_on_in_a_new_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
+def test_another_size_while_it_waits_for_sound_goes_on_in_a_new_file(tmp_path: Path) -> None:
+    with Recording(tmp_path / "tape.mp4") as tape:
+        tape.give(pictures(width=64, seconds=0.3), pictures(width=96, start_ns=3 * S // 10), sound(start_ns=S // 2))
+        tape.finish()
+    assert {file.name: probe(file)["video"]["width"] for file in tmp_path.iterdir()} == {
+        "tape.mp4": 64,
+        "tape-2.mp4": 96,
+    }
+    assert decode_errors(tmp_path / "tape.mp4") == decode_errors(tmp_path / "tape-2.mp4") == ""
+
+
+@pytest.mark.real
 def test_sound_that_begins_late_gets_a_new_file_at_a_keyframe(tmp_path: Path) -> None:
     path = tmp_path / "tape.mp4"
     video = pictures(seconds=6.0, keyframe_interval="1s")
