@@ -7,7 +7,7 @@ run; what it writes under /run stays in the guest. The command's output and exit
 
     tools/camera_vm.py -- python3 -c 'import os; print(os.listdir("/dev"))'
 
-Needs on Debian: apt-get install qemu-system-x86 busybox-static kmod. No KVM: it runs anywhere, a few times slower.
+Needs on Debian: apt-get install qemu-system-x86 busybox-static kmod zstd. No KVM: it runs anywhere, a few times slower.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from pathlib import Path
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "flowstream" / "camera-vm"
 VIVID = "n_devs=1 node_types=0x1 input_types=0x00 num_inputs=1"  # one webcam
 _ROOT_MODULES = ("virtio_pci", "9pnet_virtio", "9p")
-_UNPACKED = (
-    "./boot/vmlinuz-*", "./lib/modules/*/modules.*", "./lib/modules/*/kernel/drivers/media/*",
-    "./lib/modules/*/kernel/drivers/virtio/*", "./lib/modules/*/kernel/drivers/i2c/*",
-    "./lib/modules/*/kernel/drivers/usb/*", "./lib/modules/*/kernel/drivers/char/*", "./lib/modules/*/kernel/fs/*",
-    "./lib/modules/*/kernel/net/9p/*", "./lib/modules/*/kernel/lib/*", "./lib/modules/*/kernel/sound/*",
+_UNPACKED = (  # under /lib or, from Debian 13 on, /usr/lib
+    "./boot/vmlinuz-*", "*lib/modules/*/modules.*", "*lib/modules/*/kernel/drivers/media/*",
+    "*lib/modules/*/kernel/drivers/virtio/*", "*lib/modules/*/kernel/drivers/i2c/*",
+    "*lib/modules/*/kernel/drivers/usb/*", "*lib/modules/*/kernel/drivers/char/*", "*lib/modules/*/kernel/fs/*",
+    "*lib/modules/*/kernel/net/9p/*", "*lib/modules/*/kernel/lib/*", "*lib/modules/*/kernel/sound/*",
 )  # fmt: skip
 _BUSYBOX = Path("/bin/busybox")
 _STATUS, _RESULT = "status", "result"
@@ -89,7 +89,13 @@ def prepare_kernel(cache: Path = CACHE) -> Kernel:
         fcntl.flock(lock, fcntl.LOCK_EX)
         image = cache / "vmlinux"
         if not image.exists():
-            _download(cache)
+            try:
+                _download(cache)
+            except VmError:  # apt's lists are missing or old
+                if os.geteuid() != 0:
+                    raise
+                _run("apt-get", "-qq", "update")
+                _download(cache)
             (packed,) = (cache / "boot").glob("vmlinuz-*")
             _run("depmod", "-b", str(cache), packed.name.removeprefix("vmlinuz-"))
             unfinished = cache / "vmlinux.part"
@@ -108,7 +114,8 @@ def _download(cache: Path) -> None:
         _run("apt-get", "-qq", "download", package, cwd=folder)
         (archive,) = Path(folder).glob("*.deb")
         stream = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=subprocess.PIPE)
-        _run("tar", "-x", "-C", str(cache), "--wildcards", *_UNPACKED, stdin=stream.stdout)
+        in_lib = "--transform=s,^./usr/lib/,./lib/,"
+        _run("tar", "-x", "-C", str(cache), in_lib, "--wildcards", *_UNPACKED, stdin=stream.stdout)
         assert stream.stdout is not None
         stream.stdout.close()
         stream.wait()
@@ -133,9 +140,14 @@ def unpack_image(image: bytes) -> bytes:
     offset, length = struct.unpack_from("<II", image, 0x248)
     start = (sectors + 1) * 512 + offset
     packed = image[start : start + length]
-    if not packed.startswith(b"\xfd7zXZ\0"):
-        raise VmError("the kernel is not packed by xz, as Debian's is")
-    unpacked = lzma.LZMADecompressor().decompress(packed)
+    if packed.startswith(b"\xfd7zXZ\0"):
+        unpacked = lzma.LZMADecompressor().decompress(packed)
+    elif packed.startswith(b"\x28\xb5\x2f\xfd"):  # the last four bytes are the size, which is zstd's no more
+        if shutil.which("zstd") is None:
+            raise VmError("zstd is not installed")
+        unpacked = subprocess.run(["zstd", "-dcq"], input=packed[:-4], stdout=subprocess.PIPE, check=True).stdout
+    else:
+        raise VmError("the kernel is packed neither by xz nor by zstd, as Debian's are")
     if not unpacked.startswith(b"\x7fELF"):
         raise VmError("there is no ELF kernel in the image")
     return unpacked
@@ -152,7 +164,7 @@ def _insmods(kernel: Kernel, modules: Sequence[tuple[str, str]], done: set[str])
                 continue
             done.add(file.name)
             own = arguments if file.name.split(".")[0].replace("-", "_") == name.replace("-", "_") else ""
-            yield f"insmod /m/{file.name} {own}".rstrip(), file
+            yield f"insmod /m/{file.name.removesuffix('.xz')} {own}".rstrip(), file
 
 
 def initramfs(kernel: Kernel, modules: Sequence[tuple[str, str]]) -> bytes:
@@ -167,7 +179,9 @@ def initramfs(kernel: Kernel, modules: Sequence[tuple[str, str]]) -> bytes:
         ("root-modules", 0o100644, "".join(f"{line}\n" for line, _ in root).encode()),
         ("modules", 0o100644, "".join(f"{line}\n" for line, _ in more).encode()),
     ]
-    files += [(f"m/{file.name}", 0o100644, file.read_bytes()) for _, file in root + more]
+    for _, file in root + more:
+        module = lzma.decompress(file.read_bytes()) if file.suffix == ".xz" else file.read_bytes()
+        files.append((f"m/{file.name.removesuffix('.xz')}", 0o100644, module))
     return b"".join(_cpio_entry(number, *entry) for number, entry in enumerate([*files, ("TRAILER!!!", 0, b"")], 1))
 
 

@@ -56,6 +56,7 @@ SYSTEM_PACKAGES = (
     "qemu-system-x86",
     "busybox-static",
     "kmod",
+    "zstd",
 )
 
 STEPS = {

@@ -56,7 +56,9 @@ def test_pictures_of_the_wanted_size_come_at_increasing_times(in_vm: Any) -> Non
 
 @pytest.mark.real
 def test_the_nearest_is_taken_where_the_wish_cannot_be_met(in_vm: Any) -> None:
-    assert in_vm["nearest"] == {"device": "/dev/video0", "size": "1280x720", "fps": 12.5}
+    best_fps = in_vm["nearest"]["fps"]
+    assert best_fps in (12.5, 30.0)  # of the driver at this size, in Linux 6.1 and in 6.12
+    assert in_vm["nearest"] == {"device": "/dev/video0", "size": "1280x720", "fps": best_fps}
 
 
 @pytest.mark.real
@@ -158,5 +160,5 @@ def test_the_kernel_is_found_in_its_image() -> None:
     image[0x1F1] = 4
     struct.pack_into("<II", image, 0x248, 16, len(packed))
     assert vm.unpack_image(bytes(image) + bytes(16) + packed + b"tail") == elf
-    with pytest.raises(vm.VmError, match="not packed by xz"):
+    with pytest.raises(vm.VmError, match="packed neither by xz nor by zstd"):
         vm.unpack_image(bytes(8_192))
