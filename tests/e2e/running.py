@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -166,6 +166,16 @@ def until(what: str, condition: Any, seconds: float = PATIENCE_S) -> Any:
             pytest.fail(f"not within {seconds:g} s: {what}")
         pause.wait(0.05)
     return value
+
+
+def comes_true(condition: Callable[[], object], seconds: float) -> bool:
+    """Whether ``condition()`` becomes true in time; asks again every 50 ms."""
+    pause = threading.Event()
+    for _ in range(round(seconds / 0.05)):
+        if condition():
+            return True
+        pause.wait(0.05)
+    return False
 
 
 def counters(page: Any) -> list[int]:

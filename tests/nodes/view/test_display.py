@@ -25,7 +25,7 @@ def server() -> Iterator[str]:
     assert shutil.which("Xvfb"), "install xvfb"
     read, write = os.pipe()
     process = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", "800x600x24", "-nolisten", "tcp"],
+        ["Xvfb", "-displayfd", str(write), "-screen", "0", "800x600x24", "-nolisten", "tcp", "-noreset"],
         pass_fds=[write],
         stderr=subprocess.DEVNULL,
     )
@@ -120,14 +120,20 @@ def windows(display: str) -> Iterator[WindowManager]:
     manager.close()
 
 
-def until(condition: Callable[[], object], what: str) -> None:
-    """Waits for something that another process does; fails after 10 s."""
+def comes_true(condition: Callable[[], object], seconds: float) -> bool:
+    """Waits for something that another process does."""
     pause = threading.Event()
-    for _ in range(200):
+    for _ in range(round(seconds / 0.05)):
         if condition():
-            return
+            return True
         pause.wait(0.05)
-    pytest.fail(f"it never came to this: {what}")
+    return False
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Waits for something that another process does; fails after 30 s."""
+    if not comes_true(condition, 30):
+        pytest.fail(f"it never came to this: {what}")
 
 
 def test_conformance() -> None:
@@ -140,14 +146,19 @@ def test_the_picture_is_on_the_screen(display: str, format: str) -> None:
     frame = make_frame(width=320, height=240).writable()
     frame.array()[:] = (40, 160, 220)
     frame = frame.writable(format)
-    with Harness(Display, threads=True, label="The stage") as window:
-        window.push(frame)
-        shown = frame.array("bgr24")[100, 100].astype(int)
+    shown = frame.array("bgr24")[100, 100].astype(int)
 
-        def shows() -> bool:
-            return bool((np.abs(screen(display).astype(int) - shown).max(axis=2) <= 3).sum() > 50_000)
+    def shows() -> bool:
+        return bool((np.abs(screen(display).astype(int) - shown).max(axis=2) <= 3).sum() > 50_000)
 
-        until(shows, "the picture shows")
+    # On an X server without a window manager Qt leaves one window in fifteen black; another one is painted.
+    for _ in range(5):
+        with Harness(Display, threads=True, label="The stage") as window:
+            window.push(frame)
+            if comes_true(shows, 5):
+                break
+    else:
+        pytest.fail("no window showed the picture")
     until(lambda: screen(display).max() == 0, "the window is gone")
 
 
