@@ -185,7 +185,7 @@ def is_foreground_terminal(stream: TextIO) -> bool:
         return True
 
 
-_STATES = {"failed": "bold red", "restarting": "yellow", "ended": "dim", "stopped": "dim", "draining": "yellow"}
+_STATES = {"failed": "bold red", "restarting": "yellow", "ended": "dim", "stopped": "dim"}
 
 
 def _rendered(table: Table, console: Console) -> RenderableType:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -24,15 +25,56 @@ Settled = Callable[[Any, BaseException | None], None]
 _Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
-class _Calls:
-    """Calls that one thread leaves for another to make, which wakes by an eventfd.
+class _Bell:
+    """Wakes a thread or a loop that waits on ``fd``.
 
-    The fd is written without the GIL, so that whoever wakes finds it free. From a lock, or a queue made of one, it
-    would wake while it is held and go back to sleep: twice as many switches.
+    It rings without the GIL, so that whoever wakes finds it free. From a lock, or a queue made of one, it would wake
+    while it is held and go back to sleep: twice as many switches.
     """
 
-    def __init__(self, flags: int = 0) -> None:
-        self.fd = os.eventfd(0, os.EFD_CLOEXEC | flags)
+    def __init__(self, *, blocking: bool) -> None:
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | (0 if blocking else os.EFD_NONBLOCK))
+
+    def ring(self) -> None:
+        os.eventfd_write(self.fd, 1)
+
+    def hear(self) -> None:
+        """Waits for a ring, unless made not to."""
+        os.eventfd_read(self.fd)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class _SocketBell:
+    """The same where there is no eventfd: outside Linux."""
+
+    def __init__(self, *, blocking: bool) -> None:
+        self._in, self._out = socket.socketpair()
+        self._in.setblocking(blocking)
+        self.fd = self._in.fileno()
+
+    def ring(self) -> None:
+        self._out.send(b"!")
+
+    def hear(self) -> None:
+        self._in.recv(1)
+
+    def close(self) -> None:
+        self._in.close()
+        self._out.close()
+
+
+def _bell(*, blocking: bool) -> _Bell | _SocketBell:
+    return _Bell(blocking=blocking) if hasattr(os, "eventfd") else _SocketBell(blocking=blocking)
+
+
+class _Calls:
+    """Calls that one thread leaves for another to make."""
+
+    def __init__(self, *, blocking: bool) -> None:
+        self._bell = _bell(blocking=blocking)
+        self.fd = self._bell.fd
         self._calls: deque[_Call] = deque()
         self._has_rung = False
 
@@ -41,13 +83,17 @@ class _Calls:
         self._calls.append((function, args))
         if not self._has_rung:
             self._has_rung = True
-            os.eventfd_write(self.fd, 1)
+            self._bell.ring()
 
     def take(self) -> list[_Call]:
-        """What is there, in order; for the other thread. Waits for the bell, unless the fd is non-blocking."""
-        os.eventfd_read(self.fd)
+        """What is there, in order; for the other thread. Waits for the bell, unless made not to."""
+        self._bell.hear()
         self._has_rung = False  # before looking, so that whatever comes from now on rings again
         return self.rest()
+
+    def close(self) -> None:
+        """Nobody waits here any more."""
+        self._bell.close()
 
     def rest(self) -> list[_Call]:
         """What is there although nobody rang."""
@@ -59,8 +105,8 @@ class NodeThread:
 
     def __init__(self, name: str, clock: Clock, on_error: Callable[[BaseException], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._jobs = _Calls()  # for the thread
-        self._news = _Calls(os.EFD_NONBLOCK)  # for the loop
+        self._jobs = _Calls(blocking=True)  # for the thread
+        self._news = _Calls(blocking=False)  # for the loop
         self._loop.add_reader(self._news.fd, self._hear)
         self._clock = clock
         self._on_error = on_error
@@ -167,6 +213,6 @@ class NodeThread:
     def _finish(self) -> None:
         self._loop.remove_reader(self._news.fd)
         self._obey(self._news.rest())
-        os.close(self._news.fd)
-        os.close(self._jobs.fd)
+        self._news.close()
+        self._jobs.close()
         self._ended.set_result(None)

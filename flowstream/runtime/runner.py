@@ -30,7 +30,7 @@ from flowstream.runtime.wakeup import Turns, Wakeup
 P = TypeVar("P")
 R = TypeVar("R")
 
-State = Literal["starting", "ready", "running", "draining", "restarting", "ended", "failed", "stopped"]
+State = Literal["starting", "ready", "running", "restarting", "ended", "failed", "stopped"]
 
 CLOSE_SECONDS = 5.0
 _logger = logging.getLogger("flowstream.node")
@@ -155,18 +155,6 @@ class Runner:
         """Ends the node now: its life is cancelled and it is closed."""
         self._scope.cancel()
 
-    def drain(self) -> None:
-        """Ends the node's inputs: it finishes what it has, flushes and ends by itself; a source stops."""
-        if self.is_over:
-            return
-        self.state = "draining"
-        if self.is_source or not self.inbox.channels:
-            self.stop()
-            return
-        for channel in self.inbox.channels.values():
-            for feed in list(channel.feeds):
-                feed.close()
-
     def fail(self, error: BaseException) -> None:
         """Ends the node because of something that did not happen in its own task."""
         if self.error is None and isinstance(error, Exception):
@@ -180,8 +168,10 @@ class Runner:
             except Exception as error:  # noqa: BLE001
                 if self.error is None:
                     self.error = error
+            finally:  # also when close() hangs: the thread then ends when the call returns
+                if self._thread is not None:
+                    self._thread.end()
             if self._thread is not None:
-                self._thread.end()
                 await self._thread.join(CLOSE_SECONDS)
         if scope.cancelled_caught:
             self.log.error("a call did not return within %g s; its thread is left behind", CLOSE_SECONDS)
@@ -325,6 +315,9 @@ class Runner:
         outlet = self._by_port.get(item.output)
         if outlet is None:
             raise FlowstreamError(f"{self.planned.type_id} emitted to {item.output!r}, which is not one of its outputs")
+        if not isinstance(item.payload, outlet.payloads):
+            given, wanted = type(item.payload).__name__, " or ".join(p.__name__ for p in outlet.payloads)
+            raise FlowstreamError(f"{self.planned.type_id} gave {given} on {outlet.name}, which carries {wanted}")
         return outlet.offer(item.payload)
 
     async def emit(self, item: Emit[Any]) -> None:

@@ -223,7 +223,16 @@ class Sound(Source, type="test/sound"):
         await ctx.emit(Counter.out(Record(1, 1)))
 
 
-TYPES = {t.type_id: t for t in (Counter, Add, ThreadedAdd, Busy, Keep, Encode, Watch, Hold, Stuck, Sound)}
+class Wrong(Source, type="test/wrong"):
+    """Gives a payload that its output does not carry."""
+
+    out = Output(AudioFrame)
+
+    async def run(self, ctx: Context) -> None:
+        await ctx.emit(self.out(Record(1, 1)))  # type: ignore[arg-type]
+
+
+TYPES = {t.type_id: t for t in (Counter, Add, ThreadedAdd, Busy, Keep, Encode, Watch, Hold, Stuck, Sound, Wrong)}
 
 
 def plan(

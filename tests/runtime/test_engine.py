@@ -263,3 +263,12 @@ def test_emitting_to_another_nodes_output_is_a_named_failure() -> None:
         assert "emitted to <Output Counter.out>, which is not one of its outputs" in str(engine.failures[0])
 
     run(main)
+
+
+def test_a_payload_that_the_output_does_not_carry_is_the_failure_of_its_giver() -> None:
+    async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        await engine.start(plan({"wrong": ("test/wrong", {})}, {}))
+        await engine.wait()
+        assert "test/wrong gave Record on out, which carries AudioFrame" in str(engine.failures[0])
+
+    run(main)

@@ -1,6 +1,7 @@
 """A node's own thread."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Awaitable, Callable
 
@@ -8,6 +9,13 @@ import pytest
 
 from flowstream.runtime.clock import SystemClock
 from flowstream.runtime.executor import NodeThread
+
+
+@pytest.fixture(autouse=True, params=["eventfd", "sockets"])
+def bell(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the bell of Linux, and with that of systems that have no eventfd."""
+    if request.param == "sockets":
+        monkeypatch.delattr(os, "eventfd")
 
 
 def run(main: Callable[[NodeThread, list[BaseException]], Awaitable[None]]) -> None:
