@@ -52,6 +52,7 @@ class _SocketBell:
     def __init__(self, *, blocking: bool) -> None:
         self._in, self._out = socket.socketpair()
         self._in.setblocking(blocking)
+        self._out.setblocking(False)  # never full: it rings once for each time that it is heard
         self.fd = self._in.fileno()
 
     def ring(self) -> None:
