@@ -38,7 +38,7 @@ def in_vm() -> Any:
     """What happened to the node in a machine with one virtual webcam."""
     vm = camera_vm()
     script = Path(__file__).with_name("camera_in_vm.py")
-    status, found = vm.run_for_result([sys.executable, str(script)], timeout_s=110)
+    status, found = vm.run_for_result([sys.executable, str(script)], timeout_s=200)
     assert status == 0
     return json.loads(found)
 
@@ -52,6 +52,16 @@ def test_pictures_of_the_wanted_size_come_at_increasing_times(in_vm: Any) -> Non
     assert in_vm["distinct"] > 25  # it is a moving picture
     assert 0 <= in_vm["delays"][0] < S
     assert in_vm["facts"] == {"device": "/dev/video0", "size": "640x360", "fps": 30.0}
+
+
+@pytest.mark.real
+def test_the_graph_camera_runs_with_it(in_vm: Any) -> None:
+    graph = in_vm["graph"]
+    assert graph["status"] == 0, graph["said"]
+    assert {name: node["state"] for name, node in graph["nodes"].items()} == dict.fromkeys(
+        ("camera", "clock", "encode", "out"), "running"
+    ), graph["said"]
+    assert graph["nodes"]["encode"]["emitted"]["packets"] >= 5
 
 
 @pytest.mark.real
