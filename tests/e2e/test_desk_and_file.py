@@ -40,7 +40,7 @@ def screen() -> Iterator[str]:
 
 @contextmanager
 def painted_window(graph: Path, display: str) -> Iterator[None]:
-    """A graph with a window that has painted. Without a window manager Qt leaves one window in fifteen black."""
+    """A graph with a window that has painted. Under Xvfb about one in fifteen stays black, cause unknown."""
     for _ in range(5):
         with running(graph.name, graph.parent, DISPLAY=display) as moving:
             moving.wait_for("running")
@@ -86,10 +86,10 @@ def test_the_desk_is_seen_in_a_browser_and_recorded(tmp_path: Path, screen: str)
             frames = counters(page)
             assert frames == sorted(frames)
         assert run.process.returncode == 0, run.text
-    # On a machine too busy for 30 pictures a second the encoder reopens, and the recording goes on in another file.
-    videos = [streams(recording)["video"] for recording in (tmp_path / "recordings").iterdir()]
-    assert {(v["codec_name"], v["width"], v["height"]) for v in videos} == {("h264", 1280, 720)}
-    assert sum(int(v["nb_read_packets"]) for v in videos) > 20
+    (recording,) = (tmp_path / "recordings").iterdir()
+    video = streams(recording)["video"]
+    assert (video["codec_name"], video["width"], video["height"]) == ("h264", 1280, 720)
+    assert int(video["nb_read_packets"]) > 20
 
 
 @pytest.mark.timeout(300)

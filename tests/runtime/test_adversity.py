@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
 from flowstream import Context, Emit, Input, Node, Output, PeerError, Record, Sink, Transform
-from flowstream.graph.plan import Plan, Restart
+from flowstream.graph.plan import Plan, PlannedNode, Restart
 from flowstream.runtime import engine as engine_module
 from flowstream.runtime.engine import Engine, ReloadError
 from flowstream.runtime.events import Applied, Event, NodeFailed
@@ -554,3 +555,40 @@ def test_the_failure_of_a_node_that_was_removed_is_told() -> None:
         ]
 
     run(main)
+
+
+class HangsInClose(Sink, type="test/hangs-in-close"):
+    """Its close waits until the test lets it go on."""
+
+    thread = True
+    numbers = Input(Record)
+    let_go = threading.Event()
+
+    def consume(self, item: Record[int]) -> None:
+        pass
+
+    def close(self) -> None:
+        HangsInClose.let_go.wait(20)
+
+
+def test_the_thread_of_a_close_that_hung_ends_when_the_close_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowstream.runtime.runner.CLOSE_SECONDS", 0.05)
+    HangsInClose.let_go.clear()
+    threads: list[threading.Thread] = []
+
+    async def main() -> None:
+        async with Engine.open() as engine:
+            node = PlannedNode("stuck", "test/hangs-in-close", HangsInClose, HangsInClose.config_class())
+            await engine.start(Plan("test", {"stuck": node}, (), is_live=True))
+            threads.extend(t for t in threading.enumerate() if t.name == "flowstream stuck")
+            await engine.stop(drain_seconds=0)
+
+    async def and_a_while() -> None:
+        await main()
+        HangsInClose.let_go.set()
+        with anyio.fail_after(10):
+            while threads[0].is_alive():
+                await anyio.lowlevel.checkpoint()
+
+    anyio.run(and_a_while)
+    assert not threads[0].is_alive()

@@ -74,7 +74,7 @@ def main(title: str, fullscreen: bool) -> int:
     cv2.setWindowTitle(name, title)
     if fullscreen:
         cv2.setWindowProperty(name, cv2.WND_PROP_FULLSCREEN, cv2.WINDOW_FULLSCREEN)
-    cv2.waitKey(1)  # not pollKey: with Qt it leaves events unhandled, and a window stays black
+    cv2.waitKey(1)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     pictures = Pictures(sys.stdin.buffer)
@@ -88,7 +88,7 @@ def main(title: str, fullscreen: bool) -> int:
             if not has_shown and not fullscreen:
                 cv2.resizeWindow(name, picture.shape[1], picture.shape[0])
             has_shown = True
-        cv2.waitKey(1)  # not pollKey: with Qt it leaves events unhandled, and a window stays black
+        cv2.waitKey(1)
         if is_over:
             return 0
 

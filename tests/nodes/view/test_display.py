@@ -151,7 +151,7 @@ def test_the_picture_is_on_the_screen(display: str, format: str) -> None:
     def shows() -> bool:
         return bool((np.abs(screen(display).astype(int) - shown).max(axis=2) <= 3).sum() > 50_000)
 
-    # On an X server without a window manager Qt leaves one window in fifteen black; another one is painted.
+    # Under Xvfb about one window in fifteen stays black, cause unknown; another one is painted.
     for _ in range(5):
         with Harness(Display, threads=True, label="The stage") as window:
             window.push(frame)
