@@ -31,7 +31,7 @@ class Related:
 class Diagnostic:
     """One finding about a graph: what, where, both sides, and the way out.
 
-    ``severity`` is ``error`` or ``warning``. ``length`` is how many columns the finding spans on its line, ``source``
+    ``severity`` is ``error``, ``warning`` or ``note``. ``length`` is how many columns the finding spans on its line, ``source``
     that line's text.
     """
 

@@ -175,6 +175,7 @@ def _edge(edge: ResolvedEdge, index: int, is_live: bool) -> Edge:
         index=index,
         feedback=edge.input.feedback,
         place=spec.span.place,
+        carried=edge.carried,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from flowstream.errors import Diagnostic, Place, Related
 
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "note"]
 
 _GUESSABLE = 4  # characters; hiding shorter parts of a text garbles it and protects nothing
 MAX_FINDINGS = 200
@@ -131,7 +131,7 @@ class Findings:
         self.diagnostics: list[Diagnostic] = []
         self._lines: dict[str, list[str]] = {}
         self._left_out = 0
-        self._counts: dict[Severity, int] = {"error": 0, "warning": 0}
+        self._counts: dict[Severity, int] = {"error": 0, "warning": 0, "note": 0}
         self._seen: set[tuple[str, str, Place | None]] = set()
 
     def source(self, file: str, text: str) -> None:
@@ -240,9 +240,9 @@ def _rendered(d: Diagnostic, colour: bool) -> str:
     def paint(text: str, ansi: str) -> str:
         return f"{ansi}{text}{_OFF}" if colour else text
 
-    tint = _RED if d.severity == "error" else _YELLOW
+    tint = {"error": _RED, "warning": _YELLOW}.get(d.severity, _BLUE)
     where = f"{paint(str(d.place), _BOLD)}: " if d.place else ""
-    code = f"{d.code} warning:" if d.severity == "warning" else d.code
+    code = d.code if d.severity == "error" else f"{d.code} {d.severity}:"
     lines = [f"{where}{paint(f'{code} {d.title}', _BOLD + tint)}"]
     if d.place and d.source.strip():
         lines += _snippet(d.place, d.source, d.length, lambda text: paint(text, tint))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flowstream.errors import Diagnostic, Place
+from flowstream.graph.negotiate import Carried
 from flowstream.node.base import Node
 from flowstream.node.config import Config
 from flowstream.proto.overflow import Limit, Overflow
@@ -30,7 +31,10 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One output to one input. Named by its consumer's port; ``index`` counts the edges of a ``many`` input."""
+    """One output to one input. Named by its consumer's port; ``index`` counts the edges of a ``many`` input.
+
+    ``carried`` is what travels on it, as far as that is known before the start.
+    """
 
     consumer: str
     input: str
@@ -41,6 +45,7 @@ class Edge:
     index: int = 0
     feedback: bool = False
     place: Place | None = field(default=None, compare=False)
+    carried: Carried | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
@@ -53,6 +58,33 @@ class Edge:
         return (self.consumer, self.input, self.index)
 
 
+Cost = Literal["low", "medium", "high"]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What a converter is for: a node that the plan puts on an edge whose two sides could not meet without it.
+
+    ``edge`` is the name of the edge (``view.video``), ``does`` says what it does ("decode", "pixel format bgr24"),
+    ``cost`` how much processor time that takes. It is ``certain`` when both sides are known to differ; otherwise it
+    passes on what fits already.
+    """
+
+    edge: str
+    does: str
+    cost: Cost
+    certain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A subgraph in the plan: its nodes are those whose id begins with its own and a slash."""
+
+    id: str
+    file: str
+    label: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedNode:
     """One node: what it is, how it is configured and what becomes of it when it fails.
@@ -61,6 +93,7 @@ class PlannedNode:
     ``was`` is the id it had before it was renamed. ``written`` gives, for each config value that holds a secret, its
     dotted path and what the file says in its place (``$(env:NAME)``): the secret itself is never shown. ``opened`` is,
     in the plan of a running graph, the configuration that the instance was opened with, before any live change.
+    ``conversion`` is set for converters only, whose ids are ``EDGE~KIND`` (``view.video~decode``).
     """
 
     id: str
@@ -74,6 +107,12 @@ class PlannedNode:
     was: str = field(default="", compare=False)
     written: Mapping[str, str] = field(default_factory=dict, compare=False)
     opened: Config | None = field(default=None, compare=False, repr=False)
+    conversion: Conversion | None = field(default=None, compare=False)
+
+    @property
+    def group(self) -> str:
+        """The id of the subgraph that the node stands in; empty at the top."""
+        return self.id.rpartition("/")[0]
 
     def shown_config(self) -> dict[str, Any]:
         """The configuration as JSON values, quantities as people write them, secrets as the file writes them."""
@@ -112,7 +151,7 @@ class Plan:
     """Nodes in topological order along media edges, and the edges between them.
 
     ``files`` are the paths the plan was made from, in the order they were read; ``revision`` is a digest of their
-    content. ``warnings`` are findings that do not keep the graph from running.
+    content. ``warnings`` are findings that do not keep the graph from running. ``groups`` are its subgraphs by id.
     """
 
     name: str
@@ -124,6 +163,7 @@ class Plan:
     files: tuple[str, ...] = field(default=(), compare=False)
     revision: str = field(default="", compare=False)
     warnings: tuple[Diagnostic, ...] = field(default=(), compare=False)
+    groups: Mapping[str, Group] = field(default_factory=dict, compare=False)
 
     def inputs_of(self, node: str) -> tuple[Edge, ...]:
         """The edges into a node."""

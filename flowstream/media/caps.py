@@ -70,7 +70,8 @@ class VideoCaps(Caps):
     """Raw pictures. ``width`` and ``height`` in pixels.
 
     ``matrix`` is the YUV matrix under FFmpeg's name (``smpte170m`` is BT.601, ``bt709``); ``full_range`` tells luma
-    0..255 from 16..235. None means unstated: RGB, or BT.601 limited for YUV.
+    0..255 from 16..235. None means unstated: RGB, or BT.601 limited for YUV. ``fps`` is what a port declares, in frames
+    per second; the caps of a frame leave it open.
     """
 
     format: str | tuple[str, ...] | None = None
@@ -78,6 +79,7 @@ class VideoCaps(Caps):
     height: int | tuple[int, ...] | None = None
     matrix: str | tuple[str, ...] | None = None
     full_range: bool | None = None
+    fps: float | tuple[float, ...] | None = None
 
     @property
     def size(self) -> str:

@@ -11,7 +11,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic
 
@@ -109,6 +109,16 @@ class Node(Generic[C]):
         by themselves; ``accepts`` decides on what only the running node knows.
         """
         return True
+
+    @classmethod
+    def negotiate(cls, config: Any, incoming: Mapping[str, Caps], /) -> Mapping[str, Caps]:
+        """What comes out, as far as it can be known before the start: caps by the name of the output.
+
+        ``incoming`` has the caps of each connected input for which something is known. What is not told here is as
+        declared; an output that is ``like`` an input gives what comes in there. For example: a node that scales says
+        what size it gives.
+        """
+        return {}
 
     def caps_changed(self, port: str, caps: Caps, /) -> None:
         """The payloads of an input have other caps from the next one on; also called before the first payload."""
