@@ -31,8 +31,8 @@ class Related:
 class Diagnostic:
     """One finding about a graph: what, where, both sides, and the way out.
 
-    ``severity`` is ``error``, ``warning`` or ``note``. ``length`` is how many columns the finding spans on its line, ``source``
-    that line's text.
+    ``severity`` is ``error``, ``warning`` or ``note``. ``length`` is how many columns the finding spans on its line,
+    ``source`` that line's text.
     """
 
     code: str
@@ -67,10 +67,14 @@ class FlowstreamError(Exception):
 
 
 class GraphError(FlowstreamError):
-    """Raised when a graph cannot be run as written; ``diagnostics`` holds every finding, not only the first."""
+    """Raised when a graph cannot be run as written; ``diagnostics`` holds every finding, not only the first.
 
-    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
+    ``files`` are the files that were read to find that out.
+    """
+
+    def __init__(self, diagnostics: Iterable[Diagnostic], *, files: Iterable[str] = ()) -> None:
         self.diagnostics: tuple[Diagnostic, ...] = tuple(diagnostics)
+        self.files: tuple[str, ...] = tuple(files)
         super().__init__("\n".join(str(d) for d in self.diagnostics))
 
 

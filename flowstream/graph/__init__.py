@@ -1,6 +1,6 @@
 """Pure: everything between the text of a graph and an immutable plan, and between two plans and a patch."""
 
-from flowstream.graph.compile import compile_graph
+from flowstream.graph.compile import Examined, compile_graph, examine
 from flowstream.graph.diff import Change, EdgeChange, Patch, apply, describe, describe_plan, diff
 from flowstream.graph.plan import Edge, Log, Plan, PlannedNode, Restart, Serve
 
@@ -8,6 +8,7 @@ __all__ = [
     "Change",
     "Edge",
     "EdgeChange",
+    "Examined",
     "Log",
     "Patch",
     "Plan",
@@ -19,4 +20,5 @@ __all__ = [
     "describe",
     "describe_plan",
     "diff",
+    "examine",
 ]

@@ -6,13 +6,14 @@ import heapq
 from collections.abc import Iterable
 from typing import Any
 
-from flowstream.graph.diagnostics import Findings, listed
+from flowstream.graph.diagnostics import Findings, Span, did_you_mean, listed
 from flowstream.graph.policy import LIVE, kind_of
 from flowstream.graph.resolve import ResolvedEdge, named, payload_names
-from flowstream.graph.spec import EdgeSpec, GraphSpec, NodeSpec
+from flowstream.graph.spec import EdgeSpec, Export, GraphSpec, Leaf, NodeSpec
 from flowstream.media.packets import EncodedPacket
 from flowstream.media.records import Record
 from flowstream.node.base import Node, Sink
+from flowstream.node.ports import Input
 
 Types = dict[str, type[Node[Any]]]
 
@@ -28,8 +29,11 @@ def media_order(spec: GraphSpec, types: Types, findings: Findings) -> list[str]:
     media: dict[tuple[str, str], EdgeSpec] = {}
     for node in enabled:
         for edge in node.edges:
-            if edge.producer in rank and _is_media(edge, types):
-                media.setdefault((edge.producer, edge.consumer), edge)
+            if not _is_media(edge, types):
+                continue
+            for leaf in (edge.producer,) if edge.producer in rank else _leaves(edge, spec, types):
+                if leaf in rank:
+                    media.setdefault((leaf, edge.consumer), edge)
     waits_for = dict.fromkeys(ids, 0)
     consumers: dict[str, list[str]] = {id_: [] for id_ in ids}
     for producer, consumer in media:
@@ -60,6 +64,20 @@ def _is_media(edge: EdgeSpec, types: Types) -> bool:
     return port is not None and not port.feedback
 
 
+def _leaves(edge: EdgeSpec, spec: GraphSpec, types: Types) -> list[str]:
+    """The nodes in a subgraph that an edge from it may take from, but for outputs that no edge of its kind means."""
+    leaves = spec.leaves(edge.producer, edge.output)
+    return [leaf.node for leaf in leaves if edge.output is not None or not _gives_records_only(leaf, types)]
+
+
+def _gives_records_only(leaf: Leaf, types: Types) -> bool:
+    node_type = types.get(leaf.node)
+    if node_type is None:
+        return False
+    outputs = [port for name, port in node_type.outputs.items() if leaf.output in (None, name)]
+    return all(issubclass(each, Record) for port in outputs for each in port.payloads)
+
+
 def _report_loops(rank: dict[str, int], media: dict[tuple[str, str], EdgeSpec], findings: Findings) -> None:
     import networkx as nx  # a third of the time that a check takes, and graphs with a loop are rare
 
@@ -79,8 +97,14 @@ def _report_loops(rank: dict[str, int], media: dict[tuple[str, str], EdgeSpec], 
         )  # fmt: skip
 
 
-def check_inputs(spec: GraphSpec, types: Types, edges: Iterable[ResolvedEdge], findings: Findings) -> None:
-    """Every input that a node cannot do without has an edge, and none has more than it takes."""
+def check_inputs(
+    spec: GraphSpec, types: Types, edges: Iterable[ResolvedEdge], findings: Findings, *, is_part: bool
+) -> None:
+    """Every input that a node cannot do without has an edge, and none has more than it takes.
+
+    In a part, the inputs that it offers to other graphs may be open.
+    """
+    offered = _offered(spec, types)
     by_input: dict[tuple[str, str], list[ResolvedEdge]] = {}
     for edge in edges:
         by_input.setdefault((edge.spec.consumer, edge.input.name), []).append(edge)
@@ -90,7 +114,7 @@ def check_inputs(spec: GraphSpec, types: Types, edges: Iterable[ResolvedEdge], f
         if len(group) > 1 and not group[0].input.many:
             findings.add(
                 "FS308", group[1].spec.span, f"{consumer}.{name} takes one edge, but {len(group)} come in: "
-                f"{listed([f'{e.spec.producer}.{e.output.name}' for e in group])}", "keep one of them",
+                f"{listed([f'{e.producer}.{e.output.name}' for e in group])}", "keep one of them",
                 [(group[0].spec.span, "the first one")],
             )  # fmt: skip
     for id_, node_type in types.items():
@@ -99,6 +123,15 @@ def check_inputs(spec: GraphSpec, types: Types, edges: Iterable[ResolvedEdge], f
             continue
         missing = [p for p in node_type.inputs.values() if not p.optional and (id_, p.name) not in by_input]
         for port in missing:
+            if (export := offered.get((id_, port.name))) is not None:
+                if not is_part:
+                    findings.add(
+                        "FS314", export.span, f"{export.name} is for graphs that use this one, so nothing comes in at "
+                        f"{id_}.{port.name}", "run a graph that has a node with use: of this file",
+                    )  # fmt: skip
+                continue
+            if _is_group_input(id_, port, spec, types, findings):
+                continue
             media = [p for p in node_type.inputs.values() if not p.feedback]
             how = "from: NODE" if len(media) == 1 else f"inputs: {{{port.name}: NODE}}"
             fitting = _fitting(port, spec, types, id_)
@@ -107,6 +140,72 @@ def check_inputs(spec: GraphSpec, types: Types, edges: Iterable[ResolvedEdge], f
                 "FS307", node.span, f"{named(id_, node_type)} needs {payloads} on its input {port.name}",
                 f"add {how.replace('NODE', fitting or 'NODE')}",
             )  # fmt: skip
+
+
+def _offered(spec: GraphSpec, types: Types) -> dict[tuple[str, str], Export]:
+    """Node and input of everything that the file's own ``inputs:`` stand for."""
+    found: dict[tuple[str, str], Export] = {}
+    for export in spec.inputs.values():
+        waiting = list(export.targets)
+        while waiting:
+            target = waiting.pop()
+            group = spec.groups.get(target.node)
+            if group is not None:
+                inner = [e for name, e in group.inputs.items() if target.port in (None, name)]
+                waiting += [each for e in inner for each in e.targets]
+            elif target.node in types:
+                ports = types[target.node].inputs
+                names = [target.port] if target.port else [n for n, port in ports.items() if not port.feedback]
+                found.update({(target.node, name): export for name in names})
+    return found
+
+
+def check_exports(spec: GraphSpec, types: Types, findings: Findings) -> None:
+    """What ``inputs:`` and ``outputs:`` of the file itself name, is there."""
+    for kind, exports in (("input", spec.inputs), ("output", spec.outputs)):
+        for export in exports.values():
+            for target in export.targets:
+                group, node_type = spec.groups.get(target.node), types.get(target.node)
+                if group is not None:
+                    known: Iterable[str] = group.inputs if kind == "input" else group.outputs
+                    name = f"{target.node} ({group.file})"
+                elif node_type is not None:
+                    known = node_type.inputs if kind == "input" else node_type.outputs
+                    name = named(target.node, node_type)
+                else:
+                    if target.node not in spec.nodes:
+                        close = did_you_mean(target.node, (*spec.nodes, *spec.groups))
+                        findings.add("FS301", target.span, f"there is no node {target.node}",
+                                     f"did you mean {close}?" if close else None)  # fmt: skip
+                    continue
+                known = list(known)
+                if target.port is not None and target.port not in known:
+                    close = did_you_mean(target.port, known)
+                    findings.add(
+                        "FS303" if kind == "input" else "FS302", target.span, f"{name} has no {kind} {target.port}",
+                        f"did you mean {target.node}.{close}?" if close else f"it has {listed(known) or 'none'}",
+                    )  # fmt: skip
+
+
+def _is_group_input(id_: str, port: Input[Any], spec: GraphSpec, types: Types, findings: Findings) -> bool:
+    """Whether a missing input is one of the subgraph's that the node stands in: said once, where that is used."""
+    owner = id_.rpartition("/")[0]
+    group = spec.groups.get(owner)
+    while group is not None:
+        for export in group.inputs.values():
+            for target in export.targets:
+                if target.node == id_ and target.port in (None, port.name):
+                    if not group.node.broken:
+                        only = len(group.inputs) == 1
+                        findings.add(
+                            "FS307", group.node.span, f"{owner} ({group.file}) needs {payload_names(port.payloads)} on "
+                            f"its input {export.name}",
+                            f"add {'from: NODE' if only else f'inputs: {{{export.name}: NODE}}'}",
+                        )  # fmt: skip
+                    return True
+        owner = owner.rpartition("/")[0]
+        group = spec.groups.get(owner)
+    return False
 
 
 def _fitting(port: Any, spec: GraphSpec, types: Types, consumer: str) -> str | None:
@@ -126,7 +225,7 @@ def check_renames(spec: GraphSpec, findings: Findings) -> None:
     for node in spec.nodes.values():
         if node.was is None:
             continue
-        old = str(node.was.value)
+        old = str(node.was.value).lstrip("/")
         if old in spec.nodes:
             findings.add("FS313", node.was.span, f"{node.id} cannot have been {old}: the graph has a node {old}",
                          "take was: out, or rename the other node",
@@ -137,9 +236,50 @@ def check_renames(spec: GraphSpec, findings: Findings) -> None:
         taken.setdefault(old, node)
 
 
-def check_use(spec: GraphSpec, types: Types, findings: Findings) -> None:
+def check_placement(spec: GraphSpec, findings: Findings) -> None:
+    """``placement:`` names nodes that there are, each once. That it is not used here is said in one note."""
+    placed: dict[str, Span] = {}
+    first: Span | None = None
+    for worker in spec.workers.values():
+        first = first or worker.span
+        for ref in worker.nodes:
+            if ref.node not in spec.nodes and ref.node not in spec.groups:
+                close = did_you_mean(ref.node, (*spec.nodes, *spec.groups))
+                findings.add("FS301", ref.span, f"there is no node {ref.node}",
+                             f"did you mean {close}?" if close else None)  # fmt: skip
+            elif ref.port is not None:
+                findings.add("FS312", ref.span, f"{ref.node}.{ref.port} is a port; a worker takes whole nodes",
+                             f"write {ref.node}")  # fmt: skip
+            elif ref.node in placed:
+                findings.add("FS315", ref.span, f"{ref.node} has a worker already", "keep one of them",
+                             [(placed[ref.node], "the first one")])  # fmt: skip
+            placed.setdefault(ref.node, ref.span)
+    for node in (*spec.nodes.values(), *(group.node for group in spec.groups.values())):
+        if node.placement is None:
+            continue
+        first = first or node.placement.span
+        name = str(node.placement.value)
+        if name not in spec.workers:
+            close = did_you_mean(name, spec.workers)
+            findings.add("FS301", node.placement.span, f"there is no worker {name}",
+                         f"did you mean {close}?" if close else f"name it: placement: {{{name}: {{}}}}")  # fmt: skip
+        elif node.id in placed:
+            findings.add("FS315", node.placement.span, f"{node.id} has a worker already", "keep one of them",
+                         [(placed[node.id], "the first one")])  # fmt: skip
+    if first is not None:
+        findings.add("FS316", first, "every node runs on this machine, whatever placement says")
+
+
+def check_use(spec: GraphSpec, types: Types, edges: Iterable[ResolvedEdge], findings: Findings) -> None:
     """Warns of nodes that give something nobody takes."""
-    producers = {edge.producer for node in spec.nodes.values() for edge in node.edges if node.enabled}
+    producers = {edge.producer for edge in edges}
+    for export in spec.outputs.values():
+        for target in export.targets:
+            producers.update(leaf.node for leaf in spec.leaves(target.node, target.port))
+    for group in spec.groups.values():
+        for export in group.outputs.values():  # which of them is used is for the graph around it to decide
+            for target in export.targets:
+                producers.update(leaf.node for leaf in spec.leaves(target.node, target.port))
     for id_, node_type in types.items():
         if id_ in producers or issubclass(node_type, Sink):
             continue
@@ -156,7 +296,7 @@ def check_options(edges: Iterable[ResolvedEdge], is_live: bool, findings: Findin
     by_output: dict[tuple[str, str], list[ResolvedEdge]] = {}
     for edge in edges:
         spec = edge.spec
-        by_output.setdefault((spec.producer, edge.output.name), []).append(edge)
+        by_output.setdefault((edge.producer, edge.output.name), []).append(edge)
         name = f"{spec.consumer}.{edge.input.name}"
         if edge.input.feedback:
             for key, span in (*spec.limit_spans.items(), *([("overflow", spec.overflow_span)] * bool(spec.overflow))):

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import PurePath
 from typing import Any
 
-from flowstream.errors import GraphError
+from flowstream.errors import Diagnostic, GraphError
 from flowstream.graph import check
 from flowstream.graph.diagnostics import Findings, Span
-from flowstream.graph.load import List, Map, Scalar, load, spoken
-from flowstream.graph.plan import Edge, Plan, PlannedNode
+from flowstream.graph.negotiate import Carried, Step
+from flowstream.graph.plan import Conversion, Edge, Group, Plan, PlannedNode
 from flowstream.graph.policy import defaults
 from flowstream.graph.resolve import ResolvedEdge, Resolver
 from flowstream.graph.settings import validate
-from flowstream.graph.spec import GraphSpec, build
-from flowstream.graph.variables import Variables
+from flowstream.graph.sources import Sources
+from flowstream.graph.spec import EdgeSpec, GraphSpec
+from flowstream.graph.subgraphs import Expansion
+from flowstream.graph.variables import Surroundings
+from flowstream.media.packets import EncodedPacket
 from flowstream.node.base import Node
 from flowstream.node.config import Config
+from flowstream.node.ports import Input, Output
 from flowstream.node.registry import Registry
 
 Settings = dict[str, tuple[Config, dict[str, str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What there is to say of a graph. ``plan`` is None when it cannot be run; ``files`` are those that were read."""
+
+    plan: Plan | None
+    diagnostics: tuple[Diagnostic, ...]
+    files: tuple[str, ...]
 
 
 def compile_graph(
@@ -33,62 +47,60 @@ def compile_graph(
     registry: Registry,
     wallclock: datetime,
     sets: Mapping[str, str] | None = None,
+    layers: Sequence[str] = (),
 ) -> Plan:
-    """The plan of a graph file. Nothing is opened here: ``read`` gives a file's bytes or raises OSError.
+    """The plan of a graph file with ``layers`` over it, lowest first.
 
-    ``environ`` answers ``$(env:NAME)``, ``sets`` overrides variables. ``wallclock`` is when the run began, in the time
-    zone of its user; give the same one at every reload, or settings with ``$(time)`` change with it. Raises GraphError
-    with every finding, warnings included, when one of them is an error.
+    Nothing is opened here: ``read`` gives a file's bytes or raises OSError. ``environ`` answers ``$(env:NAME)``,
+    ``sets`` overrides variables. ``wallclock`` is when the run began, in the time zone of its user; give the same one
+    at every reload, or settings with ``$(time)`` change with it. Raises GraphError with every finding, warnings
+    included, when one of them is an error.
     """
-    findings = Findings()
-    content = _read(path, read, findings)
-    plan = None
-    if content is not None:
-        plan = _compiled(path, content, findings, environ, registry, wallclock, sets or {})
-    if plan is None or findings.has_errors:
-        raise GraphError(findings.sorted())
-    return plan
+    found = examine(
+        path, read=read, environ=environ, registry=registry, wallclock=wallclock, sets=sets, layers=layers
+    )  # fmt: skip
+    if found.plan is None:
+        raise GraphError(found.diagnostics, files=found.files)
+    return found.plan
 
 
-def _read(path: str, read: Callable[[str], bytes], findings: Findings) -> bytes | None:
-    try:
-        return read(path)
-    except OSError as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
-        findings.add("FS101", None, f"{path}: {reason[:1].lower()}{reason[1:]}")
-        return None
-
-
-def _compiled(
+def examine(
     path: str,
-    content: bytes,
-    findings: Findings,
+    *,
+    read: Callable[[str], bytes],
     environ: Mapping[str, str],
     registry: Registry,
     wallclock: datetime,
-    sets: Mapping[str, str],
+    sets: Mapping[str, str] | None = None,
+    layers: Sequence[str] = (),
+    as_part: bool = False,
+) -> Examined:
+    """Everything that can be found out about a graph without running it; arguments as for ``compile_graph``.
+
+    ``as_part`` takes a file that other graphs use: its inputs may be open, and its variables without a value.
+    """
+    findings = Findings()
+    sources = Sources(read, findings)
+    paths = (path, *layers)
+    tree = sources.layered(paths)
+    plan = None
+    if tree is not None:
+        is_part = as_part and not tree.entries.keys().isdisjoint(("inputs", "outputs"))
+        expansion = Expansion(sources, Surroundings(environ, wallclock), findings, is_part=is_part)
+        spec = expansion.whole(tree, paths, sets or {})
+        plan = _planned(spec, registry, findings, paths, is_part=is_part)
+        if plan is not None:
+            # What is unused in a graph with errors may be unused because of them.
+            expansion.check_use()
+    found = findings.sorted()
+    if plan is not None:
+        plan = replace(plan, files=tuple(sources.files), revision=sources.revision, warnings=found)
+    return Examined(plan, found, tuple(sources.files))
+
+
+def _planned(
+    spec: GraphSpec, registry: Registry, findings: Findings, paths: tuple[str, ...], *, is_part: bool
 ) -> Plan | None:
-    root = load(path, content, findings)
-    if root is None or (isinstance(root, Scalar) and root.value is None):
-        if not findings.has_errors:
-            findings.add(
-                "FS111", Span(path, 1, 1), "the file is empty", "nodes: {ID: {type: TYPE}} is the least there is"
-            )
-        return None
-    if not isinstance(root, Map):
-        findings.add("FS111", root.span, f"a graph is a map with nodes:, not {spoken(root)}")
-        return None
-    variables = Variables(findings, environ, wallclock, sets)
-    block = root.get("vars")
-    if isinstance(block, Map):
-        variables.declare(block)
-    elif isinstance(block, Scalar | List):
-        findings.add("FS111", block.span, f"vars takes a map of names and values, not {spoken(block)}")
-    rest = Map(root.span, {key: entry for key, entry in root.entries.items() if key != "vars"})
-    substituted = variables.substitute(rest)
-    assert isinstance(substituted, Map)
-    variables.check_sets()
-    spec = build(substituted, findings)
     resolver = Resolver(spec, registry, findings)
     resolver.nodes()
     settings: Settings = {}
@@ -96,41 +108,62 @@ def _compiled(
         if (found := validate(spec.nodes[id_], node_type, findings)) is not None:
             settings[id_] = found
     order = check.media_order(spec, resolver.types, findings)
-    resolver.resolve(order)
+    resolver.resolve(order, {id_: config for id_, (config, _) in settings.items()})
     is_live = any(
         node_type.live_with(settings[id_][0]) if id_ in settings else node_type.is_live
         for id_, node_type in resolver.types.items()
     )
-    check.check_inputs(spec, resolver.types, resolver.edges, findings)
+    check.check_inputs(spec, resolver.types, resolver.edges, findings, is_part=is_part)
+    check.check_exports(spec, resolver.types, findings)
     check.check_renames(spec, findings)
+    check.check_placement(spec, findings)
     check.check_options(resolver.edges, is_live, findings)
     if not order and spec.nodes:
-        findings.add("FS111", Span(path, 1, 1), "every node is disabled, so there is nothing to run")
-    if findings.has_errors:
+        findings.add("FS111", Span(paths[0], 1, 1), "every node is disabled, so there is nothing to run")
+    if findings.has_errors or settings.keys() != resolver.types.keys():
         return None
-    # What is unused in a graph with errors may be unused because of them.
-    variables.check_use()
-    check.check_use(spec, resolver.types, findings)
-    return make_plan(path, content, spec, resolver.types, settings, order, resolver.edges, is_live, findings)
+    check.check_use(spec, resolver.types, resolver.edges, findings)
+    return _Planning(spec, resolver, settings, is_live).plan(PurePath(paths[0]).stem, order)
 
 
-def make_plan(
-    path: str,
-    content: bytes,
-    spec: GraphSpec,
-    types: Mapping[str, type[Node[Any]]],
-    settings: Settings,
-    order: list[str],
-    edges: list[ResolvedEdge],
-    is_live: bool,
-    findings: Findings,
-) -> Plan:
-    """The plan of a graph without errors: nodes in ``order``, edges in the order of their consumers."""
-    nodes = {}
-    for id_ in order:
-        node, node_type = spec.nodes[id_], types[id_]
-        config, written = settings[id_]
-        nodes[id_] = PlannedNode(
+class _Planning:
+    """Makes the plan of a graph without errors."""
+
+    def __init__(self, spec: GraphSpec, resolver: Resolver, settings: Settings, is_live: bool) -> None:
+        self._spec = spec
+        self._resolver = resolver
+        self._settings = settings
+        self._is_live = is_live
+        self._nodes: dict[str, PlannedNode] = {}
+        self._edges: list[Edge] = []
+
+    def plan(self, name: str, order: list[str]) -> Plan:
+        """Nodes in ``order``, each after the converters on its edges; edges in the order of their consumers."""
+        into: dict[str, list[ResolvedEdge]] = {}
+        for edge in self._resolver.edges:
+            into.setdefault(edge.spec.consumer, []).append(edge)
+        for id_ in order:
+            counts: dict[str, int] = {}
+            for edge in into.get(id_, ()):
+                index = counts[edge.input.name] = counts.get(edge.input.name, -1) + 1
+                self._connect(edge, index)
+            self._nodes[id_] = self._node(id_)
+        rank = {id_: index for index, id_ in enumerate(self._nodes)}
+        groups = {id_: Group(id_, each.file, each.node.label) for id_, each in self._spec.groups.items()}
+        return Plan(
+            name=name,
+            nodes=self._nodes,
+            edges=tuple(sorted(self._edges, key=lambda e: (rank[e.consumer], e.input, e.index))),
+            serve=self._spec.serve,
+            is_live=self._is_live,
+            log=self._spec.log,
+            groups=groups,
+        )
+
+    def _node(self, id_: str) -> PlannedNode:
+        node, node_type = self._spec.nodes[id_], self._resolver.types[id_]
+        config, written = self._settings[id_]
+        return PlannedNode(
             id=id_,
             type_id=node_type.type_id,
             node_type=node_type,
@@ -139,44 +172,71 @@ def make_plan(
             restart=node.restart,
             implementation=implementation_of(node_type),
             place=node.span.place,
-            was=str(node.was.value) if node.was else "",
+            was=str(node.was.value).lstrip("/") if node.was else "",
             written=written,
         )
-    counts: dict[tuple[str, str], int] = {}
-    planned = []
-    for edge in edges:
-        key = (edge.spec.consumer, edge.input.name)
-        index = counts[key] = counts.get(key, -1) + 1
-        planned.append(_edge(edge, index, is_live))
-    rank = {id_: index for index, id_ in enumerate(nodes)}
-    return Plan(
-        name=PurePath(path).stem,
-        nodes=nodes,
-        edges=tuple(sorted(planned, key=lambda e: (rank[e.consumer], e.input, e.index))),
-        serve=spec.serve,
-        is_live=is_live,
-        log=spec.log,
-        files=(path,),
-        revision=hashlib.sha256(content).hexdigest()[:12],
-        warnings=findings.sorted(),
-    )
+
+    def _connect(self, edge: ResolvedEdge, index: int) -> None:
+        """Puts an edge into the plan: one, or as many as the converters on it make of it."""
+        last = self._edge(edge, edge.spec.consumer, edge.input, index)
+        producer, output, carried = edge.producer, edge.output, edge.carried
+        for number, step in enumerate(edge.steps):
+            node = self._converter(edge, last.name, step)
+            self._nodes[node.id] = node
+            port = next(each for each in node.node_type.inputs.values() if not each.feedback)
+            hop = replace(edge, producer=producer, output=output, carried=carried, spec=_hop(edge, carried, number))
+            self._edges.append(self._edge(hop, node.id, port, 0))
+            producer, output, carried = node.id, _output(node.node_type, step), step.gives
+        if edge.steps:
+            hop = replace(edge, producer=producer, output=output, carried=carried)
+            if hop.spec.overflow == "drop-to-keyframe" and edge.steps[0].kind == "decode":
+                hop = replace(hop, spec=replace(edge.spec, overflow=None, items=None, bytes=None, time_ns=None))
+            last = self._edge(hop, edge.spec.consumer, edge.input, index)
+        self._edges.append(last)
+
+    def _edge(self, edge: ResolvedEdge, consumer: str, port: Input[Any], index: int) -> Edge:
+        overflow, limit = defaults(edge, self._is_live)
+        return Edge(
+            consumer=consumer,
+            input=port.name,
+            producer=edge.producer,
+            output=edge.output.name,
+            overflow=overflow,
+            limit=limit,
+            index=index,
+            feedback=port.feedback,
+            place=edge.spec.span.place,
+            carried=edge.carried,
+        )
+
+    def _converter(self, edge: ResolvedEdge, name: str, step: Step) -> PlannedNode:
+        node_type = self._resolver.converter(step)
+        assert node_type is not None
+        return PlannedNode(
+            id=f"{name}~{step.kind}",
+            type_id=node_type.type_id,
+            node_type=node_type,
+            config=node_type.config_class.model_validate_json(json.dumps(step.settings)),
+            restart=self._spec.nodes[edge.spec.consumer].restart,
+            implementation=implementation_of(node_type),
+            place=edge.spec.span.place,
+            conversion=Conversion(name, step.does, step.cost, step.certain),
+        )
 
 
-def _edge(edge: ResolvedEdge, index: int, is_live: bool) -> Edge:
+def _hop(edge: ResolvedEdge, carried: Carried | None, number: int) -> EdgeSpec:
+    """How much may wait before a converter: what the graph says where it fits what comes in there, else the default."""
     spec = edge.spec
-    overflow, limit = defaults(edge, is_live)
-    return Edge(
-        consumer=spec.consumer,
-        input=edge.input.name,
-        producer=spec.producer,
-        output=edge.output.name,
-        overflow=overflow,
-        limit=limit,
-        index=index,
-        feedback=edge.input.feedback,
-        place=spec.span.place,
-        carried=edge.carried,
-    )
+    is_coded = carried is not None and any(issubclass(each, EncodedPacket) for each in carried.payloads)
+    if spec.overflow == "block" or (spec.overflow == "drop-to-keyframe" and is_coded and number == 0):
+        return spec
+    return replace(spec, overflow=None, items=None, bytes=None, time_ns=None)
+
+
+def _output(node_type: type[Node[Any]], step: Step) -> Output[Any]:
+    """The output of a converter that gives what its step says."""
+    fitting = [each for each in node_type.outputs.values() if issubclass(step.gives.payloads[0], each.payloads)]
+    return fitting[0]
 
 
 def implementation_of(node_type: type[Node[Any]]) -> str:

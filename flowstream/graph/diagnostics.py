@@ -82,6 +82,17 @@ CATALOG: Mapping[str, Kind] = {
     "FS124": Kind("unused variable", "Nothing in the graph uses this entry of vars.", "warning"),
     "FS125": Kind("--set names no variable", "--set NAME=VALUE overrides an entry of vars:."),
     "FS126": Kind("variable name", "A variable's name is a lower case word: letters, digits, - and _."),
+    "FS127": Kind("name is taken", "The language itself uses this word at this place, or it is no name at all."),
+    "FS130": Kind("file not found", "A file that is named here, by include: or use:, is missing or may not be read."),
+    "FS131": Kind("files form a loop", "A file cannot include or use itself, nor through others."),
+    "FS133": Kind("layer replaces a node", "Another type in an upper layer replaces all of the node.", "note"),
+    "FS134": Kind("nothing to take away", "null in a layer takes away what a layer below it has.", "warning"),
+    "FS135": Kind(
+        "key without effect here", "The key is for the graph that is run, not for one that is used.", "warning"
+    ),
+    "FS136": Kind(
+        "value not known yet", "A graph that is used by others is checked without what they give it.", "note"
+    ),
     "FS199": Kind("more findings", "A file with very many findings shows the first 200 of them."),
     "FS201": Kind("node id", "A node's id is a lower case word: letters, digits and hyphens, a letter first."),
     "FS202": Kind("node without a type", "Every node says what it is: type: NAME."),
@@ -92,6 +103,10 @@ CATALOG: Mapping[str, Kind] = {
     "FS207": Kind("missing value", "The node type cannot do without this setting."),
     "FS208": Kind("bad value", "The value is not one that can be used here."),
     "FS209": Kind("from and inputs together", "A node writes its inputs one way: from:, or inputs:."),
+    "FS210": Kind("type and use together", "A node is of a type, or stands for the graph of another file."),
+    "FS211": Kind("unknown parameter", "What a node gives to the graph that it uses are that file's vars:."),
+    "FS212": Kind("missing parameter", "The graph that the node uses cannot do without this value."),
+    "FS213": Kind("two nodes of one id", "Ids are unique, those of nodes in subgraphs (GROUP/NODE) included."),
     "FS301": Kind("unknown node", "No node of the graph has this id."),
     "FS302": Kind("unknown output", "The node has no output of this name."),
     "FS303": Kind("unknown input", "The node has no input of this name."),
@@ -105,6 +120,11 @@ CATALOG: Mapping[str, Kind] = {
     "FS311": Kind("ambiguous input", "from: fits several inputs of the node; inputs: says which is meant."),
     "FS312": Kind("reference not understood", "An output is written NODE or NODE.OUTPUT."),
     "FS313": Kind("renamed from a node that is still there", "was: names the id that a node had before."),
+    "FS314": Kind(
+        "open input", "The file is a part: graphs that use it give its inputs something, so it does not run alone."
+    ),
+    "FS315": Kind("placed twice", "A node runs on one worker."),
+    "FS316": Kind("placement is not used", "A run on one machine takes no notice of placement:.", "note"),
     "FS320": Kind("option without effect", "The option changes nothing here.", "warning"),
     "FS321": Kind(
         "one consumer can stop the others",
@@ -133,10 +153,16 @@ class Findings:
         self._left_out = 0
         self._counts: dict[Severity, int] = {"error": 0, "warning": 0, "note": 0}
         self._seen: set[tuple[str, str, Place | None]] = set()
+        self._users: dict[str, tuple[Span, str]] = {}
+        self._files_with_errors: set[str] = set()
 
     def source(self, file: str, text: str) -> None:
         """Keeps a file's text, so that findings show their line."""
         self._lines[file] = text.split("\n")
+
+    def used_by(self, file: str, span: Span, said: str) -> None:
+        """Lets every finding in a file name the place that uses it as well; the first one counts."""
+        self._users.setdefault(file, (span, said))
 
     def line(self, span: Span) -> str:
         """The text of a span's line; empty when there is none."""
@@ -159,6 +185,11 @@ class Findings:
         if key in self._seen:
             return
         self._seen.add(key)
+        if kind.severity == "error" and span:
+            self._files_with_errors.add(span.file)
+        related = list(related)
+        if span and (user := self._users.get(span.file)) and all(each.file == span.file for each, _ in related):
+            related.append(user)
         self._counts[kind.severity] += 1
         if self._counts[kind.severity] > MAX_FINDINGS:
             self._left_out += 1
@@ -195,6 +226,10 @@ class Findings:
     def has_errors(self) -> bool:
         """Whether anything found keeps the graph from running."""
         return self._counts["error"] > 0
+
+    def has_errors_in(self, file: str) -> bool:
+        """Whether something found in this file keeps the graph from running."""
+        return file in self._files_with_errors
 
     def sorted(self) -> tuple[Diagnostic, ...]:
         """All findings in the order of the file; the last one tells how many were left out."""

@@ -31,7 +31,8 @@ class Scalar:
 
     ``secret`` is set when it came from the environment: then only ``text`` may be shown. ``loose`` text came from
     outside the file (environment, command line), where numbers have no quotes to tell them from text. ``origin`` is
-    where a variable's value stands. A ``broken`` value has been reported and is to be passed over.
+    where a variable's value stands. A ``broken`` value has been reported and is to be passed over. ``template``, where
+    it is set, is what to write in a file to get the value again without the variables that it was made of.
     """
 
     span: Span
@@ -42,6 +43,7 @@ class Scalar:
     loose: bool = False
     broken: bool = False
     origin: Span | None = None
+    template: str | None = None
 
     weight = 1
 

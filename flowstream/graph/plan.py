@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flowstream.errors import Diagnostic, Place
-from flowstream.graph.negotiate import Carried
+from flowstream.graph.negotiate import Carried, Cost
 from flowstream.node.base import Node
 from flowstream.node.config import Config
 from flowstream.proto.overflow import Limit, Overflow
@@ -56,9 +56,6 @@ class Edge:
     def key(self) -> tuple[str, str, int]:
         """What identifies the edge across plans: its consumer's port."""
         return (self.consumer, self.input, self.index)
-
-
-Cost = Literal["low", "medium", "high"]
 
 
 @dataclass(frozen=True, slots=True)

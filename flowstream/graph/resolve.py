@@ -8,12 +8,14 @@ from typing import Any
 
 from flowstream.errors import PackError
 from flowstream.graph.diagnostics import Findings, did_you_mean, listed
-from flowstream.graph.negotiate import Carried, carried_by, meet
-from flowstream.graph.spec import EdgeSpec, GraphSpec, NodeSpec, shown
-from flowstream.media.caps import CapsConflict
+from flowstream.graph.negotiate import Carried, Step, carried_by, conversion, meet
+from flowstream.graph.spec import EdgeSpec, GraphSpec, Leaf, NodeSpec, shown
+from flowstream.media.caps import Caps, CapsConflict
+from flowstream.media.records import Record
 from flowstream.node.base import Node
+from flowstream.node.config import Config
 from flowstream.node.ports import Input, Output
-from flowstream.node.registry import Registry, UnknownType, missing_needs
+from flowstream.node.registry import Registry, UnknownType, cause_of, missing_needs
 
 CONVERTERS: Mapping[tuple[str, str], str] = {
     ("VideoFrame", "EncodedPacket"): "put an encoder between them, such as type: hw-encode",
@@ -25,11 +27,26 @@ CONVERTERS: Mapping[tuple[str, str], str] = {
 
 @dataclass(slots=True)
 class ResolvedEdge:
-    """An edge with its ports. ``carried`` is None when what it carries could not be found out."""
+    """An edge with its ports. ``carried`` is None when what it carries could not be found out.
+
+    ``producer`` is the node itself, also where the graph names a subgraph. ``steps`` are the converters on the edge.
+    """
 
     spec: EdgeSpec
     input: Input[Any]
+    producer: str
     output: Output[Any]
+    carried: Carried | None
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """An output that an edge may mean. ``said`` is how the graph calls it."""
+
+    node: str
+    output: Output[Any]
+    said: str
     carried: Carried | None
 
 
@@ -69,14 +86,38 @@ class Resolver:
             )  # fmt: skip
         return found
 
-    def resolve(self, order: Iterable[str]) -> None:
+    def resolve(self, order: Iterable[str], configs: Mapping[str, Config]) -> None:
         """Finds the ports of every edge, node by node in topological order, so that what comes in is known."""
         for id_ in order:
             node = self.spec.nodes[id_]
             mine = [found for edge in node.edges if (found := self._resolve(edge)) is not None]
             self.edges.extend(mine)
-            for output in self.types[id_].outputs.values() if id_ in self.types else ():
-                self._carried[id_, output.name] = self._gives(output, mine, bool(node.edges))
+            node_type = self.types.get(id_)
+            if node_type is None or not node_type.outputs:
+                continue
+            known = self._negotiated(node, node_type, configs.get(id_), mine)
+            for output in node_type.outputs.values():
+                gives = self._gives(output, mine, bool(node.edges))
+                self._carried[id_, output.name] = gives.known(known.get(output.name)) if gives else None
+
+    def _negotiated(
+        self, node: NodeSpec, node_type: type[Node[Any]], config: Config | None, edges: list[ResolvedEdge]
+    ) -> Mapping[str, Caps]:
+        """What a node's outputs give, as far as its configuration and its inputs tell."""
+        if config is None or node_type.negotiate.__func__ is Node.negotiate.__func__:  # type: ignore[attr-defined]
+            return {}
+        incoming = {}
+        for edge in edges:
+            carried = edge.steps[-1].gives if edge.steps else edge.carried
+            if carried is not None and carried.caps is not None:
+                incoming[edge.input.name] = carried.caps
+        try:
+            return node_type.negotiate(config, incoming)
+        except Exception as error:  # noqa: BLE001 - a pack's mistake, which is said as such
+            assert node.type is not None
+            self.findings.add("FS204", node.type.span, f"{named(node.id, node_type)} cannot say what it gives: "
+                              f"{cause_of(error)}", "that is a mistake in the node type")  # fmt: skip
+            return {}
 
     @staticmethod
     def _gives(output: Output[Any], edges: list[ResolvedEdge], is_fed: bool) -> Carried | None:
@@ -90,30 +131,82 @@ class Resolver:
         return None if is_fed and len(declared.payloads) > 1 else declared
 
     def _resolve(self, edge: EdgeSpec) -> ResolvedEdge | None:
-        producer = self.spec.nodes.get(edge.producer)
-        if producer is None:
-            close = did_you_mean(edge.producer, (n for n in self.spec.nodes if n != edge.consumer))
-            self.findings.add("FS301", edge.span, f"there is no node {edge.producer}",
-                              f"did you mean {close}?" if close else f"there are {listed(self.spec.nodes)}"
-                              if 0 < len(self.spec.nodes) <= 12 else None)  # fmt: skip
-            return None
-        if not producer.enabled:
-            self.findings.add("FS310", edge.span, f"{edge.consumer} takes from {edge.producer}, which is disabled",
-                              f"enable {edge.producer}, or disable {edge.consumer} too",
-                              [(producer.span, f"{edge.producer} has enabled: false")])  # fmt: skip
-            return None
+        leaves = self._leaves(edge)
         consumer_type = self.types.get(edge.consumer)
         input_ = self._named_input(edge, consumer_type) if consumer_type and edge.input is not None else None
-        producer_type = self.types.get(edge.producer)
-        if consumer_type is None or producer_type is None or (edge.input is not None and input_ is None):
+        if not leaves or consumer_type is None or (edge.input is not None and input_ is None):
             return None
-        outputs = self._outputs(edge, producer_type)
-        if not outputs:
+        offers = [offer for leaf in leaves for offer in self._offers(edge, leaf)]
+        if not offers:
             return None
         inputs = [input_] if input_ is not None else self._from_inputs(edge, consumer_type)
         if not inputs:
             return None
-        return self._match(edge, inputs, outputs)
+        return self._match(edge, inputs, offers)
+
+    def _leaves(self, edge: EdgeSpec) -> list[Leaf]:
+        """The enabled nodes that an edge may take from; none when there is nothing to take, which is said."""
+        if edge.producer in self.spec.groups:
+            group = self.spec.groups[edge.producer]
+            if edge.output is not None and edge.output not in group.outputs:
+                close = did_you_mean(edge.output, group.outputs)
+                name = edge.producer.removeprefix(edge.scope)
+                known = f"it has {listed(group.outputs)}" if group.outputs else f"{group.file} has no outputs:"
+                self.findings.add("FS302", edge.span, f"{name} ({group.file}) has no output {edge.output}",
+                                  f"did you mean {name}.{close}?" if close else known)  # fmt: skip
+                return []
+            if not group.outputs:
+                name = edge.producer.removeprefix(edge.scope)
+                self.findings.add("FS302", edge.span, f"{name} ({group.file}) has no outputs",
+                                  f"name some in {group.file}: outputs: {{NAME: NODE.OUTPUT}}")  # fmt: skip
+                return []
+        elif edge.producer not in self.spec.nodes:
+            self._unknown_node(edge)
+            return []
+        leaves = self.spec.leaves(edge.producer, edge.output)
+        enabled = [leaf for leaf in leaves if self.spec.nodes[leaf.node].enabled]
+        if leaves and not enabled:
+            producer = self.spec.nodes[leaves[0].node]
+            self.findings.add("FS310", edge.span, f"{edge.consumer} takes from {edge.producer}, which is disabled",
+                              f"enable {edge.producer}, or disable {edge.consumer} too",
+                              [(producer.span, f"{edge.producer} has enabled: false")])  # fmt: skip
+        return enabled
+
+    def _unknown_node(self, edge: EdgeSpec) -> None:
+        name = edge.producer.removeprefix(edge.scope)
+        beside = [id_.removeprefix(edge.scope) for id_ in (*self.spec.nodes, *self.spec.groups)
+                  if id_.startswith(edge.scope) and id_ != edge.consumer]  # fmt: skip
+        near = [id_ for id_ in beside if "/" not in id_] if "/" not in name else beside
+        close = did_you_mean(name, near)
+        self.findings.add("FS301", edge.span, f"there is no node {name}",
+                          f"did you mean {close}?" if close else f"there {'is' if len(near) == 1 else 'are'} "
+                          f"{listed(near)}" if 0 < len(near) <= 12 else None)  # fmt: skip
+
+    def _offers(self, edge: EdgeSpec, leaf: Leaf) -> list[_Offer]:
+        node_type = self.types.get(leaf.node)
+        if node_type is None:
+            return []
+        outputs: list[Output[Any]] = list(node_type.outputs.values())
+        if leaf.output is not None:
+            found = node_type.outputs.get(leaf.output)
+            outputs = [found] if found is not None else []
+            if found is None:
+                close = did_you_mean(leaf.output, node_type.outputs)
+                said = f"it has {listed(node_type.outputs)}" if node_type.outputs else "it has none"
+                name = leaf.node.removeprefix(edge.scope)
+                self.findings.add(
+                    "FS302", edge.span, f"{named(name, node_type)} has no output {leaf.output}",
+                    f"did you mean {name}.{close}?" if close else said,
+                )  # fmt: skip
+        elif not outputs:
+            self.findings.add("FS302", edge.span, f"{named(leaf.node, node_type)} has no outputs",
+                              "take from a node that gives something")  # fmt: skip
+        is_group = edge.producer in self.spec.groups
+        return [
+            _Offer(leaf.node, each, leaf.said if is_group or leaf.output else f"{leaf.said}.{each.name}",
+                   self.carried(leaf.node, each))
+            for each in outputs
+        ]  # fmt: skip
 
     def _named_input(self, edge: EdgeSpec, consumer: type[Node[Any]]) -> Input[Any] | None:
         assert edge.input is not None
@@ -127,21 +220,6 @@ class Resolver:
             )  # fmt: skip
         return found
 
-    def _outputs(self, edge: EdgeSpec, producer: type[Node[Any]]) -> list[Output[Any]]:
-        if edge.output is None:
-            if not producer.outputs:
-                self.findings.add("FS302", edge.span, f"{named(edge.producer, producer)} has no outputs",
-                                  "take from a node that gives something")  # fmt: skip
-            return list(producer.outputs.values())
-        found = producer.outputs.get(edge.output)
-        if found is None:
-            close = did_you_mean(edge.output, producer.outputs)
-            said = f"it has {listed(producer.outputs)}" if producer.outputs else "it has none"
-            self.findings.add("FS302", edge.span, f"{named(edge.producer, producer)} has no output {edge.output}",
-                              f"did you mean {edge.producer}.{close}?" if close else said)  # fmt: skip
-            return []
-        return [found]
-
     def _from_inputs(self, edge: EdgeSpec, consumer: type[Node[Any]]) -> list[Input[Any]]:
         """The inputs that ``from:`` can mean: those for media, or all where there are no others."""
         media = [port for port in consumer.inputs.values() if not port.feedback]
@@ -151,23 +229,38 @@ class Resolver:
                               "take from: out, or use another node type")  # fmt: skip
         return found
 
-    def _match(self, edge: EdgeSpec, inputs: list[Input[Any]], outputs: list[Output[Any]]) -> ResolvedEdge | None:
-        pairs: list[tuple[Input[Any], Output[Any], Carried | None]] = []
-        conflict: tuple[Input[Any], Output[Any], CapsConflict] | None = None
-        for output in outputs:
-            carried = self.carried(edge.producer, output)
+    def _match(self, edge: EdgeSpec, inputs: list[Input[Any]], offers: list[_Offer]) -> ResolvedEdge | None:
+        pairs: list[tuple[Input[Any], _Offer]] = []
+        conflict: tuple[Input[Any], _Offer, CapsConflict] | None = None
+        for offer in offers:
             for port in inputs:
                 try:
-                    met = meet(carried, port)
+                    met = meet(offer.carried, port)
                 except CapsConflict as error:
-                    conflict = conflict or (port, output, error)
+                    conflict = conflict or (port, offer, error)
                     continue
-                if met is not None or carried is None:
-                    pairs.append((port, output, met))
-        if not pairs:
-            self._mismatch(edge, inputs, outputs, conflict)
+                if met is not None or offer.carried is None:
+                    pairs.append((port, offer))
+        converts = self.spec.nodes[edge.consumer].converts is not False
+        convertible = [(p, o) for o in offers for p in inputs if not pairs and converts and self._steps(o, p)]
+        if not pairs and not convertible:
+            self._mismatch(edge, inputs, offers, conflict)
             return None
-        fitting = {port.name: port for port, _, _ in pairs}
+        chosen = self._chosen(edge, pairs or convertible)
+        if chosen is None:
+            return None
+        port, offer = chosen
+        steps = self._steps(offer, port) if converts else ()
+        carried = offer.carried if steps else meet(offer.carried, port)
+        return ResolvedEdge(edge, port, offer.node, offer.output, carried, steps or ())
+
+    def _chosen(
+        self, edge: EdgeSpec, pairs: list[tuple[Input[Any], _Offer]]
+    ) -> tuple[Input[Any], _Offer] | None:  # fmt: skip
+        """The one of several inputs and outputs that is meant; None, and said, when that is not clear."""
+        if media := [each for each in pairs if not _gives_records(each[1])]:
+            pairs = media  # a report or a statistic is meant only where no media is
+        fitting = {port.name: port for port, _ in pairs}
         if len(fitting) > 1:
             required = [port for port in fitting.values() if not port.optional]
             if len(required) != 1:
@@ -177,57 +270,77 @@ class Resolver:
                 )  # fmt: skip
                 return None
             pairs = [each for each in pairs if each[0] is required[0]]
-        if len(pairs) > 1 and (main := [each for each in pairs if each[1].main]):
+        if len({offer.node for _, offer in pairs}) == 1 and (main := [each for each in pairs if each[1].output.main]):
             pairs = main
         if len(pairs) > 1:
-            names = [f"{edge.producer}.{output.name}" for _, output, _ in pairs]
+            names = [offer.said for _, offer in pairs]
             self.findings.add(
                 "FS304", edge.span, f"{edge.producer} has several outputs that {edge.consumer}.{pairs[0][0].name} "
                 f"takes: {listed(names)}", f"write the one that is meant, such as {names[0]}",
             )  # fmt: skip
             return None
-        port, output, met = pairs[0]
-        return ResolvedEdge(edge, port, output, met)
+        return pairs[0]
+
+    def _steps(self, offer: _Offer, port: Input[Any]) -> tuple[Step, ...]:
+        """The converters that bring the two together; none where none are needed, or there are none for it."""
+        if port.feedback:
+            return ()
+        steps = conversion(offer.carried, port) or ()
+        return steps if all(self.converter(step) is not None for step in steps) else ()
+
+    def converter(self, step: Step) -> type[Node[Any]] | None:
+        """The node type that does what a step says; None when it is not to be had here."""
+        try:
+            node_type = self.registry.get(step.kind)
+        except PackError:
+            return None
+        return None if missing_needs(node_type) else node_type
 
     def _mismatch(
         self,
         edge: EdgeSpec,
         inputs: list[Input[Any]],
-        outputs: list[Output[Any]],
-        conflict: tuple[Input[Any], Output[Any], CapsConflict] | None,
+        offers: list[_Offer],
+        conflict: tuple[Input[Any], _Offer, CapsConflict] | None,
     ) -> None:
-        producer = self.spec.nodes[edge.producer]
-        related = [(producer.span, f"{edge.producer} is here")] if producer.span.line != edge.span.line else []
+        producer = self.spec.nodes[offers[0].node]
+        related = [(producer.span, f"{producer.id} is here")] if producer.span.line != edge.span.line else []
+        is_kept_off = self.spec.nodes[edge.consumer].converts is False and any(
+            self._steps(offer, port) for offer in offers for port in inputs
+        )
         if conflict is not None:
-            port, output, error = conflict
+            port, offer, error = conflict
             offered, accepted = (listed(_words(each), "or") for each in (error.offered, error.accepted))
             self.findings.add(
                 "FS306", edge.span, f"{edge.consumer}.{port.name} takes {error.field} {accepted}, but "
-                f"{edge.producer}.{output.name} gives {offered}", "put a node between them that converts it, or take "
-                "another output", related,
+                f"{offer.said} gives {offered}", f"take convert: never of {edge.consumer} out" if is_kept_off else
+                "put a node between them that converts it, or take another output", related,
             )  # fmt: skip
             return
         takes = listed([payload_names(port.payloads) for port in inputs[:1]])
         name = f"{edge.consumer}.{inputs[0].name}" if len(inputs) == 1 else edge.consumer
         if len(inputs) > 1:
             takes = listed(list(dict.fromkeys(payload_names(port.payloads) for port in inputs)), "or")
-        gives = [f"{edge.producer}.{output.name} gives {self._given(edge.producer, output)}" for output in outputs]
-        hint = None
-        for output in outputs:
-            carried = self.carried(edge.producer, output)
-            for gave in carried.payloads if carried else ():
+        gives = [f"{offer.said} gives {payload_names(self._payloads(offer))}" for offer in offers]
+        hint = f"take convert: never of {edge.consumer} out, or put a decoder between them" if is_kept_off else None
+        for offer in offers:
+            for gave in offer.carried.payloads if offer.carried else ():
                 for port in inputs:
                     for took in port.payloads:
                         hint = hint or CONVERTERS.get((gave.__name__, took.__name__))
         self.findings.add("FS305", edge.span, f"{name} takes {takes}, but {listed(gives)}", hint, related)
 
-    def _given(self, node: str, output: Output[Any]) -> str:
-        carried = self.carried(node, output)
-        return payload_names(carried.payloads) if carried else payload_names(output.payloads)
+    @staticmethod
+    def _payloads(offer: _Offer) -> tuple[type[Any], ...]:
+        return offer.carried.payloads if offer.carried else offer.output.payloads
 
     def carried(self, node: str, output: Output[Any]) -> Carried | None:
         """What an output gives; as declared while its node has not been resolved. None when that is unknown."""
         return self._carried.get((node, output.name), carried_by(output))
+
+
+def _gives_records(offer: _Offer) -> bool:
+    return all(issubclass(each, Record) for each in offer.output.payloads)
 
 
 def _words(value: Any) -> list[str]:

@@ -1,4 +1,7 @@
-"""The graph as written: nodes, edges and settings with their places, before any node type is looked up."""
+"""The graph as written: nodes, edges and settings with their places, before any node type is looked up.
+
+What one file says; subgraphs.py puts the files that nodes use in their places.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +17,26 @@ from flowstream.node.config import RESERVED
 from flowstream.node.quantities import parse_bytes, parse_duration
 from flowstream.proto.overflow import POLICIES, Overflow
 
-TOP = ("flowstream", "vars", "serve", "log", "nodes")
-NOT_YET = {
-    "include": "including other files",
-    "placement": "placing nodes on several machines",
-    "use": "using a graph as a node",
-    "convert": "choosing converters",
-    "needs": "starting nodes in a given order",
-}
+TOP = ("flowstream", "vars", "include", "inputs", "outputs", "serve", "log", "placement", "nodes")
+NOT_YET = {"needs": "starting nodes in a given order"}
 VERSION = 1
 MAX_NODES = 2_000
 MAX_ITEMS = 100_000
 
-_ID = re.compile(r"[a-z][a-z0-9-]{0,62}", re.ASCII)
-_REFERENCE = re.compile(r"([a-z][a-z0-9-]*)(?:\.([a-z][a-z0-9_]*))?", re.ASCII)
+_WORD = r"[a-z][a-z0-9-]{0,62}"
+_ID = re.compile(rf"{_WORD}(?:/{_WORD}){{0,15}}", re.ASCII)
+_WAS = re.compile(rf"/?{_WORD}(?:/{_WORD}){{0,15}}", re.ASCII)
+_PORT = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
+_REFERENCE = re.compile(rf"({_WORD}(?:/{_WORD}){{0,15}})(?:\.([a-z][a-z0-9_]*))?", re.ASCII)
 _LISTEN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})", re.ASCII)
 
 
 @dataclass(slots=True)
 class EdgeSpec:
-    """One edge as written on its consumer. ``input`` is None for ``from:``; ``output`` is None for a bare node."""
+    """One edge as written on its consumer. ``input`` is None for ``from:``; ``output`` is None for a bare node.
+
+    ``scope`` is what the ids of nodes beside the consumer begin with: ``ladder/`` in the subgraph ladder.
+    """
 
     consumer: str
     input: str | None
@@ -47,31 +50,106 @@ class EdgeSpec:
     bytes: int | None = None
     time_ns: int | None = None
     limit_spans: dict[str, Span] = field(default_factory=dict)
+    scope: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A node, and one of its ports where it is named."""
+
+    node: str
+    port: str | None
+    span: Span
+
+
+@dataclass(slots=True)
+class Export:
+    """A port of a file's graph: its name, and what it is inside. An output is one port, an input may be several."""
+
+    name: str
+    span: Span
+    targets: list[Reference]
+
+
+@dataclass(slots=True)
+class WorkerSpec:
+    """An entry of ``placement:``: which nodes are to run on one worker."""
+
+    name: str
+    span: Span
+    nodes: list[Reference]
 
 
 @dataclass(slots=True)
 class NodeSpec:
-    """One node as written. ``broken`` when something about its edges has been reported already."""
+    """One node as written. ``broken`` when something about its edges has been reported already.
+
+    A node with ``use`` stands for the graph of a file; its ``settings`` are the parameters of that.
+    """
 
     id: str
     span: Span
     type: Scalar | None = None
+    use: Scalar | None = None
     edges: list[EdgeSpec] = field(default_factory=list)
     settings: Map = field(default_factory=lambda: Map(Span("", 1, 1)))
     label: str = ""
     enabled: bool = True
     restart: Restart | None = None
     was: Scalar | None = None
+    converts: bool | None = None
+    placement: Scalar | None = None
     broken: bool = False
 
 
 @dataclass(slots=True)
+class GroupSpec:
+    """A subgraph: the node that uses it, the file, and its ports with the full ids of what they are inside."""
+
+    node: NodeSpec
+    file: str
+    inputs: dict[str, Export] = field(default_factory=dict)
+    outputs: dict[str, Export] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A node that gives something, one of its outputs if it is named, and how the graph calls that."""
+
+    node: str
+    output: str | None
+    said: str
+
+
+@dataclass(slots=True)
 class GraphSpec:
-    """One file as written."""
+    """A graph as written: one file's, and once subgraphs are in their places, all of it.
+
+    ``inputs`` and ``outputs`` are what the file offers to graphs that use it.
+    """
 
     nodes: dict[str, NodeSpec] = field(default_factory=dict)
+    groups: dict[str, GroupSpec] = field(default_factory=dict)
+    inputs: dict[str, Export] = field(default_factory=dict)
+    outputs: dict[str, Export] = field(default_factory=dict)
+    workers: dict[str, WorkerSpec] = field(default_factory=dict)
     serve: Serve | None = None
     log: Log | None = None
+
+    def leaves(self, producer: str, output: str | None) -> list[Leaf]:
+        """The nodes, and their outputs where these are named, that an output of a node or a subgraph stands for."""
+        if producer in self.nodes:
+            return [Leaf(producer, output, f"{producer}.{output}" if output else producer)]
+        group = self.groups.get(producer)
+        if group is None:
+            return []
+        exports = [each for name, each in group.outputs.items() if output in (None, name)]
+        return [
+            Leaf(leaf.node, leaf.output, f"{producer}.{each.name}")
+            for each in exports
+            for target in each.targets
+            for leaf in self.leaves(target.node, target.port)
+        ]
 
 
 def build(root: Map, findings: Findings) -> GraphSpec:
@@ -98,6 +176,9 @@ class _Builder:
         self._version(root.get("flowstream"))
         spec.serve = self._serve(root)
         spec.log = self._log(root)
+        spec.inputs = self._exports(root, "inputs")
+        spec.outputs = self._exports(root, "outputs")
+        spec.workers = self._placement(root)
         nodes = self._map(root, "nodes", "each node by its id")
         if nodes is None:
             if "nodes" not in root.entries:
@@ -249,6 +330,64 @@ class _Builder:
         form = self._choice(block, "format", "format", ("text", "json"))
         return Log(cast("Any", level), cast("Any", form))
 
+    def _exports(self, root: Map, key: str) -> dict[str, Export]:
+        """``inputs:`` or ``outputs:`` of a file: names, and the ports inside that they stand for."""
+        block = self._map(root, key, "the ports that graphs which use this one see, by name")
+        found: dict[str, Export] = {}
+        for name, entry in block.entries.items() if block else ():
+            if not _PORT.fullmatch(name):
+                self.add("FS127", entry.key.span, f"{name[:80]!r} cannot be the name of a port",
+                         "use lower case letters, digits and _, a letter first")  # fmt: skip
+                continue
+            values = entry.value.items if isinstance(entry.value, List) else [entry.value]
+            if key == "outputs" and len(values) != 1:
+                self.add("FS111", entry.value.span, f"the output {name} is one output of one node, not a list",
+                         f"write {name}: NODE.OUTPUT")  # fmt: skip
+                continue
+            if not values:
+                self.add("FS115", entry.value.span, f"{name} is an empty list", "name an input, or take it out")
+            targets = [ref for value in values if (ref := self._reference(entry.key.span, name, value)) is not None]
+            if targets and len(targets) == len(values):
+                found[name] = Export(name, entry.key.span, targets)
+        return found
+
+    def _reference(self, key: Span, name: str, value: Value) -> Reference | None:
+        """NODE or NODE.PORT."""
+        if not isinstance(value, Scalar):
+            self.add("FS111", value.span, f"{name} takes NODE or NODE.PORT, not {spoken(value)}")
+            return None
+        if value.broken:
+            return None
+        if value.value is None:
+            self.add("FS115", key, f"{name} has no value", f"write {name}: NODE.PORT, or leave it out")
+            return None
+        match = _REFERENCE.fullmatch(value.value) if isinstance(value.value, str) else None
+        if match is None:
+            self.add("FS312", value.span, f"{shown(value)} names no port", "write NODE or NODE.PORT")
+            return None
+        return Reference(match[1], match[2], value.span)
+
+    def _placement(self, root: Map) -> dict[str, WorkerSpec]:
+        block = self._map(root, "placement", "the workers, each with its nodes")
+        found: dict[str, WorkerSpec] = {}
+        for name, entry in block.entries.items() if block else ():
+            if not re.fullmatch(_WORD, name, re.ASCII):
+                self.add("FS201", entry.key.span, f"{name[:80]!r} cannot be the name of a worker",
+                         "lower case letters, digits and -, a letter first")  # fmt: skip
+                continue
+            worker = self._map(cast("Map", block), name, "nodes and address")
+            if worker is None:
+                continue
+            self._known(worker, f"worker {name}", ("nodes", "address"))
+            address = self._text(worker, "address", "address", "edge-1:7000")
+            if address is not None and _LISTEN.fullmatch(str(address.value)) is None:
+                self.add("FS208", address.span, f"address takes HOST:PORT, not {shown(address)}")
+            nodes = worker.get("nodes")
+            values = nodes.items if isinstance(nodes, List) else [nodes] if nodes is not None else []
+            refs = [self._reference(entry.key.span, "nodes", value) for value in values]
+            found[name] = WorkerSpec(name, entry.key.span, [ref for ref in refs if ref is not None])
+        return found
+
     def _node(self, id_: str, span: Span, value: Value) -> NodeSpec:
         node = NodeSpec(id_, span)
         if not isinstance(value, Map):
@@ -268,16 +407,23 @@ class _Builder:
         for key, entry in value.entries.items():
             if key in RESERVED and key in NOT_YET:
                 self.add("FS113", entry.key.span, f"{NOT_YET[key]} ({key}:) is not supported yet", "take the key out")
-        if "type" in value.entries:
+        if "type" in value.entries and "use" in value.entries:
+            self.add("FS210", value.entries["use"].key.span, f"{id_} has both type: and use:",
+                     "a node is of a type, or stands for the graph of a file; keep one of them",
+                     [(value.entries["type"].key.span, "type: is here")])  # fmt: skip
+            node.broken = True
+        elif "type" in value.entries:
             node.type = self._text(value, "type", "type", "test-pattern")
             node.broken |= node.type is None
+        elif "use" in value.entries:
+            node.use = self._text(value, "use", "use", "lib/part.yaml")
+            node.broken |= node.use is None
         else:
             node.broken = True
-            if "use" not in value.entries:
-                close = did_you_mean("type", value.entries)
-                self.add("FS202", span, f"node {id_} does not say what it is",
-                         f"did you mean type: where it says {close}:?" if close else "add type: NAME; "
-                         "`flowstream nodes` lists what there is")  # fmt: skip
+            close = did_you_mean("type", value.entries)
+            self.add("FS202", span, f"node {id_} does not say what it is",
+                     f"did you mean type: where it says {close}:?" if close else "add type: NAME; "
+                     "`flowstream nodes` lists what there is")  # fmt: skip
         if (label := self._text(value, "label", "label", "")) is not None:
             node.label = str(label.value)
         if (enabled := self._scalar(value, "enabled", "enabled")) is not None:
@@ -287,10 +433,13 @@ class _Builder:
             else:
                 node.enabled = on
         if (was := self._text(value, "was", "was", "old-name")) is not None:
-            if _ID.fullmatch(str(was.value)):
+            if _WAS.fullmatch(str(was.value)):
                 node.was = was
             else:
                 self.add("FS201", was.span, f"{shown(was)} cannot be the id of a node")
+        if (convert := self._choice(value, "convert", "convert", ("auto", "never"))) is not None:
+            node.converts = convert == "auto"
+        node.placement = self._text(value, "placement", "placement", "edge")
         node.restart = self._restart(value)
         if "from" in value.entries and "inputs" in value.entries:
             self.add("FS209", value.entries["from"].key.span, f"{id_} has both from: and inputs:",
@@ -361,10 +510,7 @@ class _Builder:
             return None
         match = _REFERENCE.fullmatch(target.value) if isinstance(target.value, str) else None
         if match is None:
-            if isinstance(target.value, str) and "/" in target.value:
-                self.add("FS113", target.span, "reaching into a subgraph (GROUP/NODE) is not supported yet")
-            else:
-                self.add("FS312", target.span, f"{shown(target)} names no output", "write NODE or NODE.OUTPUT")
+            self.add("FS312", target.span, f"{shown(target)} names no output", "write NODE or NODE.OUTPUT")
             return None
         edge = EdgeSpec(node.id, port, span, match[1], match[2], target.span)
         if options is not None:

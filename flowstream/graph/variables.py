@@ -7,11 +7,15 @@ the midst of text it becomes text. What comes from the environment is secret fro
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from flowstream.graph.diagnostics import Findings, Span, did_you_mean
-from flowstream.graph.load import Entry, List, Map, Scalar, Value, spoken, with_value
+from flowstream.graph.diagnostics import Findings, Span, did_you_mean, listed
+from flowstream.graph.load import Entry, List, Map, Scalar, Value, plain_value, spoken, with_value
+from flowstream.node.config import RESERVED
+from flowstream.node.quantities import parse_bitrate, parse_bytes, parse_duration, parse_size
 
 _FORM = re.compile(r"\$(?:\$|\(([^()\n]*)\)|\{[^}\n]*\}?|\()")
 _NAME = re.compile(r"[a-z][a-z0-9_-]*", re.ASCII)
@@ -20,23 +24,91 @@ _MAX_DEPTH = 32
 _BUILT_IN = ("date", "time")
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A type that a variable may have: what it is called in sentences, what reads it, and an example."""
+
+    spoken: str
+    example: str
+    parse: Callable[[str], Any] | None = None
+
+
+KINDS: Mapping[str, Kind] = {
+    "text": Kind("text", "Desk"),
+    "integer": Kind("a whole number", "3"),
+    "number": Kind("a number", "29.97"),
+    "boolean": Kind("true or false", "true"),
+    "bitrate": Kind("a bitrate", "2.5M", parse_bitrate),
+    "duration": Kind("a duration", "4s", parse_duration),
+    "bytes": Kind("a size in bytes", "64KiB", parse_bytes),
+    "size": Kind("a picture size", "1280x720", parse_size),
+}
+"""What ``type:`` of a variable may say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What a graph gives to the variables of a file that it uses: each as it stands there, and the node that uses it.
+
+    ``name`` is that node's id as it is written, ``span`` its place.
+    """
+
+    name: str
+    span: Span
+    file: str
+    given: Mapping[str, Entry]
+
+
+@dataclass(slots=True)
+class _Declared:
+    key: Scalar
+    value: Scalar
+    kind: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is the same for all files of a graph: the environment, and when the run began."""
+
+    environ: Mapping[str, str]
+    wallclock: datetime
+    built_in: Mapping[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        said = {"date": self.wallclock.strftime("%Y-%m-%d"), "time": self.wallclock.strftime("%H-%M-%S")}
+        object.__setattr__(self, "built_in", said)
+
+
 class Variables:
-    """The variables of one graph, resolved on first use."""
+    """The variables of one file and its layers, resolved on first use.
+
+    ``sets`` gives some of them other values, from the command line; ``use`` does, from a graph that uses the file.
+    Where one that has to be given ``may_lack``, what uses it is passed over.
+    """
 
     def __init__(
-        self, findings: Findings, environ: Mapping[str, str], wallclock: datetime, sets: Mapping[str, str]
+        self,
+        findings: Findings,
+        surroundings: Surroundings,
+        *,
+        sets: Mapping[str, str] | None = None,
+        use: Use | None = None,
+        may_lack: bool = False,
     ) -> None:
         self._findings = findings
-        self._environ = environ
-        self._sets = sets
-        self._given: dict[str, Entry] = {}
+        self._environ = surroundings.environ
+        self._sets = sets or {}
+        self._use = use
+        self._may_lack = may_lack
+        self._given: dict[str, _Declared] = {}
         self._resolved: dict[str, Scalar] = {}
         self._resolving: list[str] = []
         self._used: set[str] = set()
-        self._built_in = {"date": wallclock.strftime("%Y-%m-%d"), "time": wallclock.strftime("%H-%M-%S")}
+        self._built_in = surroundings.built_in
 
     def declare(self, block: Map) -> None:
-        """Takes the entries of a ``vars:`` map: ``name: value`` or ``name: {default: value, description: text}``."""
+        """Takes the entries of a ``vars:`` map: ``name: value``, or a map of default, description and type."""
         for name, entry in block.entries.items():
             if not _NAME.fullmatch(name):
                 self._findings.add("FS126", entry.key.span, f"{name!r} cannot be the name of a variable",
@@ -46,40 +118,88 @@ class Variables:
                 self._findings.add("FS126", entry.key.span, f"$({name}) is already the {name} at which the run began",
                                    "choose another name")  # fmt: skip
                 continue
-            value = self._default(name, entry)
+            if self._use is not None and name in RESERVED:
+                self._findings.add(
+                    "FS127", entry.key.span, f"every node has {name} already, so no graph that uses this file could "
+                    "give it", "choose another name for the variable",
+                    [(self._use.span, f"{self._use.name} uses it here")],
+                )  # fmt: skip
+                self._given[name] = _Declared(entry.key, Scalar(entry.key.span, None, "", broken=True))
+                continue
+            value = self._declared(name, entry)
             if value is not None:
-                self._given[name] = Entry(entry.key, value)
+                self._given[name] = value
+        self._check_use_of()
 
-    def _default(self, name: str, entry: Entry) -> Scalar | None:
+    def _check_use_of(self) -> None:
+        """What a graph that uses the file gives too much."""
+        for name, entry in self._use.given.items() if self._use else ():
+            if name not in self._given:
+                assert self._use is not None
+                close = did_you_mean(name, self._given)
+                known = f"it has {listed(self._given)}" if self._given else "it has none"
+                self._findings.add("FS211", entry.key.span, f"{self._use.file} has no variable {name}",
+                                   f"did you mean {close}?" if close else known)  # fmt: skip
+
+    def _declared(self, name: str, entry: Entry) -> _Declared | None:
         value: Value = entry.value
+        declared = _Declared(entry.key, Scalar(entry.key.span, None, "", broken=True))
         if isinstance(value, Map):
-            for key, option in value.entries.items():
-                if key == "type":
-                    self._findings.add("FS113", option.key.span, "typed variables are not supported yet",
-                                       "leave type: out; the settings that use the variable check it")  # fmt: skip
-                elif key == "description":
-                    if not isinstance(option.value, Scalar) or not isinstance(option.value.value, str):
-                        self._findings.add("FS111", option.value.span,
-                                           f"description takes text, not {spoken(option.value)}")  # fmt: skip
-                elif key != "default":
-                    close = did_you_mean(key, ("default", "description"))
-                    self._findings.add("FS112", option.key.span, f"a variable has no {key}; it has default and "
-                                       "description", f"did you mean {close}?" if close else None)  # fmt: skip
+            self._describe(name, value, declared)
             found = value.get("default")
             if found is None:
-                if name in self._sets:
-                    return Scalar(entry.key.span, None, "")
-                self._findings.add("FS120", entry.key.span, f"{name} has no default and was not given",
-                                   f"write default: VALUE, or run with --set {name}=VALUE")  # fmt: skip
-                return Scalar(entry.key.span, None, "", broken=True)
+                self._require(name, declared)
+                return declared
             value = found
         if not isinstance(value, Scalar):
             self._findings.add("FS111", value.span, f"a variable is a single value, not {spoken(value)}")
-            return Scalar(entry.key.span, None, "", broken=True)
-        if value.value is None:
+        elif value.value is None:
             self._findings.add("FS115", entry.key.span, f"variable {name} has no value", f"write {name}: VALUE")
-            return with_value(value, None, broken=True)
-        return value
+        else:
+            declared.value = value
+        return declared
+
+    def _describe(self, name: str, block: Map, declared: _Declared) -> None:
+        for key, option in block.entries.items():
+            value = option.value
+            text = value.value if isinstance(value, Scalar) else None
+            if key == "type":
+                if text in KINDS:
+                    declared.kind = str(text)
+                else:
+                    close = did_you_mean(str(text), KINDS)
+                    self._findings.add("FS208", value.span, f"type of variable {name} takes {listed(KINDS, 'or')}, not "
+                                       f"{value.text if isinstance(value, Scalar) else spoken(value)}",
+                                       f"did you mean {close}?" if close else None)  # fmt: skip
+            elif key == "description":
+                if not isinstance(text, str):
+                    self._findings.add("FS111", value.span, f"description takes text, not {spoken(value)}")
+                else:
+                    declared.description = text
+            elif key != "default":
+                known = ("type", "default", "description")
+                close = did_you_mean(key, known)
+                self._findings.add("FS112", option.key.span, f"a variable has no {key}; it has {listed(known)}",
+                                   f"did you mean {close}?" if close else None)  # fmt: skip
+
+    def _require(self, name: str, declared: _Declared) -> None:
+        """A variable without a default has to be given."""
+        if name in self._sets or (self._use is not None and name in self._use.given):
+            return
+        if self._may_lack:
+            self._findings.add("FS136", declared.key.span, f"{name} is for the graphs that use this one to give; what "
+                               "uses it here is not checked")  # fmt: skip
+            return
+        said = declared.description.strip().rstrip(".")
+        about = f" ({said[:1].lower()}{said[1:]})" if said else ""
+        sample = KINDS[declared.kind].example if declared.kind else "VALUE"
+        if self._use is not None:
+            self._findings.add("FS212", self._use.span, f"{self._use.name} needs {name}{about}",
+                               f"for example {name}: {sample}",
+                               [(declared.key.span, "it is declared without a default here")])  # fmt: skip
+        else:
+            self._findings.add("FS120", declared.key.span, f"{name} has no default and was not given",
+                               f"write default: {sample}, or run with --set {name}={sample}")  # fmt: skip
 
     def check_sets(self) -> None:
         """Reports what was set but does not exist."""
@@ -89,11 +209,19 @@ class Variables:
                 self._findings.add("FS125", None, f"--set {name}: the graph has no variable {name}",
                                    f"did you mean {close}?" if close else "declare it under vars:")  # fmt: skip
 
-    def check_use(self) -> None:
-        """Warns of what exists but is not used."""
-        for name, entry in self._given.items():
-            if name not in self._used:
-                self._findings.add("FS124", entry.key.span, f"no value uses $({name})", "use it, or take it out")
+    def check_types(self) -> None:
+        """Holds every typed variable's value against its type, used or not."""
+        for name, declared in self._given.items():
+            if declared.kind:
+                self._variable(name, declared.key.span)
+
+    def check_use(self, files: Iterable[str]) -> None:
+        """Warns of what these files declare but nothing uses; what is included may well be meant for others."""
+        mine = set(files)
+        for name, declared in self._given.items():
+            span = declared.key.span
+            if name not in self._used and span.file in mine:
+                self._findings.add("FS124", span, f"no value uses $({name})", "use it, or take it out")
 
     def substitute(self, value: Value) -> Value:
         """The value with every substitution in it carried out; the same object when there is none."""
@@ -122,15 +250,19 @@ class Variables:
             return with_value(
                 scalar, found.value, secret=found.secret, broken=found.broken, origin=found.origin,
                 plain=found.plain, loose=found.loose, text=scalar.text if found.secret else found.text,
+                template=found.template,
             )  # fmt: skip
         parts: list[str] = []
+        written: list[str] = []
         secret = broken = False
         end = length = 0
         for match in _FORM.finditer(text):
             parts.append(text[end : match.start()])
+            written.append(escaped(parts[-1]))
             end = match.end()
             if match[0] == "$$":
                 parts.append("$")
+                written.append("$$")
                 continue
             found = self._form(match, self._within(scalar, match))
             if found is None or found.broken:
@@ -138,6 +270,7 @@ class Variables:
                 continue
             secret |= found.secret
             parts.append(found.text if not found.secret and not found.loose else str(found.value))
+            written.append(escaped(parts[-1]) if found.template is None else found.template)
             length += len(parts[-1])
             if length > _MAX_TEXT:
                 self._findings.add(
@@ -145,9 +278,13 @@ class Variables:
                 )
                 return with_value(scalar, None, broken=True)
         parts.append(text[end:])
+        written.append(escaped(parts[-1]))
         joined = "".join(parts)
         shown = scalar.text if secret else joined
-        return with_value(scalar, None if broken else joined, text=shown, secret=secret, broken=broken, plain=False)
+        return with_value(
+            scalar, None if broken else joined, text=shown, secret=secret, broken=broken, plain=False,
+            template="".join(written),
+        )  # fmt: skip
 
     def _within(self, scalar: Scalar, match: re.Match[str]) -> Span:
         """Where a part of a value stands, when the value stands in the file as it is."""
@@ -185,9 +322,9 @@ class Variables:
                                    f"set it before the command: {variable}=... flowstream run ...")  # fmt: skip
                 return None
             self._findings.secrets[value] = f"$({name})"
-            return Scalar(span, value, f"$({name})", plain=False, secret=True, loose=True)
+            return Scalar(span, value, f"$({name})", plain=False, secret=True, loose=True, template=f"$({name})")
         if name in self._built_in:
-            return Scalar(span, self._built_in[name], self._built_in[name], plain=False)
+            return Scalar(span, self._built_in[name], self._built_in[name], plain=False, template=f"$({name})")
         if not _NAME.fullmatch(name):
             hint = "write $(name), $(env:NAME), $(date) or $(time); $$( for these very characters"
             if re.fullmatch(r"[A-Z][A-Z0-9_]*", name, re.ASCII):
@@ -205,7 +342,7 @@ class Variables:
     def _variable(self, name: str, span: Span) -> Scalar | None:
         if name in self._resolved:
             return self._resolved[name]
-        entry = self._given[name]
+        declared = self._given[name]
         if name in self._resolving:
             loop = [*self._resolving[self._resolving.index(name) :], name]
             self._findings.add("FS122", span, " uses ".join(f"$({each})" for each in loop),
@@ -216,10 +353,71 @@ class Variables:
             return None
         self._resolving.append(name)
         if name in self._sets:
-            value: Scalar = Scalar(entry.key.span, self._sets[name], self._sets[name], plain=False, loose=True)
+            said = self._sets[name]
+            template = escaped(said) if "$" in said else None
+            value = Scalar(declared.key.span, said, said, plain=False, loose=True, template=template)
+        elif self._use is not None and name in self._use.given:
+            value = self._parameter(name, self._use.given[name])
         else:
-            assert isinstance(entry.value, Scalar)
-            value = self._scalar(entry.value)
+            value = self._scalar(declared.value)
         self._resolving.pop()
+        if declared.kind and not value.broken:
+            value = self._typed(name, declared, value)
         self._resolved[name] = with_value(value, value.value, origin=value.span)
         return self._resolved[name]
+
+    def _parameter(self, name: str, entry: Entry) -> Scalar:
+        """What the graph that uses the file gives; its own variables are put in already."""
+        value = entry.value
+        if isinstance(value, Scalar) and (value.broken or value.value is not None):
+            return value
+        assert self._use is not None
+        if isinstance(value, Scalar):
+            self._findings.add("FS115", entry.key.span, f"{name} of {self._use.name} has no value",
+                               f"write {name}: VALUE, or leave it out")  # fmt: skip
+        else:
+            self._findings.add("FS111", value.span, f"{name} of {self._use.name} is a single value, not "
+                               f"{spoken(value)}")  # fmt: skip
+        return Scalar(value.span, None, "", broken=True)
+
+    def _typed(self, name: str, declared: _Declared, value: Scalar) -> Scalar:
+        """The value as its variable's type reads it; broken, and reported, when it does not fit."""
+        kind, found = KINDS[declared.kind], value.value
+        if value.loose and isinstance(found, str) and declared.kind in ("integer", "number", "boolean"):
+            found = plain_value(found)
+        problem = self._misread(kind, found) if kind.parse is not None else _mistaken(declared.kind, found)
+        if problem is None:
+            return value if found is value.value else with_value(value, found)
+        said = value.text if not isinstance(value.value, str) or value.secret else repr(value.text[:60])
+        message = f"{name} takes {kind.spoken}, not {said}"
+        if problem and not value.secret:
+            message = f"{name}: {problem}"
+        related = [(declared.key.span, f"{name} is of type {declared.kind}")]
+        self._findings.add("FS208", value.span, message, f"for example {name}: {kind.example}",
+                           related if declared.key.span.place != value.span.place else [])  # fmt: skip
+        return with_value(value, None, broken=True)
+
+    @staticmethod
+    def _misread(kind: Kind, found: Any) -> str | None:
+        """What is wrong with a quantity, empty when it is not even text; None when nothing is."""
+        if not isinstance(found, str):
+            is_bare = isinstance(found, int | float) and not isinstance(found, bool)
+            return f"{found} has no unit; {kind.example} has one" if is_bare else ""
+        assert kind.parse is not None
+        try:
+            kind.parse(found)
+        except ValueError as error:
+            return str(error)
+        return None
+
+
+def _mistaken(kind: str, value: Any) -> str | None:
+    """None when the value is of a kind that needs no parsing, else empty: there is no more to say."""
+    classes = {"text": str, "boolean": bool, "integer": int, "number": int | float}
+    is_one = isinstance(value, classes[kind]) and (kind == "boolean" or not isinstance(value, bool))
+    return None if is_one else ""
+
+
+def escaped(text: str) -> str:
+    """Text as it is written where ``$`` begins a substitution."""
+    return text.replace("$", "$$")

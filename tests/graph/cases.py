@@ -1,16 +1,17 @@
 """The case files of the graph language: a graph, and beside it the exact text that comes of it.
 
 ``python -m tests.graph.cases`` writes those texts anew; read the difference before you believe it. A file may say in
-comments what it is run with: ``# --set NAME=VALUE`` and ``# env: NAME=VALUE NAME=VALUE``.
+comments what it is run with: ``# --set NAME=VALUE``, ``# env: NAME=VALUE NAME=VALUE``, ``# layers: FILE FILE`` and
+``# as a part``. A case of several files is a folder; its ``main.yaml`` is the graph.
 """
 
 import re
 from pathlib import Path
 
-from flowstream.errors import GraphError
-from flowstream.graph import Plan, compile_graph, describe_plan
+from flowstream.graph import Plan, describe_plan, examine
 from flowstream.graph.diagnostics import render
 from flowstream.graph.diff import limit_text
+from flowstream.graph.sources import beside
 from tests.graph.compiling import BEGAN, REGISTRY
 
 FOLDER = Path(__file__).parent.parent / "cases" / "graphs"
@@ -24,7 +25,7 @@ GENERATED = {
 
 def case_names(kind: str) -> list[str]:
     """The cases of a kind (``valid`` or ``invalid``), by their text files and graphs."""
-    found = {path.stem for path in (FOLDER / kind).iterdir()}
+    found = {path.stem if path.is_file() else path.name for path in (FOLDER / kind).iterdir()}
     return sorted(
         found | ({"FS101-missing", *(each.removesuffix(".yaml") for each in GENERATED)} if kind == "invalid" else set())
     )
@@ -34,9 +35,14 @@ def _read(path: str) -> bytes:
     return GENERATED[path] if path in GENERATED else next(FOLDER.glob(f"*/{path}"), FOLDER / path).read_bytes()
 
 
+def _path(name: str) -> str:
+    """The graph of a case, as findings name it."""
+    return f"{name}/main.yaml" if any(FOLDER.glob(f"*/{name}/")) else f"{name}.yaml"
+
+
 def outcome(name: str) -> str:
     """What comes of a case: its findings, or its plan and warnings."""
-    path = f"{name}.yaml"
+    path = _path(name)
     try:
         head = _read(path).decode("utf-8", "replace")
     except FileNotFoundError:
@@ -47,11 +53,16 @@ def outcome(name: str) -> str:
         for line in re.findall(r"^# env: (.*)", head, re.MULTILINE)
         for pair in line.split()
     }
-    try:
-        plan = compile_graph(path, read=_read, environ=environ, registry=REGISTRY, wallclock=BEGAN, sets=sets)
-    except GraphError as error:
-        return render(error.diagnostics) + "\n"
-    return _told(plan)
+    layers = [
+        beside(path, each) for line in re.findall(r"^# layers: (.*)", head, re.MULTILINE) for each in line.split()
+    ]
+    found = examine(
+        path, read=_read, environ=environ, registry=REGISTRY, wallclock=BEGAN, sets=sets, layers=layers,
+        as_part="# as a part\n" in head,
+    )  # fmt: skip
+    if found.plan is not None:
+        return _told(found.plan)
+    return render(found.diagnostics) + "\n"
 
 
 def _told(plan: Plan) -> str:
@@ -60,7 +71,9 @@ def _told(plan: Plan) -> str:
         feedback = " (feedback)" if edge.feedback else ""
         lines.append(f"{edge.name} <- {edge.producer}.{edge.output}: {edge.overflow}, {limit_text(edge)}{feedback}")
     for node in plan.nodes.values():
-        lines.append(f"{node.id}: {node.shown_config()}")
+        was = f" (was {node.was})" if node.was else ""
+        lines.append(f"{node.id}: {node.shown_config()}{was}")
+    lines += [f"group {group.id}: {group.file} {group.label}".rstrip() for group in plan.groups.values()]
     lines += [
         f"serve {plan.serve}",
         f"log {plan.log}",

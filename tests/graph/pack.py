@@ -1,16 +1,18 @@
 """Node types for the tests of the graph language; none of them ever runs."""
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from flowstream import (
+    AudioCaps,
     AudioFrame,
     Bitrate,
     ByteSize,
+    Caps,
     Config,
     Context,
     Duration,
@@ -81,8 +83,8 @@ class Film(Capturing, Source[FilmConfig], type="film"):
 class Views(Capturing, Source, type="views"):
     """Give the same scene twice."""
 
-    left = Output(VideoFrame)
-    right = Output(VideoFrame)
+    left = Output(VideoFrame, caps=VideoCaps(format="yuv420p"))
+    right = Output(VideoFrame, caps=VideoCaps(format="yuv420p"))
 
 
 class Area(Config):
@@ -102,6 +104,10 @@ class Blur(Transform[BlurConfig], type="blur"):
 
     frames = Input(VideoFrame)
     blurred = Output(VideoFrame, like=frames)
+
+    @classmethod
+    def negotiate(cls, config: BlurConfig, incoming: Mapping[str, Caps], /) -> Mapping[str, Caps]:
+        return {"blurred": incoming["frames"]} if "frames" in incoming else {}
 
     def process(self, frame: VideoFrame) -> Iterable[Emit[VideoFrame]]:
         return [self.blurred(frame)]
@@ -283,7 +289,113 @@ class Exotic(Sink, type="exotic"):
         return None
 
 
+class ConvertConfig(Config):
+    format: str | list[str] = live(default="as-is", description="Pixel format, or several to choose from.")
+    size: Literal["as-is"] | PictureSize = live(default="as-is", description="Picture size.")
+
+
+class Convert(Transform[ConvertConfig], type="convert"):
+    """Bring pictures into a format and a size."""
+
+    video = Input(VideoFrame)
+    converted = Output(VideoFrame)
+
+    def process(self, frame: VideoFrame) -> None:
+        return None
+
+
+class RateConfig(Config):
+    fps: float = live(gt=0, description="Frame rate.")
+
+
+class FrameRate(Transform[RateConfig], type="frame-rate"):
+    """Bring pictures to a frame rate."""
+
+    video = Input(VideoFrame)
+    steady = Output(VideoFrame)
+
+    def process(self, frame: VideoFrame) -> None:
+        return None
+
+
+class ResampleConfig(Config):
+    rate: Literal["as-is"] | int | list[int] = live(default="as-is", description="Samples per second.")
+    layout: str | list[str] = live(default="as-is", description="Channels.")
+    format: str | list[str] = live(default="as-is", description="Sample format.")
+
+
+class Resample(Transform[ResampleConfig], type="resample"):
+    """Bring sound into a form."""
+
+    audio = Input(AudioFrame)
+    resampled = Output(AudioFrame)
+
+    def process(self, frame: AudioFrame) -> None:
+        return None
+
+
+class Decode(Transform, type="decode"):
+    """Decode whatever comes."""
+
+    packets = Input(EncodedPacket)
+    video = Output(VideoFrame)
+    audio = Output(AudioFrame)
+
+    def process(self, packet: EncodedPacket) -> None:
+        return None
+
+
+class ShrinkConfig(Config):
+    size: PictureSize = live(description="Picture size.")
+
+
+class Shrink(Transform[ShrinkConfig], type="shrink"):
+    """Make pictures smaller."""
+
+    video = Input(VideoFrame)
+    small = Output(VideoFrame)
+
+    @classmethod
+    def negotiate(cls, config: ShrinkConfig, incoming: Mapping[str, Caps], /) -> Mapping[str, Caps]:
+        if config.size.width == 666:
+            raise ValueError("the beast")
+        before = incoming.get("video")
+        format_ = before.format if isinstance(before, VideoCaps) else None
+        return {"small": VideoCaps(format=format_, width=config.size.width, height=config.size.height)}
+
+    def process(self, frame: VideoFrame) -> None:
+        return None
+
+
+class Picky(Sink, type="picky"):
+    """Take pictures of one kind only."""
+
+    video = Input(VideoFrame, caps=VideoCaps(format=("bgr24", "rgb24"), width=640, height=480, fps=25.0))
+
+    def consume(self, frame: VideoFrame) -> None:
+        return None
+
+
+class Ear(Sink, type="ear"):
+    """Take sound of one kind only."""
+
+    audio = Input(AudioFrame, caps=AudioCaps(format="fltp", rate=48_000, layout="mono"))
+
+    def consume(self, frame: AudioFrame) -> None:
+        return None
+
+
+class Stack(Node, type="stack"):
+    """Put pictures beside one another."""
+
+    pictures = Input(VideoFrame, many=True)
+    stacked = Output(VideoFrame)
+
+    async def run(self, ctx: Context) -> None:
+        ctx.ready()
+
+
 __all__ = [
-    "Abr", "Blur", "Door", "Drop", "Encode", "Exotic", "Film", "Mix", "Odd", "Pass", "Pattern", "Show", "Sound", "Tape",
-    "Tone", "Views",
+    "Abr", "Blur", "Convert", "Decode", "Door", "Drop", "Ear", "Encode", "Exotic", "Film", "FrameRate", "Mix", "Odd",
+    "Pass", "Pattern", "Picky", "Resample", "Show", "Shrink", "Sound", "Stack", "Tape", "Tone", "Views",
 ]  # fmt: skip

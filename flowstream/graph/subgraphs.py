@@ -1,0 +1,212 @@
+"""Graphs as nodes: the graph of a file in the place of each node that uses it, under ids that begin with the node's.
+
+A subgraph has a namespace of its own: what its file says refers to its own nodes, by their own ids. Its ``inputs:`` and
+``outputs:`` are what the graph around it sees; ``vars:`` are its parameters, which the node that uses it gives as its
+settings. Restart policy, ``enabled``, ``convert`` and ``placement`` of that node hold for all nodes in it that do not
+say otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from flowstream.graph.diagnostics import Findings, Span, did_you_mean, listed
+from flowstream.graph.load import List, Map, Scalar, spoken, with_value
+from flowstream.graph.sources import Sources, beside
+from flowstream.graph.spec import MAX_NODES, EdgeSpec, Export, GraphSpec, GroupSpec, NodeSpec, Reference, build
+from flowstream.graph.variables import Surroundings, Use, Variables
+
+MAX_USES = 1_000
+MAX_DEPTH = 16
+_OF_THE_RUN = ("serve", "log", "placement")
+
+
+class Expansion:
+    """Makes one graph of a tree and of everything that its nodes use."""
+
+    def __init__(
+        self, sources: Sources, surroundings: Surroundings, findings: Findings, *, is_part: bool = False
+    ) -> None:
+        self._is_part = is_part
+        self._sources = sources
+        self._surroundings = surroundings
+        self._findings = findings
+        self._uses = 0
+        self._variables: list[tuple[Variables, tuple[str, ...]]] = []
+
+    def whole(self, tree: Map, paths: tuple[str, ...], sets: Mapping[str, str]) -> GraphSpec:
+        """The graph of the files that are run."""
+        variables = Variables(self._findings, self._surroundings, sets=sets, may_lack=self._is_part)
+        spec = self._spec(tree, variables, paths)
+        variables.check_sets()
+        return self._expanded(spec, "", (), paths)
+
+    def check_use(self) -> None:
+        """Warns of variables that nothing uses."""
+        for variables, files in self._variables:
+            variables.check_use(files)
+
+    def _spec(self, tree: Map, variables: Variables, files: tuple[str, ...]) -> GraphSpec:
+        self._variables.append((variables, files))
+        block = tree.get("vars")
+        if isinstance(block, Scalar | List):
+            self._findings.add("FS111", block.span, f"vars takes a map of names and values, not {spoken(block)}")
+        variables.declare(block if isinstance(block, Map) else Map(tree.span))
+        rest = Map(tree.span, {key: entry for key, entry in tree.entries.items() if key != "vars"})
+        substituted = variables.substitute(rest)
+        variables.check_types()
+        assert isinstance(substituted, Map)
+        return build(substituted, self._findings)
+
+    def _expanded(self, spec: GraphSpec, prefix: str, was: tuple[str, ...], files: tuple[str, ...]) -> GraphSpec:
+        """The same graph with subgraphs in the places of the nodes that use them; ``files`` are those it stands in."""
+        result = replace(spec, nodes={}, groups={})
+        for node in spec.nodes.values():
+            if node.use is None:
+                self._place(node, result)
+                continue
+            inner = self._used(node, prefix, files)
+            if inner is None:
+                node.broken = True
+                self._place(node, result)  # so that what takes from it is not reported too
+            else:
+                self._insert(node, *inner, result)
+        return result
+
+    def _place(self, node: NodeSpec, into: GraphSpec) -> None:
+        """Puts a node into a graph, unless there is one with its id."""
+        other = into.nodes.get(node.id) or (into.groups[node.id].node if node.id in into.groups else None)
+        if other is None:
+            into.nodes[node.id] = node
+        else:
+            self._findings.add(
+                "FS213", node.span, f"the graph has a node {node.id} already", "give one of them another id",
+                [(other.span, f"the other {node.id}")],
+            )  # fmt: skip
+
+    def _used(self, node: NodeSpec, prefix: str, files: tuple[str, ...]) -> tuple[str, GraphSpec] | None:
+        """The file that a node uses, and its graph, with ids as the file writes them."""
+        assert node.use is not None
+        span = node.use.span
+        path = beside(span.file, str(node.use.value))
+        if path in files:
+            loop = files[files.index(path) :]
+            said = f"{path} uses itself" if len(loop) == 1 else f"graphs use one another: {' -> '.join((*loop, path))}"
+            self._findings.add("FS131", span, said, "take one of these uses out")
+            return None
+        self._uses += 1
+        if self._uses > MAX_USES or len(files) > MAX_DEPTH:
+            self._findings.add("FS109", span, f"graphs are used {MAX_USES:,} times and {MAX_DEPTH} levels deep at most")
+            return None
+        tree = self._sources.subgraph(path, span)
+        if tree is None:
+            return None
+        self._findings.used_by(path, node.span, f"{prefix}{node.id} uses it here")
+        for key in _OF_THE_RUN:
+            if key in tree.entries:
+                self._findings.add(
+                    "FS135", tree.entries[key].key.span, f"{key} says nothing in a graph that is used as a node; it "
+                    "belongs into the graph that is run", "take it out here",
+                )  # fmt: skip
+        use = Use(node.id, node.span, path, dict(node.settings.entries))
+        inner = self._spec(tree, Variables(self._findings, self._surroundings, use=use), (path,))
+        return path, self._expanded(inner, f"{prefix}{node.id}/", (), (*files, path))
+
+    def _insert(self, node: NodeSpec, file: str, inner: GraphSpec, into: GraphSpec) -> None:
+        """Puts a subgraph's nodes into the graph around it, under their full ids."""
+        if len(into.nodes) + len(inner.nodes) > MAX_NODES:
+            self._findings.add(
+                "FS109", node.span, f"a graph has at most {MAX_NODES:,} nodes, those of subgraphs included"
+            )
+            node.broken = True
+            self._place(node, into)
+            return
+        prefix = f"{node.id}/"
+        was = f"{node.id if node.was is None else node.was.value}/"
+        if node.id in into.nodes or node.id in into.groups:
+            self._place(node, into)
+            return
+        group = GroupSpec(node, file, _moved(inner.inputs, prefix), _moved(inner.outputs, prefix))
+        into.groups[node.id] = group
+        for id_, nested in inner.groups.items():
+            self._rename(nested.node, prefix, was, node)
+            into.groups[prefix + id_] = GroupSpec(
+                nested.node, nested.file, _moved(nested.inputs, prefix), _moved(nested.outputs, prefix)
+            )
+        for each in inner.nodes.values():
+            self._rename(each, prefix, was, node)
+            each.restart = each.restart or node.restart
+            each.enabled &= node.enabled
+            each.converts = node.converts if each.converts is None else each.converts
+            each.placement = each.placement or node.placement
+            self._place(each, into)
+        for export in (*group.inputs.values(), *group.outputs.values()):
+            self._check_export(export, group, into)
+        for edge in node.edges:
+            self._distribute(edge, group, into)
+
+    @staticmethod
+    def _rename(each: NodeSpec, prefix: str, was: str, group: NodeSpec) -> None:
+        """Gives a node its id in the graph around its own, and the same to what it was called before."""
+        if each.was is not None and not str(each.was.value).startswith("/"):
+            each.was = with_value(each.was, was + str(each.was.value))
+        elif each.was is None and group.was is not None:
+            each.was = with_value(group.was, was + each.id)
+        each.id = prefix + each.id
+        for edge in each.edges:
+            edge.consumer = prefix + edge.consumer
+            edge.producer = prefix + edge.producer
+            edge.scope = prefix + edge.scope
+
+    def _check_export(self, export: Export, group: GroupSpec, into: GraphSpec) -> None:
+        prefix = f"{group.node.id}/"
+        for target in export.targets:
+            if target.node not in into.nodes and target.node not in into.groups:
+                known = [id_.removeprefix(prefix) for id_ in (*into.nodes, *into.groups) if id_.startswith(prefix)]
+                name = target.node.removeprefix(prefix)
+                close = did_you_mean(name, known)
+                self._findings.add("FS301", target.span, f"there is no node {name}",
+                                   f"did you mean {close}?" if close else None)  # fmt: skip
+
+    def _distribute(self, edge: EdgeSpec, group: GroupSpec, into: GraphSpec) -> None:
+        """An edge into a subgraph, as edges into what its input stands for inside."""
+        if edge.input is None and len(group.inputs) == 1:
+            export = next(iter(group.inputs.values()))
+        elif edge.input is None:
+            names = listed(group.inputs)
+            said = f"{group.node.id} has several inputs: {names}" if names else f"{group.node.id} takes no inputs"
+            first = next(iter(group.inputs), "")
+            hint = f"name it: inputs: {{{first}: {edge.producer}}}" if names else f"{group.file} has no inputs:"
+            self._findings.add("FS311" if names else "FS303", edge.input_span, said, hint)
+            return
+        else:
+            found = group.inputs.get(edge.input)
+            if found is None:
+                close = did_you_mean(edge.input, group.inputs)
+                known = f"it takes {listed(group.inputs)}" if group.inputs else f"{group.file} has no inputs:"
+                said = f"{group.node.id} ({group.file}) has no input {edge.input}"
+                self._findings.add("FS303", edge.input_span, said, f"did you mean {close}?" if close else known)
+                return
+            export = found
+        for target in export.targets:
+            inner = into.groups.get(target.node)
+            copied = replace(edge, consumer=target.node, input=target.port)
+            if inner is not None:
+                self._distribute(copied, inner, into)
+            elif target.node in into.nodes:
+                into.nodes[target.node].edges.append(copied)
+
+
+def _moved(exports: dict[str, Export], prefix: str) -> dict[str, Export]:
+    return {
+        name: Export(name, export.span, [Reference(prefix + t.node, t.port, t.span) for t in export.targets])
+        for name, export in exports.items()
+    }
+
+
+def span_of(spec: GraphSpec, id_: str) -> Span | None:
+    """Where a node or a subgraph stands."""
+    if id_ in spec.nodes:
+        return spec.nodes[id_].span
+    return spec.groups[id_].node.span if id_ in spec.groups else None
