@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flowstream.cli import COMMANDS
-from flowstream.cli.graphs import GraphFile, find_graph, nodes_option, set_option
+from flowstream.cli.graphs import GraphFile, find_graph, layer_option, nodes_option, set_option
 
 if TYPE_CHECKING:
     from flowstream.errors import Diagnostic
@@ -20,38 +20,43 @@ if TYPE_CHECKING:
 @click.argument("graphs", metavar="GRAPH...", nargs=-1, required=True)
 @nodes_option
 @set_option
+@layer_option
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", help="For people, or for programs."
 )
-def command(graphs: tuple[str, ...], folders: tuple[Path, ...], sets: dict[str, str], form: str) -> int:
+def command(
+    graphs: tuple[str, ...], folders: tuple[Path, ...], sets: dict[str, str], layers: tuple[str, ...], form: str
+) -> int:
     """Find everything that is wrong with each GRAPH: a file, or the name of a graph that comes with flowstream.
+
+    A file with inputs: or outputs: is checked as what it is, a part of other graphs.
 
     Nothing is started and no device is touched. Exit status 1 when there are errors; warnings alone are none.
     """
-    from flowstream.errors import GraphError
     from flowstream.graph.diagnostics import render, to_json
 
     found: list[Diagnostic] = []
     for name in graphs:
         path = find_graph(name)
-        count = ""
-        try:
-            plan = GraphFile(path, folders, sets).compile()
-            findings = plan.warnings
-            count = f"{len(plan.nodes)} node{'' if len(plan.nodes) == 1 else 's'}"
-        except GraphError as error:
-            findings = error.diagnostics
+        examined = GraphFile(path, folders, sets, layers=layers).examine(as_part=True)
+        findings, plan = examined.diagnostics, examined.plan
         found += findings
         if form == "text":
             if findings:
                 click.echo(render(findings, colour=sys.stdout.isatty()) + "\n")
-            if count:
-                click.echo(f"{path}: no errors ({count})")
+            if plan is not None:
+                click.echo(f"{path}: no errors ({_counted(len(plan.nodes), 'node')})")
+            elif all(each.severity != "error" for each in findings):
+                click.echo(f"{path}: no errors in what could be checked")
     errors = sum(each.severity == "error" for each in found)
     if form == "json":
         click.echo(json.dumps(to_json(found), indent=2, ensure_ascii=False))
     elif errors:
-        warnings = len(found) - errors
-        also = f", {warnings} warning{'' if warnings == 1 else 's'}" if warnings else ""
-        click.echo(f"{errors} error{'' if errors == 1 else 's'}{also}")
+        warnings = sum(each.severity == "warning" for each in found)
+        also = f", {_counted(warnings, 'warning')}" if warnings else ""
+        click.echo(f"{_counted(errors, 'error')}{also}")
     return 1 if errors else 0
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

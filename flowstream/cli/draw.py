@@ -8,17 +8,18 @@ from pathlib import Path
 import click
 
 from flowstream.cli import COMMANDS
-from flowstream.cli.graphs import GraphFile, find_graph, nodes_option, set_option
+from flowstream.cli.graphs import GraphFile, find_graph, layer_option, nodes_option, set_option
 
 
 @click.command("draw", short_help=COMMANDS["draw"])
 @click.argument("graph", metavar="GRAPH")
 @nodes_option
 @set_option
+@layer_option
 @click.option(
     "--format", "form", type=click.Choice(["mermaid", "dot"]), default="mermaid", help="The diagram's language."
 )
-def command(graph: str, folders: tuple[Path, ...], sets: dict[str, str], form: str) -> int:
+def command(graph: str, folders: tuple[Path, ...], sets: dict[str, str], layers: tuple[str, ...], form: str) -> int:
     """Draw GRAPH as a diagram: Mermaid, which GitHub and many editors show, or dot, for Graphviz.
 
     \b
@@ -29,7 +30,7 @@ def command(graph: str, folders: tuple[Path, ...], sets: dict[str, str], form: s
     from flowstream.graph.draw import to_dot, to_mermaid
 
     try:
-        plan = GraphFile(find_graph(graph), folders, sets).compile()
+        plan = GraphFile(find_graph(graph), folders, sets, layers=layers).compile()
     except GraphError as error:
         click.echo(render(error.diagnostics, colour=sys.stderr.isatty()), err=True)
         return 1

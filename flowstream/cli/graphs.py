@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowstream.graph.plan import Plan
+if TYPE_CHECKING:
+    from flowstream.graph.compile import Examined
+    from flowstream.graph.plan import Plan
 
 MAX_BYTES = 1024 * 1024 + 1
 """How much of a file is read; one byte more than a graph may have."""
@@ -34,6 +36,15 @@ set_option: Option = click.option(
     multiple=True,
     callback=lambda _, __, given: parse_sets(given),
     help="Give a variable of the graph (vars:) a value. May be given several times.",
+)
+
+
+layer_option: Option = click.option(
+    "--layer",
+    "layers",
+    metavar="FILE",
+    multiple=True,
+    help="A file over the graph, whose values count instead. May be given several times, lowest first.",
 )
 
 
@@ -109,28 +120,44 @@ def now_here() -> datetime:
 
 @dataclass(slots=True)
 class GraphFile:
-    """A graph file and what else decides on its plan."""
+    """A graph file and what else decides on its plan: ``layers`` are files over it, lowest first."""
 
     path: str
     folders: tuple[Path, ...] = ()
     sets: Mapping[str, str] = field(default_factory=dict)
     environment: Environment = field(default_factory=lambda: Environment(os.environ))
     began: datetime = field(default_factory=now_here)
+    layers: tuple[str, ...] = ()
 
     def compile(self) -> Plan:
         """The plan of the file as it is now. Raises GraphError with all findings, PackError for a missing folder."""
+        from flowstream.errors import GraphError
+
+        found = self.examine()
+        if found.plan is None:
+            raise GraphError(found.diagnostics, files=found.files)
+        return found.plan
+
+    def examine(self, *, as_part: bool = False) -> Examined:
+        """Everything that can be found out about the file as it is now. Raises PackError for a missing folder.
+
+        ``as_part`` takes a file that other graphs use.
+        """
         from dataclasses import replace
 
-        from flowstream.graph.compile import compile_graph
+        from flowstream.graph.compile import examine
         from flowstream.node.registry import Registry
 
-        plan = compile_graph(
+        found = examine(
             self.path,
             read=read,
             environ=self.environment,
             registry=Registry.installed(self.folders),
             wallclock=self.began,
             sets=self.sets,
+            layers=self.layers,
+            as_part=as_part,
         )
         sources = [str(file) for folder in self.folders for file in sorted(folder.resolve().glob("*.py"))]
-        return replace(plan, files=(*plan.files, *sources))
+        files = (*found.files, *sources)
+        return replace(found, files=files, plan=replace(found.plan, files=files) if found.plan else None)

@@ -43,6 +43,7 @@ class _ToScreen(logging.Handler):
 def launch(
     path: str,
     *,
+    layers: tuple[str, ...],
     folders: tuple[Path, ...],
     sets: Mapping[str, str],
     log_format: str | None,
@@ -50,8 +51,8 @@ def launch(
     control: Path | None,
     watch: bool,
 ) -> int:
-    """Runs the graph at ``path`` to its end, and gives the exit status."""
-    file = GraphFile(path, folders, sets)
+    """Runs the graph at ``path``, with ``layers`` over it, to its end, and gives the exit status."""
+    file = GraphFile(path, folders, sets, layers=layers)
     secrets = Secrets()
     plan = failure = None
     try:

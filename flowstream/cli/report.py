@@ -153,11 +153,11 @@ def _finding(diagnostic: Diagnostic) -> dict[str, Any]:
 
 
 def count_line(diagnostics: Iterable[Diagnostic]) -> str:
-    """``2 errors, 1 warning``."""
-    counts = [0, 0]
+    """``2 errors, 1 warning``; notes do not count."""
+    counts = {"error": 0, "warning": 0, "note": 0}
     for each in diagnostics:
-        counts[each.severity == "warning"] += 1
-    words = [f"{n} {word}{'s' if n > 1 else ''}" for n, word in zip(counts, ("error", "warning"), strict=True) if n]
+        counts[each.severity] += 1
+    words = [f"{n} {word}{'s' if n > 1 else ''}" for word in ("error", "warning") if (n := counts[word])]
     return ", ".join(words) or "no findings"
 
 

@@ -12,6 +12,7 @@ from flowstream.cli.graphs import find_graph, nodes_option, set_option
 
 @click.command("run", short_help=COMMANDS["run"])
 @click.argument("graph", default="hello", metavar="[GRAPH]")
+@click.argument("layers", nargs=-1, metavar="[LAYER]...")
 @nodes_option
 @set_option
 @click.option(
@@ -24,6 +25,7 @@ from flowstream.cli.graphs import find_graph, nodes_option, set_option
 @click.option("--no-watch", is_flag=True, help="Leave the running graph alone when its file is saved.")
 def command(
     graph: str,
+    layers: tuple[str, ...],
     folders: tuple[Path, ...],
     sets: dict[str, str],
     log_format: str | None,
@@ -32,6 +34,8 @@ def command(
     no_watch: bool,
 ) -> int:
     """Run GRAPH: a file, or the name of a graph that comes with flowstream (hello, desk, camera, file).
+
+    Each LAYER is a file over it: what stands there counts instead, null takes something away.
 
     Without GRAPH it runs hello, which needs no camera and no screen. Saving the file changes the running graph; what
     cannot run is refused, and the graph goes on as it was.
@@ -42,6 +46,7 @@ def command(
 
     return launch(
         find_graph(graph),
+        layers=layers,
         folders=folders,
         sets=sets,
         log_format=log_format,

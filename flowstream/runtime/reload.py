@@ -95,6 +95,7 @@ class Reloader:
 
     ``compile`` reads the files and makes the plan, or raises GraphError; it runs in a worker thread. ``attempted`` is
     the digest of the files that the running plan was made of; without it, of what they hold when the watching begins.
+    ``files`` are those that were read last: what a refused save includes is watched too, since mending it is a save.
     """
 
     engine: Engine
@@ -103,6 +104,8 @@ class Reloader:
     clock: Clock = field(default_factory=SystemClock)
     watch: Watch = watch_folders
     attempted: str = ""
+    files: tuple[str, ...] = ()
+    _moved: Wakeup = field(default_factory=Wakeup)  # the files lie in other folders now
     _changed: Wakeup = field(default_factory=Wakeup)
     _applying: anyio.CancelScope | None = None
     _current: str = ""  # what is being applied
@@ -111,17 +114,26 @@ class Reloader:
         """Watches and applies until cancelled."""
         plan = self.engine.plan
         assert plan is not None
+        self.files = plan.files
         self.attempted = self.attempted or await self._in_thread(lambda: digest(plan.files))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._follow)
-            async for _ in self.watch(frozenset(Path(file).parent for file in plan.files)):
-                await self._look()
+            while True:
+                folders = folders_of(self.files)
+                async with anyio.create_task_group() as watching:
+                    watching.start_soon(self._watch, folders)
+                    while folders_of(self.files) == folders:
+                        await self._moved
+                    watching.cancel_scope.cancel()
+
+    async def _watch(self, folders: frozenset[Path]) -> None:
+        async for _ in self.watch(folders):
+            await self._look()
 
     async def _look(self) -> None:
         """Something changed in a folder; a recording that grows there, or what is being applied, is no news."""
-        running = self.engine.plan
-        assert running is not None
-        revision = await self._in_thread(lambda: digest(running.files))
+        files = self.files
+        revision = await self._in_thread(lambda: digest(files))
         if revision != (self._current if self._applying is not None else self.attempted):
             self.changed()
 
@@ -140,14 +152,16 @@ class Reloader:
 
     async def reload(self) -> None:
         """Applies the files as they are now, if they differ from what was tried last."""
-        running = self.engine.plan
-        assert running is not None
-        revision = await self._in_thread(lambda: digest(running.files))
+        files = self.files
+        revision = await self._in_thread(lambda: digest(files))
         if revision == self.attempted:
             return
         self._current = revision
         try:
-            plan = await self._in_thread(self.compile)
+            plan = await self._compiled()
+            if plan.files != files:  # what other files hold counts from now on
+                self._current = revision = await self._in_thread(lambda: digest(plan.files))
+                plan = await self._compiled()
             self.revisions.file = plan.revision
             await self.engine.apply(plan)
         except GraphError as error:
@@ -161,8 +175,25 @@ class Reloader:
         else:
             self.revisions.running = plan.revision
             self.revisions.refused = None
+        if self.files != files:
+            files = self.files
+            revision = await self._in_thread(lambda: digest(files))
         # Only now: a cancelled attempt is tried again even if the newer save restored the older text.
         self.attempted = revision
+
+    async def _compiled(self) -> Plan:
+        """The plan of the files as they are; from now on they are watched, also when they hold no graph."""
+        try:
+            plan = await self._in_thread(self.compile)
+        except GraphError as error:
+            self._take_files((*error.files, *(file for file in self.files if file not in error.files)))
+            raise
+        self._take_files(plan.files)
+        return plan
+
+    def _take_files(self, files: tuple[str, ...]) -> None:
+        self.files = files
+        self._moved.set()
 
     async def _in_thread(self, function: Callable[[], R]) -> R:
         self.clock.hold()
@@ -175,6 +206,11 @@ class Reloader:
         self.revisions.file = revision
         self.revisions.refused = reason
         self.engine.tell(Refused(revision, reason, error.diagnostics if isinstance(error, GraphError) else ()))
+
+
+def folders_of(files: Iterable[str]) -> frozenset[Path]:
+    """The folders that files lie in."""
+    return frozenset(Path(file).parent for file in files)
 
 
 def digest(files: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from flowstream.errors import Diagnostic, GraphError
@@ -223,3 +224,57 @@ def test_what_watches_is_told_to_end_when_it_is_cancelled() -> None:
 
     anyio.run(main)
     assert stop.is_set()
+
+
+def test_files_in_other_folders_are_watched_once_a_save_includes_them(tmp_path: Path) -> None:
+    """Also those of a save that was refused: mending the included file is a save."""
+    from dataclasses import replace
+
+    file, part = tmp_path / "graph.yaml", tmp_path / "parts" / "part.yaml"
+    part.parent.mkdir()
+    file.write_text("0")
+    watched: list[frozenset[Path]] = []
+    told: list[anyio.Event] = []
+
+    async def watch(folders: frozenset[Path]) -> AsyncIterator[None]:
+        watched.append(folders)
+        while True:
+            told.append(anyio.Event())
+            await told[-1].wait()
+            yield
+
+    def compile() -> Plan:
+        if file.read_text() != "part":
+            return compiled(file)
+        files = (str(file), str(part))
+        try:
+            return replace(compiled(part), files=files)
+        except GraphError as error:
+            raise GraphError(error.diagnostics, files=files) from error
+
+    async def call(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        async def save(where: Path, text: str) -> None:
+            await anyio.to_thread.run_sync(where.write_text, text)
+            told[-1].set()
+            await anyio.sleep(0.1)
+
+        await engine.start(compile())
+        reloader = Reloader(engine, compile, Revisions("0", "0"), clock=clock, watch=watch)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(reloader.run)
+            await anyio.sleep(0.01)
+            await save(part, "nonsense")  # not among the files yet
+            assert events == []
+            await save(file, "part")
+            assert [type(event) for event in events] == [Refused]
+            assert watched == [frozenset([tmp_path]), frozenset([tmp_path, part.parent])]
+            await save(part, "2000")
+            assert [type(event) for event in events] == [Refused, Applied]
+            assert Keep.kept["keep"][-1] > 2000
+            await save(part, "3000")
+            assert Keep.kept["keep"][-1] > 3000
+            await save(file, "7")
+            assert watched[-1] == frozenset([tmp_path])
+            tasks.cancel_scope.cancel()
+
+    run(call)
