@@ -35,14 +35,18 @@ if TYPE_CHECKING:
     from flowstream.node.function import FunctionNode, node
     from flowstream.node.ports import Emit, Input, Output
     from flowstream.node.quantities import (
+        AspectRatio,
         Bitrate,
         ByteSize,
         Duration,
+        Percentage,
         PictureSize,
         Size,
+        format_aspect,
         format_bitrate,
         format_bytes,
         format_duration,
+        format_percentage,
     )
 
 __version__ = "0.1.0"
@@ -50,6 +54,7 @@ __version__ = "0.1.0"
 __all__ = [
     "NS_PER_S",
     "AsgiApp",
+    "AspectRatio",
     "AudioCaps",
     "AudioFrame",
     "AvHeaders",
@@ -79,6 +84,7 @@ __all__ = [
     "Output",
     "PackError",
     "PeerError",
+    "Percentage",
     "PictureSize",
     "Place",
     "Plane",
@@ -92,9 +98,11 @@ __all__ = [
     "VideoFrame",
     "__version__",
     "field",
+    "format_aspect",
     "format_bitrate",
     "format_bytes",
     "format_duration",
+    "format_percentage",
     "live",
     "node",
     "period_ns",
@@ -117,8 +125,8 @@ _HOMES = {
     "flowstream.node.context": "AsgiApp Context EndOfInput Holding",
     "flowstream.node.function": "FunctionNode node",
     "flowstream.node.ports": "Emit Input Output",
-    "flowstream.node.quantities": "Bitrate ByteSize Duration PictureSize Size "
-    "format_bitrate format_bytes format_duration",
+    "flowstream.node.quantities": "AspectRatio Bitrate ByteSize Duration Percentage PictureSize Size "
+    "format_aspect format_bitrate format_bytes format_duration format_percentage",
 }
 
 
