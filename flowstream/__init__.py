@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Place,
         ResourceBusy,
     )
+    from flowstream.graph.builder import Graph, GraphEdge, GraphNode, GraphPort, edge
     from flowstream.media.caps import AudioCaps, Caps, CapsConflict, EncodedCaps, VideoCaps
     from flowstream.media.frames import AudioFrame, Plane, VideoFrame
     from flowstream.media.packets import EncodedPacket
@@ -73,7 +74,11 @@ __all__ = [
     "EndOfStream",
     "FlowstreamError",
     "FunctionNode",
+    "Graph",
+    "GraphEdge",
     "GraphError",
+    "GraphNode",
+    "GraphPort",
     "Holding",
     "Input",
     "KeyframeRequest",
@@ -97,6 +102,7 @@ __all__ = [
     "VideoCaps",
     "VideoFrame",
     "__version__",
+    "edge",
     "field",
     "format_aspect",
     "format_bitrate",
@@ -113,6 +119,7 @@ __all__ = [
 _HOMES = {
     "flowstream.errors": "Diagnostic FlowstreamError GraphError NegotiationError NodeError "
     "PackError PeerError Place ResourceBusy",
+    "flowstream.graph.builder": "Graph GraphEdge GraphNode GraphPort edge",
     "flowstream.media.caps": "AudioCaps Caps CapsConflict EncodedCaps VideoCaps",
     "flowstream.media.frames": "AudioFrame Plane VideoFrame",
     "flowstream.media.packets": "EncodedPacket",
