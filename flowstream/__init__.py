@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Place,
         ResourceBusy,
     )
+    from flowstream.graph.builder import Graph, GraphEdge, GraphNode, GraphPort, edge
     from flowstream.media.caps import AudioCaps, Caps, CapsConflict, EncodedCaps, VideoCaps
     from flowstream.media.frames import AudioFrame, Plane, VideoFrame
     from flowstream.media.packets import EncodedPacket
@@ -35,14 +36,18 @@ if TYPE_CHECKING:
     from flowstream.node.function import FunctionNode, node
     from flowstream.node.ports import Emit, Input, Output
     from flowstream.node.quantities import (
+        AspectRatio,
         Bitrate,
         ByteSize,
         Duration,
+        Percentage,
         PictureSize,
         Size,
+        format_aspect,
         format_bitrate,
         format_bytes,
         format_duration,
+        format_percentage,
     )
 
 __version__ = "0.1.0"
@@ -50,6 +55,7 @@ __version__ = "0.1.0"
 __all__ = [
     "NS_PER_S",
     "AsgiApp",
+    "AspectRatio",
     "AudioCaps",
     "AudioFrame",
     "AvHeaders",
@@ -68,7 +74,11 @@ __all__ = [
     "EndOfStream",
     "FlowstreamError",
     "FunctionNode",
+    "Graph",
+    "GraphEdge",
     "GraphError",
+    "GraphNode",
+    "GraphPort",
     "Holding",
     "Input",
     "KeyframeRequest",
@@ -79,6 +89,7 @@ __all__ = [
     "Output",
     "PackError",
     "PeerError",
+    "Percentage",
     "PictureSize",
     "Place",
     "Plane",
@@ -91,10 +102,13 @@ __all__ = [
     "VideoCaps",
     "VideoFrame",
     "__version__",
+    "edge",
     "field",
+    "format_aspect",
     "format_bitrate",
     "format_bytes",
     "format_duration",
+    "format_percentage",
     "live",
     "node",
     "period_ns",
@@ -105,6 +119,7 @@ __all__ = [
 _HOMES = {
     "flowstream.errors": "Diagnostic FlowstreamError GraphError NegotiationError NodeError "
     "PackError PeerError Place ResourceBusy",
+    "flowstream.graph.builder": "Graph GraphEdge GraphNode GraphPort edge",
     "flowstream.media.caps": "AudioCaps Caps CapsConflict EncodedCaps VideoCaps",
     "flowstream.media.frames": "AudioFrame Plane VideoFrame",
     "flowstream.media.packets": "EncodedPacket",
@@ -117,8 +132,8 @@ _HOMES = {
     "flowstream.node.context": "AsgiApp Context EndOfInput Holding",
     "flowstream.node.function": "FunctionNode node",
     "flowstream.node.ports": "Emit Input Output",
-    "flowstream.node.quantities": "Bitrate ByteSize Duration PictureSize Size "
-    "format_bitrate format_bytes format_duration",
+    "flowstream.node.quantities": "AspectRatio Bitrate ByteSize Duration Percentage PictureSize Size "
+    "format_aspect format_bitrate format_bytes format_duration format_percentage",
 }
 
 

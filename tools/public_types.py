@@ -1,8 +1,8 @@
 """Check the types that node authors see, with pyright: free of errors, and every public name's type complete.
 
 Authors import from ``flowstream``, ``flowstream.proto`` and ``flowstream.testing``; what those re-export is defined in
-the packages named in `PUBLIC`. Complete means that a type checker knows each parameter, result and attribute without
-inferring it, so that two checkers cannot disagree.
+the packages and modules named in `PUBLIC`. Complete means that a type checker knows each parameter, result and
+attribute without inferring it, so that two checkers cannot disagree.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
-PUBLIC = ("flowstream.errors", "flowstream.media", "flowstream.node", "flowstream.proto", "flowstream.testing")
+PUBLIC = (
+    "flowstream.errors", "flowstream.graph.builder", "flowstream.media", "flowstream.node", "flowstream.proto",
+    "flowstream.testing",
+)  # fmt: skip
 
 
 def main() -> None:
     """Run both checks; exit 1 when one finds something."""
-    folders = [name.replace(".", "/") for name in PUBLIC]
-    folders[0] += ".py"
-    failed = subprocess.run(["pyright", "flowstream/__init__.py", *folders], check=False).returncode != 0
+    paths = [Path(name.replace(".", "/")) for name in PUBLIC]
+    paths = [path if path.is_dir() else path.with_suffix(".py") for path in paths]
+    failed = subprocess.run(["pyright", "flowstream/__init__.py", *paths], check=False).returncode != 0
     told = subprocess.run(
         ["pyright", "--verifytypes", "flowstream", "--ignoreexternal", "--outputjson"],
         capture_output=True, text=True, check=False,

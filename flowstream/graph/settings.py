@@ -14,7 +14,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PlainSerializer, ValidationError
 from pydantic.fields import FieldInfo
 
 from flowstream.graph.diagnostics import Findings, Span, did_you_mean, listed
@@ -323,7 +323,7 @@ class _Settings:
         if kind in _SHAPES:
             return _SHAPES[kind]
         if kind in _BOUNDS:
-            return f"a number {_bounds(info) or _bound(kind, ctx)}{unit}"
+            return f"{_number(info)} {_bounds(info) or _bound(kind, ctx)}{unit}"
         if kind in ("literal_error", "enum"):
             literals = _literals(info.annotation) if info else ()
             return listed([str(v) for v in literals], "or") if literals else str(ctx.get("expected", "something else"))
@@ -378,20 +378,28 @@ def _constraints(info: FieldInfo) -> Iterator[Any]:
 
 
 def _bounds(info: FieldInfo | None) -> str:
-    """``above 0, up to 240``: the range that a field declares."""
+    """``above 0, up to 240``: the range that a field declares; a quantity's as it is written, ``from 1% to 50%``."""
     low = high = ""
-    for each in _constraints(info) if info else ():
+    said = list(_constraints(info)) if info else []
+    write: Any = next((each.func for each in said if isinstance(each, PlainSerializer)), str)
+    for each in said:
         if (bound := getattr(each, "gt", None)) is not None:
-            low = f"above {bound}"
+            low = f"above {write(bound)}"
         elif (bound := getattr(each, "ge", None)) is not None:
-            low = f"from {bound}"
+            low = f"from {write(bound)}"
         if (bound := getattr(each, "lt", None)) is not None:
-            high = f"below {bound}"
+            high = f"below {write(bound)}"
         elif (bound := getattr(each, "le", None)) is not None:
-            high = f"up to {bound}"
+            high = f"up to {write(bound)}"
     if low.startswith("from") and high.startswith("up to"):
         return f"{low} to {high.removeprefix('up to ')}"
     return ", ".join(each for each in (low.replace("from", "of at least") if not high else low, high) if each)
+
+
+def _number(info: FieldInfo | None) -> str:
+    """What bounds are of: a number, or a quantity."""
+    is_quantity = info is not None and any(isinstance(each, PlainSerializer) for each in _constraints(info))
+    return "a value" if is_quantity else "a number"
 
 
 def _bound(kind: str, ctx: Mapping[str, Any]) -> str:

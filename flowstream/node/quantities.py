@@ -1,18 +1,25 @@
 """Quantities as a person writes them, and their exact values.
 
-Bitrates are integers of bits per second, durations integers of nanoseconds, byte sizes integers of bytes. In a graph
-file each needs its unit; a bare number is refused with both readings. From Python, the integer is the value.
+Bitrates are integers of bits per second, durations integers of nanoseconds, byte sizes integers of bytes; percentages
+are shares of one, aspect ratios exact fractions. In a graph file each needs its unit; a bare number is refused with
+both readings. From Python, the number is the value.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
+from fractions import Fraction
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z/µ]*)", re.ASCII)
+_PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?)\s*%", re.ASCII)
+_ASPECT = re.compile(r"(\d+(?:\.\d+)?)\s*:\s*(\d+(?:\.\d+)?)", re.ASCII)
+_LONGEST_ASPECT = 100  # sides of one to this many
+_MAX_TEXT = 40  # characters; all longer text is a mistake
 _BITRATE_UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 _DURATION_UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
 _BYTE_UNITS = {
@@ -42,8 +49,8 @@ class Size(NamedTuple):
 
 def _split(text: str, what: str, example: str) -> tuple[Decimal, str]:
     match = _NUMBER.fullmatch(text.strip())
-    if match is None or len(text) > 40:
-        raise ValueError(f"{text[:40]!r} is no {what}; write {example}")
+    if match is None or len(text) > _MAX_TEXT:
+        raise ValueError(f"{text[:_MAX_TEXT]!r} is no {what}; write {example}")
     return Decimal(match[1]), match[2]
 
 
@@ -98,6 +105,25 @@ def parse_size(text: str) -> Size:
     return size
 
 
+def parse_percentage(text: str) -> float:
+    """The share of one that ``50%`` or ``12.5%`` is: 0.5, 0.125. Raises ValueError."""
+    match = _PERCENTAGE.fullmatch(text.strip())
+    if match is None or len(text) > _MAX_TEXT:
+        raise ValueError(f"{text[:_MAX_TEXT]!r} is no percentage; write 50% or 12.5%")
+    return float(Decimal(match[1]) / 100)
+
+
+def parse_aspect(text: str) -> Fraction:
+    """Width by height of ``16:9`` or ``2.39:1``, exactly; from 1:100 to 100:1. Raises ValueError."""
+    match = _ASPECT.fullmatch(text.strip())
+    if match is None or len(text) > _MAX_TEXT:
+        raise ValueError(f"{text[:_MAX_TEXT]!r} is no aspect ratio; write 16:9 or 2.39:1")
+    width, height = Fraction(match[1]), Fraction(match[2])
+    if not (0 < width <= _LONGEST_ASPECT * height and height <= _LONGEST_ASPECT * width):
+        raise ValueError(f"{text!r} is out of range; an aspect ratio is from 1:100 to 100:1")
+    return width / height
+
+
 def _scaled(value: int, units: tuple[tuple[int, str], ...]) -> str:
     for factor, name in units:
         if value >= factor and value * 100 % factor == 0:
@@ -130,6 +156,18 @@ def format_bytes(count: int) -> str:
     return decimal
 
 
+def format_percentage(share: float) -> str:
+    """``12.5%`` of 0.125; what parse_percentage reads."""
+    return f"{(Decimal(repr(float(share))) * 100).normalize():f}%"
+
+
+def format_aspect(aspect: Fraction) -> str:
+    """``16:9`` of 16/9, ``2.39:1`` of 239/100; what parse_aspect reads."""
+    if max(aspect.numerator, aspect.denominator) > 32 and 1000 % aspect.denominator == 0:
+        return f"{Decimal(aspect.numerator) / aspect.denominator:f}:1"
+    return f"{aspect.numerator}:{aspect.denominator}"
+
+
 def _from_file(info: ValidationInfo) -> bool:
     return bool(info.context and info.context.get("file"))
 
@@ -155,6 +193,30 @@ def _size_validator(value: Any) -> Any:
     if isinstance(value, tuple) and len(value) == 2 and all(type(side) is int for side in value):
         return Size(*value)
     raise ValueError(f"{value!r} is no picture size; write it as 1280x720 or 720p")
+
+
+def _percentage_validator(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, str):
+        return parse_percentage(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if _from_file(info) and is_number:
+        if 0 < value <= 1:
+            other = f"{(Decimal(str(value)) * 100).normalize():f}%"
+            raise ValueError(f"{value} has no unit: write {value}% or {other}, whichever is meant")
+        raise ValueError(f"{value} has no unit: write {value}%")
+    if not is_number or not 0 <= value < math.inf:
+        raise ValueError(f"{value!r} is no percentage; write 50% or 12.5%")
+    return float(value)
+
+
+def _aspect_validator(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, str):
+        return parse_aspect(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and _from_file(info):
+        raise ValueError(f"{value} has one side: write {value}:1 or 1:{value}, whichever is meant")
+    if isinstance(value, Fraction) and 0 < value <= _LONGEST_ASPECT and value * _LONGEST_ASPECT >= 1:
+        return value
+    raise ValueError(f"{value!r} is no aspect ratio from 1:100 to 100:1; write 16:9 or 2.39:1")
 
 
 def _schema(pattern: str, example: str, unit: str) -> WithJsonSchema:
@@ -192,3 +254,19 @@ PictureSize = Annotated[
     _schema(r"^(\d{1,5}\s*x\s*\d{1,5}|360p|480p|720p|1080p|1440p|2160p|4k)$", "1280x720", "pixels"),
 ]
 """Width and height in pixels; ``1280x720`` or ``720p`` in a graph."""
+
+Percentage = Annotated[
+    float,
+    BeforeValidator(_percentage_validator),
+    PlainSerializer(format_percentage, when_used="json"),
+    _schema(r"^\d+(\.\d+)?\s*%$", "50%", "share of one"),
+]
+"""A share of one, what code multiplies by; ``50%`` in a graph is 0.5."""
+
+AspectRatio = Annotated[
+    Fraction,
+    BeforeValidator(_aspect_validator),
+    PlainSerializer(format_aspect, when_used="json"),
+    _schema(r"^\d+(\.\d+)?\s*:\s*\d+(\.\d+)?$", "16:9", "width by height"),
+]
+"""Width by height as an exact fraction; ``16:9`` or ``2.39:1`` in a graph."""

@@ -23,6 +23,7 @@ from flowstream import (
     Need,
     Node,
     Output,
+    Percentage,
     PictureSize,
     Record,
     Sink,
@@ -265,6 +266,7 @@ class OddConfig(Config):
     where: Path = field(default=Path("here"), description="Where it is.")
     tags: list[str] = field(default_factory=list, min_length=0, max_length=3, description="Words.")
     secret: str = live(default="", min_length=0, description="A secret.")
+    loss: Percentage = live(default=0.0, le=0.5, description="How much is lost.")
 
     @field_validator("code")
     @classmethod

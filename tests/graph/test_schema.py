@@ -49,7 +49,7 @@ def test_valid_graphs_are_valid(path: Path) -> None:
     "name",
     ["FS112-unknown-keys", "FS113-not-yet", "FS114-future", "FS115-empty", "FS126-names", "FS201-ids", "FS202-no-type",
      "FS203-unknown-type", "FS206-unknown-settings", "FS207-missing", "FS208-numbers", "FS208-quantities",
-     "FS208-choices", "FS208-odd",
+     "FS208-choices", "FS208-odd", "FS208-shares",
      "FS208-nested", "FS208-settings-of-the-graph", "FS303-unknown-input", "FS312-reference", "FS111-shapes"],
 )  # fmt: skip
 def test_invalid_graphs_are_invalid(name: str) -> None:

@@ -15,6 +15,7 @@ from flowstream import (
     Node,
     Output,
     PeerError,
+    Percentage,
     Record,
     VideoFrame,
     field,
@@ -27,7 +28,7 @@ FOREVER_NS = 1 << 62
 class FaultConfig(Config):
     """What goes wrong, and when."""
 
-    drop: float = live(default=0.0, ge=0, le=100, description="How many payloads are lost, in percent.", unit="%")
+    drop: Percentage = live(default=0.0, le=1, description="How many of the payloads are lost, such as 5%.")
     delay: Duration = live(default=0, description="How long each payload is held up; the next waits behind it.")
     fail_after: int = live(
         default=0, ge=0, description="Number of payloads after which the node fails as by a bug; 0 never."
@@ -56,7 +57,7 @@ class Fault(Node[FaultConfig], type="fault"):
     flowstream: 1
     nodes:
       pattern: {type: test-pattern, size: 640x360, duration: 2s}
-      fault: {type: fault, from: pattern, drop: 10, seed: 7}
+      fault: {type: fault, from: pattern, drop: 10%, seed: 7}
       nowhere: {type: discard, from: fault}
     ```
     """
@@ -79,7 +80,7 @@ class Fault(Node[FaultConfig], type="fault"):
                 ctx.report(stalled="yes")
                 await ctx.sleep_until_ns(ctx.now_ns() + FOREVER_NS)
             count += 1
-            if chance.random() * 100 < config.drop:
+            if chance.random() < config.drop:
                 dropped += 1
                 ctx.report(dropped=dropped)
                 continue

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import field_validator
 
-from flowstream import Config, Emit, Input, Need, Output, Transform, VideoFrame, field, live
+from flowstream import Config, Emit, Input, Need, Output, Percentage, Transform, VideoFrame, field, live
 
 if TYPE_CHECKING:
     from flowstream_nodes.video._drawing import Label, Sprite
@@ -54,24 +54,20 @@ class OverlayConfig(Config):
         examples=["Studio 1  %H:%M:%S"],
     )
     position: Position = live(default="bottom-left", description="Where the text stands.")
-    height: float = live(
-        default=5.0, ge=1, le=50, description="Height of a line of text, in percent of the picture's height.", unit="%"
+    height: Percentage = live(
+        default=0.05, ge=0.01, le=0.5, description="Height of a line of text, 1% to 50% of the picture's height."
     )
     colour: str = live(default="white", description="Of the text: a name, or six hex digits such as ffaa00.")
-    box: float = live(
-        default=50.0, ge=0, le=100, description="How dark the box behind the text is, in percent; 0 is none.", unit="%"
-    )
+    box: Percentage = live(default=0.5, le=1, description="How dark the box behind the text is; 0% is none.")
     zone: Literal["local", "utc"] = live(default="local", description="The time zone of the clock.")
     image: str = field(default="", description="A picture file to put on top (PNG with transparency, JPEG, WebP).")
     image_position: Position = live(default="top-right", description="Where the image stands.")
-    image_height: float = live(
-        default=15.0, ge=1, le=100, description="Height of the image, in percent of the picture's height.", unit="%"
+    image_height: Percentage = live(
+        default=0.15, ge=0.01, le=1, description="Height of the image, 1% to 100% of the picture's height."
     )
-    image_opacity: float = live(
-        default=100.0, ge=0, le=100, description="How much the image covers, in percent; 0 hides it.", unit="%"
-    )
-    margin: float = live(
-        default=3.0, ge=0, le=40, description="Distance from the edges, in percent of the picture's height.", unit="%"
+    image_opacity: Percentage = live(default=1.0, le=1, description="How much the image covers; 0% hides it.")
+    margin: Percentage = live(
+        default=0.03, le=0.4, description="Distance from the edges, up to 40% of the picture's height."
     )
 
     @field_validator("colour")
@@ -91,7 +87,7 @@ class Overlay(Transform[OverlayConfig], type="overlay"):
     flowstream: 1
     nodes:
       pattern: {type: test-pattern, size: 1280x720, duration: 2s}
-      titled: {type: overlay, from: pattern, text: "Studio 1  %H:%M:%S", position: top-left, height: 6}
+      titled: {type: overlay, from: pattern, text: "Studio 1  %H:%M:%S", position: top-left, height: 6%}
       nowhere: {type: discard, from: titled}
     ```
     """
@@ -124,14 +120,13 @@ class Overlay(Transform[OverlayConfig], type="overlay"):
             yield self.titled(frame)
             return
         canvas = _drawing.Canvas(frame)
-        percent = frame.height / 100
-        margin = round(config.margin * percent)
+        margin = round(config.margin * frame.height)
         if image is not None:
-            sprite = image.patch(config.image_height * percent, config.image_opacity / 100, canvas.frame)
+            sprite = image.patch(config.image_height * frame.height, config.image_opacity, canvas.frame)
             canvas.put(sprite, config.image_position, margin)
         if text:
             colour = colour_of(config.colour)
-            label = self._label.patch(text, config.height * percent, colour, config.box / 100, canvas.frame)
+            label = self._label.patch(text, config.height * frame.height, colour, config.box, canvas.frame)
             canvas.put(label, config.position, margin)
         yield self.titled(canvas.frame)
 

@@ -29,15 +29,15 @@ def test_by_default_everything_passes() -> None:
 
 
 def test_losses_are_about_as_many_as_asked_for_and_the_same_each_time() -> None:
-    first = passed(drop=25.0, seed=7)
+    first = passed(drop=0.25, seed=7)
     assert 130 <= len(first) <= 170
-    assert passed(drop=25.0, seed=7) == first
-    assert passed(drop=25.0, seed=8) != first
-    assert passed(drop=100.0) == []
+    assert passed(drop=0.25, seed=7) == first
+    assert passed(drop=0.25, seed=8) != first
+    assert passed(drop=1.0) == []
 
 
 def test_losses_are_counted() -> None:
-    with Harness(Fault, {"drop": 100.0}) as fault:
+    with Harness(Fault, {"drop": 1.0}) as fault:
         for packet in make_packets(3):
             fault.push(packet)
         assert fault.facts == {"dropped": 3}
@@ -81,7 +81,7 @@ def test_what_goes_wrong_can_be_changed_while_it_runs() -> None:
     with Harness(Fault) as fault:
         first, second = make_packets(2)
         assert fault.push(first) == [first]
-        fault.reconfigure(drop=100.0)
+        fault.reconfigure(drop=1.0)
         assert fault.push(second) == []
 
 

@@ -56,7 +56,7 @@ def test_conformance() -> None:
 )  # fmt: skip
 def test_text_stands_where_it_should(position: str, rows: str, columns: str) -> None:
     frame = grey()
-    down, across = touched(frame, drawn(frame, text="Hello", position=position, margin=5.0, height=10.0))
+    down, across = touched(frame, drawn(frame, text="Hello", position=position, margin=0.05, height=0.1))
     for place, part, whole in ((rows, down, 180), (columns, across, 320)):
         before, after = part.start, whole - part.stop
         if place == "first":
@@ -69,9 +69,9 @@ def test_text_stands_where_it_should(position: str, rows: str, columns: str) -> 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_format_shows_the_same(format: str) -> None:
-    out = drawn(grey(format), text="Same", colour="red", height=20.0)
+    out = drawn(grey(format), text="Same", colour="red", height=0.2)
     assert (out.format, out.time_ns, out.capture_ns) == (format, 9, 8)
-    expected = drawn(grey(), text="Same", colour="red", height=20.0).array().astype(int)
+    expected = drawn(grey(), text="Same", colour="red", height=0.2).array().astype(int)
     assert np.abs(out.array("bgr24") - expected).mean() < 1.5
 
 
@@ -95,14 +95,14 @@ def test_without_anything_to_draw_the_picture_passes_as_it_is() -> None:
 
 
 def test_the_colour_is_the_one_asked_for() -> None:
-    out = drawn(grey(), text="HHHH", colour="00ff00", height=30.0, box=100.0).array()
+    out = drawn(grey(), text="HHHH", colour="00ff00", height=0.3, box=1.0).array()
     assert (out.reshape(-1, 3) == (0, 255, 0)).all(axis=1).any(), "green letters"
     assert (out.reshape(-1, 3) == (0, 0, 0)).all(axis=1).any(), "on a black box"
 
 
 def test_black_is_black_in_each_range() -> None:
     frame = grey("yuv420p")
-    box = {"text": "HH", "box": 100.0, "height": 40.0, "position": "center"}
+    box = {"text": "HH", "box": 1.0, "height": 0.4, "position": "center"}
     assert drawn(frame, **box).array()[:180].min() == 16
     full = frame.replace(caps=VideoCaps("yuv420p", 320, 180, full_range=True))
     assert drawn(full, **box).array()[:180].min() == 0
@@ -112,14 +112,14 @@ def test_colours_follow_the_matrix_of_the_picture() -> None:
     frame = grey("yuv420p")
     for matrix in (None, "bt709"):
         tagged = frame.replace(caps=VideoCaps("yuv420p", 320, 180, matrix=matrix))
-        out = drawn(tagged, text="HHH", colour="ff0000", height=50.0, position="center", box=100.0)
+        out = drawn(tagged, text="HHH", colour="ff0000", height=0.5, position="center", box=1.0)
         reddest = out.array("rgb24").reshape(-1, 3).astype(int)
         assert (np.abs(reddest - (255, 0, 0)).max(axis=1) <= 8).any(), f"pure red in {matrix}"
 
 
 def test_without_a_box_the_letters_have_a_dark_rim() -> None:
     white = VideoFrame.from_array(np.full((180, 320, 3), 255, np.uint8), time_ns=0)
-    assert drawn(white, text="white", box=0.0, height=20.0).array().min() < 120
+    assert drawn(white, text="white", box=0.0, height=0.2).array().min() < 120
 
 
 def test_the_clock_runs() -> None:
@@ -150,19 +150,19 @@ def test_everything_but_the_file_changes_while_it_runs() -> None:
     with Harness(Overlay, {"text": "one", "position": "top-left"}) as overlay:
         frame = grey()
         assert touched(frame, overlay.push(frame)[0])[0].start < 20
-        overlay.reconfigure(position="bottom-right", text="two", height=10.0)
+        overlay.reconfigure(position="bottom-right", text="two", height=0.1)
         assert touched(frame, overlay.push(frame)[0])[0].stop > 160
 
 
 def test_an_image_covers_where_it_is_opaque(logo: str) -> None:
     frame = grey()
-    out = drawn(frame, image=logo, image_position="top-left", image_height=50.0, margin=0.0).array()
+    out = drawn(frame, image=logo, image_position="top-left", image_height=0.5, margin=0.0).array()
     assert (out[2:42, 2:88] == (255, 0, 0)).all()
     assert (out[50:] == 100).all()
 
 
 def test_an_image_may_shine_through(logo: str) -> None:
-    half = drawn(grey(), image=logo, image_position="top-left", image_height=50.0, image_opacity=50.0, margin=0.0)
+    half = drawn(grey(), image=logo, image_position="top-left", image_height=0.5, image_opacity=0.5, margin=0.0)
     out = half.array()
     assert np.abs(out[2:42, 2:88].astype(int) - (178, 50, 50)).max() <= 2
     assert drawn(grey(), image=logo, image_opacity=0.0).array().max() == 100
@@ -171,14 +171,14 @@ def test_an_image_may_shine_through(logo: str) -> None:
 def test_an_image_never_sticks_out(tmp_path: Path) -> None:
     path = tmp_path / "wide.png"
     cv2.imwrite(str(path), np.full((10, 400, 3), 255, np.uint8))
-    out = drawn(grey(width=64, height=48), image=str(path), image_height=100.0, margin=10.0).array()
+    out = drawn(grey(width=64, height=48), image=str(path), image_height=1.0, margin=0.1).array()
     assert out.shape == (48, 64, 3)
     assert out.max() == 255
 
 
 def test_long_text_is_cut_off_at_the_edge() -> None:
     for format in FORMATS:
-        out = drawn(grey(format, width=64, height=48), text="a very long line of text indeed " * 3, height=40.0)
+        out = drawn(grey(format, width=64, height=48), text="a very long line of text indeed " * 3, height=0.4)
         assert (out.width, out.height) == (64, 48)
 
 
@@ -225,6 +225,6 @@ def test_colours_are_checked() -> None:
 def test_an_older_opencv_draws_with_its_own_letters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(cv2, "FontFace")
     frame = grey()
-    down, across = touched(frame, drawn(frame, text="Hello", height=20.0, position="center"))
+    down, across = touched(frame, drawn(frame, text="Hello", height=0.2, position="center"))
     assert 20 < down.stop - down.start < 60
     assert 60 < across.stop - across.start < 200
