@@ -14,6 +14,7 @@ COMMANDS = {
     "run": "Run a graph; without a name the one that needs no device.",
     "check": "Find everything that is wrong with graph files.",
     "plan": "Show what a graph would run, or what a change of it would do.",
+    "expand": "Write a graph out, with the place that each value came from.",
     "status": "Show how a running graph is doing.",
     "nodes": "List the node types, or show one.",
     "new": "Write the beginnings of something of your own.",

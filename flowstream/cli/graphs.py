@@ -148,16 +148,24 @@ class GraphFile:
         from flowstream.graph.compile import examine
         from flowstream.node.registry import Registry
 
-        found = examine(
-            self.path,
-            read=read,
-            environ=self.environment,
-            registry=Registry.installed(self.folders),
-            wallclock=self.began,
-            sets=self.sets,
-            layers=self.layers,
-            as_part=as_part,
-        )
+        found = examine(self.path, registry=Registry.installed(self.folders), as_part=as_part, **self._surroundings)
         sources = [str(file) for folder in self.folders for file in sorted(folder.resolve().glob("*.py"))]
         files = (*found.files, *sources)
         return replace(found, files=files, plan=replace(found.plan, files=files) if found.plan else None)
+
+    def expand(self) -> str:
+        """The file with everything put in. Raises GraphError with all findings, PackError for a missing folder."""
+        from flowstream.graph.expand import expand
+        from flowstream.node.registry import Registry
+
+        return expand(self.path, registry=Registry.installed(self.folders), **self._surroundings)
+
+    @property
+    def _surroundings(self) -> dict[str, Any]:
+        return {
+            "read": read,
+            "environ": self.environment,
+            "wallclock": self.began,
+            "sets": self.sets,
+            "layers": self.layers,
+        }

@@ -146,14 +146,8 @@ def _offered(spec: GraphSpec, types: Types) -> dict[tuple[str, str], Export]:
     """Node and input of everything that the file's own ``inputs:`` stand for."""
     found: dict[tuple[str, str], Export] = {}
     for export in spec.inputs.values():
-        waiting = list(export.targets)
-        while waiting:
-            target = waiting.pop()
-            group = spec.groups.get(target.node)
-            if group is not None:
-                inner = [e for name, e in group.inputs.items() if target.port in (None, name)]
-                waiting += [each for e in inner for each in e.targets]
-            elif target.node in types:
+        for target in spec.entrances(export.targets):
+            if target.node in types:
                 ports = types[target.node].inputs
                 names = [target.port] if target.port else [n for n, port in ports.items() if not port.feedback]
                 found.update({(target.node, name): export for name in names})

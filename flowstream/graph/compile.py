@@ -12,22 +12,22 @@ from typing import Any
 from flowstream.errors import Diagnostic, GraphError
 from flowstream.graph import check
 from flowstream.graph.diagnostics import Findings, Span
+from flowstream.graph.load import Map
 from flowstream.graph.negotiate import Carried, Step
 from flowstream.graph.plan import Conversion, Edge, Group, Plan, PlannedNode
 from flowstream.graph.policy import defaults
 from flowstream.graph.resolve import ResolvedEdge, Resolver
-from flowstream.graph.settings import validate
+from flowstream.graph.settings import Settled, validate
 from flowstream.graph.sources import Sources
 from flowstream.graph.spec import EdgeSpec, GraphSpec
 from flowstream.graph.subgraphs import Expansion
 from flowstream.graph.variables import Surroundings
 from flowstream.media.packets import EncodedPacket
 from flowstream.node.base import Node
-from flowstream.node.config import Config
 from flowstream.node.ports import Input, Output
 from flowstream.node.registry import Registry
 
-Settings = dict[str, tuple[Config, dict[str, str]]]
+Settings = dict[str, Settled]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,51 +79,80 @@ def examine(
 
     ``as_part`` takes a file that other graphs use: its inputs may be open, and its variables without a value.
     """
-    findings = Findings()
-    sources = Sources(read, findings)
-    paths = (path, *layers)
-    tree = sources.layered(paths)
-    plan = None
-    if tree is not None:
-        is_part = as_part and not tree.entries.keys().isdisjoint(("inputs", "outputs"))
-        expansion = Expansion(sources, Surroundings(environ, wallclock), findings, is_part=is_part)
-        spec = expansion.whole(tree, paths, sets or {})
-        plan = _planned(spec, registry, findings, paths, is_part=is_part)
-        if plan is not None:
-            # What is unused in a graph with errors may be unused because of them.
-            expansion.check_use()
-    found = findings.sorted()
-    if plan is not None:
-        plan = replace(plan, files=tuple(sources.files), revision=sources.revision, warnings=found)
-    return Examined(plan, found, tuple(sources.files))
+    made = Compilation(
+        path, read=read, environ=environ, registry=registry, wallclock=wallclock, sets=sets, layers=layers,
+        as_part=as_part,
+    )  # fmt: skip
+    return Examined(made.plan, made.diagnostics, made.files)
 
 
-def _planned(
-    spec: GraphSpec, registry: Registry, findings: Findings, paths: tuple[str, ...], *, is_part: bool
-) -> Plan | None:
-    resolver = Resolver(spec, registry, findings)
-    resolver.nodes()
-    settings: Settings = {}
-    for id_, node_type in resolver.types.items():
-        if (found := validate(spec.nodes[id_], node_type, findings)) is not None:
-            settings[id_] = found
-    order = check.media_order(spec, resolver.types, findings)
-    resolver.resolve(order, {id_: config for id_, (config, _) in settings.items()})
-    is_live = any(
-        node_type.live_with(settings[id_][0]) if id_ in settings else node_type.is_live
-        for id_, node_type in resolver.types.items()
-    )
-    check.check_inputs(spec, resolver.types, resolver.edges, findings, is_part=is_part)
-    check.check_exports(spec, resolver.types, findings)
-    check.check_renames(spec, findings)
-    check.check_placement(spec, findings)
-    check.check_options(resolver.edges, is_live, findings)
-    if not order and spec.nodes:
-        findings.add("FS111", Span(paths[0], 1, 1), "every node is disabled, so there is nothing to run")
-    if findings.has_errors or settings.keys() != resolver.types.keys():
-        return None
-    check.check_use(spec, resolver.types, resolver.edges, findings)
-    return _Planning(spec, resolver, settings, is_live).plan(PurePath(paths[0]).stem, order)
+class Compilation:
+    """A graph on its way from files to a plan, with what stands between; arguments as for ``examine``.
+
+    ``plan`` is None when the graph cannot be run, ``tree`` when a file could not be read, ``spec`` likewise.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        read: Callable[[str], bytes],
+        environ: Mapping[str, str],
+        registry: Registry,
+        wallclock: datetime,
+        sets: Mapping[str, str] | None = None,
+        layers: Sequence[str] = (),
+        as_part: bool = False,
+    ) -> None:
+        self.findings = Findings()
+        self.plan: Plan | None = None
+        self.tree: Map | None = None
+        self.spec: GraphSpec | None = None
+        self.edges: list[ResolvedEdge] = []
+        self.read_as: dict[str, frozenset[str]] = {}
+        self._paths = (path, *layers)
+        sources = Sources(read, self.findings)
+        tree = sources.layered(self._paths)
+        if tree is not None:
+            is_part = as_part and not tree.entries.keys().isdisjoint(("inputs", "outputs"))
+            expansion = Expansion(sources, Surroundings(environ, wallclock), self.findings, is_part=is_part)
+            self.spec, self.tree = expansion.whole(tree, self._paths, sets or {})
+            self.plan = self._planned(self.spec, registry, is_part)
+            if self.plan is not None:
+                # What is unused in a graph with errors may be unused because of them.
+                expansion.check_use()
+        self.diagnostics = self.findings.sorted()
+        self.files = tuple(sources.files)
+        if self.plan is not None:
+            self.plan = replace(self.plan, files=self.files, revision=sources.revision, warnings=self.diagnostics)
+
+    def _planned(self, spec: GraphSpec, registry: Registry, is_part: bool) -> Plan | None:
+        findings = self.findings
+        resolver = Resolver(spec, registry, findings)
+        resolver.nodes()
+        settings: Settings = {}
+        for id_, node_type in resolver.types.items():
+            if (found := validate(spec.nodes[id_], node_type, findings)) is not None:
+                settings[id_] = found
+        self.read_as = {id_: found.read_as for id_, found in settings.items() if found.read_as}
+        order = check.media_order(spec, resolver.types, findings)
+        resolver.resolve(order, {id_: found.config for id_, found in settings.items()})
+        self.edges = resolver.edges
+        is_live = any(
+            node_type.live_with(settings[id_].config) if id_ in settings else node_type.is_live
+            for id_, node_type in resolver.types.items()
+        )
+        check.check_inputs(spec, resolver.types, resolver.edges, findings, is_part=is_part)
+        check.check_exports(spec, resolver.types, findings)
+        check.check_renames(spec, findings)
+        check.check_placement(spec, findings)
+        check.check_options(resolver.edges, is_live, findings)
+        if not order and spec.nodes:
+            findings.add("FS111", Span(self._paths[0], 1, 1), "every node is disabled, so there is nothing to run")
+        if findings.has_errors or settings.keys() != resolver.types.keys():
+            return None
+        check.check_use(spec, resolver.types, resolver.edges, findings)
+        return _Planning(spec, resolver, settings, is_live).plan(PurePath(self._paths[0]).stem, order)
 
 
 class _Planning:
@@ -162,18 +191,18 @@ class _Planning:
 
     def _node(self, id_: str) -> PlannedNode:
         node, node_type = self._spec.nodes[id_], self._resolver.types[id_]
-        config, written = self._settings[id_]
+        settled = self._settings[id_]
         return PlannedNode(
             id=id_,
             type_id=node_type.type_id,
             node_type=node_type,
-            config=config,
+            config=settled.config,
             label=node.label,
             restart=node.restart,
             implementation=implementation_of(node_type),
             place=node.span.place,
             was=str(node.was.value).lstrip("/") if node.was else "",
-            written=written,
+            written=settled.secrets,
         )
 
     def _connect(self, edge: ResolvedEdge, index: int) -> None:

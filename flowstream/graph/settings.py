@@ -12,6 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, PlainSerializer, ValidationError
@@ -36,14 +37,26 @@ _BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal",
 _LENGTHS = {"string_too_short", "string_too_long", "too_short", "too_long"}
 
 
-def validate(node: NodeSpec, node_type: type[Node[Any]], findings: Findings) -> tuple[Config, dict[str, str]] | None:
-    """The Config of a node, and where it holds secrets (dotted path to what is written there).
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The Config of a node. Paths are dotted: ``viewers.max``.
 
-    None when something does not fit; that is among the findings then.
+    ``secrets`` are the places that hold secrets, with what is written there; ``read_as`` those where text from outside
+    the file was read as a number or a switch.
     """
+
+    config: Config
+    secrets: Mapping[str, str]
+    read_as: frozenset[str]
+
+
+def validate(node: NodeSpec, node_type: type[Node[Any]], findings: Findings) -> Settled | None:
+    """The Config of a node; None when something does not fit, which is among the findings then."""
     checker = _Settings(node, node_type, findings)
     config = checker.config()
-    return None if config is None else (config, checker.written)
+    if config is None:
+        return None
+    return Settled(config, checker.written, frozenset(".".join(map(str, path)) for path in checker.read_as))
 
 
 class _Settings:

@@ -6,12 +6,12 @@ What one file says; subgraphs.py puts the files that nodes use in their places.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast, get_args
 
 from flowstream.graph.diagnostics import Findings, Span, did_you_mean, listed
-from flowstream.graph.load import List, Map, Scalar, Value, spoken
+from flowstream.graph.load import Entry, List, Map, Scalar, Value, spoken
 from flowstream.graph.plan import Log, Restart, RestartOn, Serve
 from flowstream.node.config import RESERVED
 from flowstream.node.quantities import parse_bytes, parse_duration
@@ -50,6 +50,7 @@ class EdgeSpec:
     bytes: int | None = None
     time_ns: int | None = None
     limit_spans: dict[str, Span] = field(default_factory=dict)
+    options: Map | None = None
     scope: str = ""
 
 
@@ -84,7 +85,8 @@ class WorkerSpec:
 class NodeSpec:
     """One node as written. ``broken`` when something about its edges has been reported already.
 
-    A node with ``use`` stands for the graph of a file; its ``settings`` are the parameters of that.
+    A node with ``use`` stands for the graph of a file; its ``settings`` are the parameters of that. ``entries`` are the
+    language's own keys as they are written.
     """
 
     id: str
@@ -99,6 +101,7 @@ class NodeSpec:
     was: Scalar | None = None
     converts: bool | None = None
     placement: Scalar | None = None
+    entries: dict[str, Entry] = field(default_factory=dict)
     broken: bool = False
 
 
@@ -150,6 +153,18 @@ class GraphSpec:
             for target in each.targets
             for leaf in self.leaves(target.node, target.port)
         ]
+
+    def entrances(self, targets: Iterable[Reference]) -> list[Reference]:
+        """The inputs of nodes that references to inputs of nodes and subgraphs stand for."""
+        found: list[Reference] = []
+        for target in targets:
+            group = self.groups.get(target.node)
+            if group is None:
+                found.append(target)
+            else:
+                exports = [each for name, each in group.inputs.items() if target.port in (None, name)]
+                found += [each for export in exports for each in self.entrances(export.targets)]
+        return found
 
 
 def build(root: Map, findings: Findings) -> GraphSpec:
@@ -404,8 +419,9 @@ class _Builder:
         node.settings = Map(
             value.span, {k: e for k, e in value.entries.items() if k not in RESERVED}, is_damaged=value.is_damaged
         )
-        for key, entry in value.entries.items():
-            if key in RESERVED and key in NOT_YET:
+        node.entries = {key: entry for key, entry in value.entries.items() if key in RESERVED}
+        for key, entry in node.entries.items():
+            if key in NOT_YET:
                 self.add("FS113", entry.key.span, f"{NOT_YET[key]} ({key}:) is not supported yet", "take the key out")
         if "type" in value.entries and "use" in value.entries:
             self.add("FS210", value.entries["use"].key.span, f"{id_} has both type: and use:",
@@ -514,6 +530,7 @@ class _Builder:
             return None
         edge = EdgeSpec(node.id, port, span, match[1], match[2], target.span)
         if options is not None:
+            edge.options = options
             self._options(edge, options)
         return edge
 

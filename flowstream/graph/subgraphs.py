@@ -35,19 +35,19 @@ class Expansion:
         self._uses = 0
         self._variables: list[tuple[Variables, tuple[str, ...]]] = []
 
-    def whole(self, tree: Map, paths: tuple[str, ...], sets: Mapping[str, str]) -> GraphSpec:
-        """The graph of the files that are run."""
+    def whole(self, tree: Map, paths: tuple[str, ...], sets: Mapping[str, str]) -> tuple[GraphSpec, Map]:
+        """The graph of the files that are run, and their tree with the variables put in."""
         variables = Variables(self._findings, self._surroundings, sets=sets, may_lack=self._is_part)
-        spec = self._spec(tree, variables, paths)
+        substituted = self._substituted(tree, variables, paths)
         variables.check_sets()
-        return self._expanded(spec, "", (), paths)
+        return self._expanded(build(substituted, self._findings), "", paths), substituted
 
     def check_use(self) -> None:
         """Warns of variables that nothing uses."""
         for variables, files in self._variables:
             variables.check_use(files)
 
-    def _spec(self, tree: Map, variables: Variables, files: tuple[str, ...]) -> GraphSpec:
+    def _substituted(self, tree: Map, variables: Variables, files: tuple[str, ...]) -> Map:
         self._variables.append((variables, files))
         block = tree.get("vars")
         if isinstance(block, Scalar | List):
@@ -57,9 +57,9 @@ class Expansion:
         substituted = variables.substitute(rest)
         variables.check_types()
         assert isinstance(substituted, Map)
-        return build(substituted, self._findings)
+        return substituted
 
-    def _expanded(self, spec: GraphSpec, prefix: str, was: tuple[str, ...], files: tuple[str, ...]) -> GraphSpec:
+    def _expanded(self, spec: GraphSpec, prefix: str, files: tuple[str, ...]) -> GraphSpec:
         """The same graph with subgraphs in the places of the nodes that use them; ``files`` are those it stands in."""
         result = replace(spec, nodes={}, groups={})
         for node in spec.nodes.values():
@@ -110,8 +110,8 @@ class Expansion:
                     "belongs into the graph that is run", "take it out here",
                 )  # fmt: skip
         use = Use(node.id, node.span, path, dict(node.settings.entries))
-        inner = self._spec(tree, Variables(self._findings, self._surroundings, use=use), (path,))
-        return path, self._expanded(inner, f"{prefix}{node.id}/", (), (*files, path))
+        inner = self._substituted(tree, Variables(self._findings, self._surroundings, use=use), (path,))
+        return path, self._expanded(build(inner, self._findings), f"{prefix}{node.id}/", (*files, path))
 
     def _insert(self, node: NodeSpec, file: str, inner: GraphSpec, into: GraphSpec) -> None:
         """Puts a subgraph's nodes into the graph around it, under their full ids."""
@@ -136,15 +136,25 @@ class Expansion:
             )
         for each in inner.nodes.values():
             self._rename(each, prefix, was, node)
-            each.restart = each.restart or node.restart
-            each.enabled &= node.enabled
-            each.converts = node.converts if each.converts is None else each.converts
-            each.placement = each.placement or node.placement
+            self._inherit(each, node)
             self._place(each, into)
         for export in (*group.inputs.values(), *group.outputs.values()):
             self._check_export(export, group, into)
         for edge in node.edges:
             self._distribute(edge, group, into)
+
+    @staticmethod
+    def _inherit(each: NodeSpec, group: NodeSpec) -> None:
+        """What is said of a subgraph holds for each node in it that does not say otherwise."""
+        for key in ("restart", "convert", "placement"):
+            if key in group.entries:
+                each.entries.setdefault(key, group.entries[key])
+        if not group.enabled:
+            each.entries["enabled"] = group.entries["enabled"]
+        each.restart = each.restart or group.restart
+        each.enabled &= group.enabled
+        each.converts = group.converts if each.converts is None else each.converts
+        each.placement = each.placement or group.placement
 
     @staticmethod
     def _rename(each: NodeSpec, prefix: str, was: str, group: NodeSpec) -> None:

@@ -15,7 +15,14 @@ from typing import Any
 from flowstream.graph.diagnostics import Findings, Span, did_you_mean, listed
 from flowstream.graph.load import Entry, List, Map, Scalar, Value, plain_value, spoken, with_value
 from flowstream.node.config import RESERVED
-from flowstream.node.quantities import parse_bitrate, parse_bytes, parse_duration, parse_size
+from flowstream.node.quantities import (
+    parse_aspect,
+    parse_bitrate,
+    parse_bytes,
+    parse_duration,
+    parse_percentage,
+    parse_size,
+)
 
 _FORM = re.compile(r"\$(?:\$|\(([^()\n]*)\)|\{[^}\n]*\}?|\()")
 _NAME = re.compile(r"[a-z][a-z0-9_-]*", re.ASCII)
@@ -42,6 +49,8 @@ KINDS: Mapping[str, Kind] = {
     "duration": Kind("a duration", "4s", parse_duration),
     "bytes": Kind("a size in bytes", "64KiB", parse_bytes),
     "size": Kind("a picture size", "1280x720", parse_size),
+    "aspect": Kind("a shape", "16:9", parse_aspect),
+    "percentage": Kind("a percentage", "50%", parse_percentage),
 }
 """What ``type:`` of a variable may say."""
 

@@ -40,8 +40,8 @@ def _path(name: str) -> str:
     return f"{name}/main.yaml" if any(FOLDER.glob(f"*/{name}/")) else f"{name}.yaml"
 
 
-def outcome(name: str) -> str:
-    """What comes of a case: its findings, or its plan and warnings."""
+def read_case(name: str) -> tuple[str, str, dict[str, str], dict[str, str]]:
+    """The path of a case, its text, and what it is run with: variables set, and the environment."""
     path = _path(name)
     try:
         head = _read(path).decode("utf-8", "replace")
@@ -53,6 +53,12 @@ def outcome(name: str) -> str:
         for line in re.findall(r"^# env: (.*)", head, re.MULTILINE)
         for pair in line.split()
     }
+    return path, head, sets, environ
+
+
+def outcome(name: str) -> str:
+    """What comes of a case: its findings, or its plan and warnings."""
+    path, head, sets, environ = read_case(name)
     layers = [
         beside(path, each) for line in re.findall(r"^# layers: (.*)", head, re.MULTILINE) for each in line.split()
     ]
