@@ -127,7 +127,7 @@ def _language(types: Iterable[type[Node[Any]]]) -> dict[str, Schema]:
         "description": "What the node is: the name of a node type.",
         "anyOf": [{"const": each.type_id, **_described(_summary(each))} for each in listed],
     }
-    definitions["node"] = _any_node(listed, {"required": ["type"], "properties": _undecided()}, "")
+    definitions["node"] = _any_node(listed, {"required": ["type"], "properties": _undecided()}, definitions)
     definitions["graph"] = {
         "additionalProperties": False,
         "required": ["nodes"],
@@ -142,11 +142,12 @@ def _language(types: Iterable[type[Node[Any]]]) -> dict[str, Schema]:
             },
         },
     }
-    loose = {f"layer-{name}": _loosened(schema) for name, schema in definitions.items() if name not in _VALUES}
+    loose = {
+        f"layer-{name}": _loosened(schema, definitions) for name, schema in definitions.items() if name not in _VALUES
+    }
     definitions.update(loose)
-    definitions["layer-type"] = definitions["type"]
     definitions["layer-untyped"] = _untyped(listed, definitions)
-    definitions["layer-node"] = _any_node(listed, {"$ref": "#/definitions/layer-untyped"}, "layer-")
+    definitions["layer-node"] = _any_node(listed, {"$ref": "#/definitions/layer-untyped"}, definitions, "layer-")
     definitions["layer"] = definitions.pop("layer-graph")
     return definitions
 
@@ -385,7 +386,9 @@ def _undecided() -> Schema:
     return {"type": {"$ref": "#/definitions/type"}, "use": {"$ref": "#/definitions/use"}}
 
 
-def _any_node(listed: Iterable[type[Node[Any]]], undecided: Schema, prefix: str) -> Schema:
+def _any_node(
+    listed: Iterable[type[Node[Any]]], undecided: Schema, definitions: dict[str, Schema], prefix: str = ""
+) -> Schema:
     """A node of any of these types, told apart by ``type`` and ``use``; a disabled one may be of a type unknown."""
     known: Schema = {
         "properties": {"type": {"$ref": "#/definitions/type"}},
@@ -397,15 +400,18 @@ def _any_node(listed: Iterable[type[Node[Any]]], undecided: Schema, prefix: str)
             for each in listed
         ],
     }
+    definitions[f"{prefix}enabled-node"] = {
+        "if": {"required": ["use"]},
+        "then": {"$ref": f"#/definitions/{prefix}use-node"},
+        "else": {"if": {"type": "object", "required": ["type"]}, "then": known, "else": undecided},
+    }
+    enabled: Schema = {"$ref": f"#/definitions/{prefix}enabled-node"}
     return {
         "type": "object",
         "if": {"required": ["enabled"], "properties": {"enabled": {"const": False}}},
-        "then": {"properties": {"type": {"type": "string"}, "enabled": {"$ref": "#/definitions/enabled"}}},
-        "else": {
-            "if": {"required": ["use"]},
-            "then": {"$ref": f"#/definitions/{prefix}use-node"},
-            "else": {"if": {"type": "object", "required": ["type"]}, "then": known, "else": undecided},
-        },
+        # Whatever it says is right; what is offered is what an enabled one may have.
+        "then": {"anyOf": [enabled, {}]},
+        "else": enabled,
     }
 
 
@@ -531,7 +537,7 @@ def _node(node_type: type[Node[Any]], definitions: dict[str, Schema]) -> Schema:
     defaults = _shown_defaults(model)
     required = list(schema.get("required", ()))
     for name, info in model.model_fields.items():
-        written = dict(schema["properties"][name])
+        written = {**schema["properties"][name], "description": info.description or ""}
         if name in defaults:
             written["default"] = defaults[name]
         facts = [*_facts(written, unit_of(info)), "Required." if name in required else "", _change(info)]
@@ -641,13 +647,13 @@ _VALUES = ("substitution", "reference", *_QUANTITIES)
 _NULL: Schema = {"type": "null", "description": "Takes away what the layers beneath say."}
 
 
-def _loosened(schema: Any) -> Any:
+def _loosened(schema: Any, definitions: Mapping[str, Schema]) -> Any:
     """The schema of what a layer may say in this place: nothing is required, and null stands for any key's value.
 
     Lists are replaced whole, so that what stands in one is as strict as ever.
     """
     if isinstance(schema, list):
-        return [_loosened(each) for each in schema]
+        return [_loosened(each, definitions) for each in schema]
     if not isinstance(schema, dict):
         return schema
     result: Schema = {}
@@ -657,16 +663,22 @@ def _loosened(schema: Any) -> Any:
             result[key] = value if name in _VALUES else f"#/definitions/layer-{name}"
         elif key == "properties":
             result[key] = {
-                name: each if name in ("type", "use") or each is False else _any_of(_loosened(each), _NULL)
+                name: each if name in ("type", "use") or each is False else _or_null(each, definitions)
                 for name, each in value.items()
             }
         elif key == "additionalProperties" and isinstance(value, dict):
-            result[key] = _any_of(_loosened(value), _NULL)
+            result[key] = _or_null(value, definitions)
         elif key in ("anyOf", "allOf", "oneOf", "then", "else"):
-            result[key] = _loosened(value)
+            result[key] = _loosened(value, definitions)
         elif key not in ("required", "minProperties"):
             result[key] = value
     return result
+
+
+def _or_null(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
+    referred = definitions.get(str(schema.get("$ref", "")).removeprefix("#/definitions/"), {})
+    described: Schema = {key: referred[key] for key in ("description", "markdownDescription") if key in referred}
+    return _any_of({**described, **_loosened(schema, definitions)}, _NULL)
 
 
 def _untyped(listed: Iterable[type[Node[Any]]], definitions: Mapping[str, Schema]) -> Schema:
