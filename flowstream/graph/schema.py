@@ -406,8 +406,10 @@ def _any_node(
         "else": {"if": {"type": "object", "required": ["type"]}, "then": known, "else": undecided},
     }
     enabled: Schema = {"$ref": f"#/definitions/{prefix}enabled-node"}
+    switch: Schema = {"$ref": "#/definitions/enabled"}
     return {
         "type": "object",
+        "properties": {"enabled": _any_of(switch, _NULL) if prefix else switch},
         "if": {"required": ["enabled"], "properties": {"enabled": {"const": False}}},
         # Whatever it says is right; what is offered is what an enabled one may have.
         "then": {"anyOf": [enabled, {}]},

@@ -37,26 +37,14 @@ class Mark:
 
 
 class Document:
-    """A file open in the editor."""
+    """A file open in the editor. Its text never changes: what the server publishes does not say which text it means."""
 
     def __init__(self, server: LanguageServer, uri: str, text: str) -> None:
         self._server = server
-        self._version = 1
         self.uri = uri
         self.text = text
         server.notify(
-            "textDocument/didOpen",
-            textDocument={"uri": uri, "languageId": "yaml", "version": 1, "text": text},
-        )
-
-    def change(self, text: str) -> None:
-        """Replace the whole text."""
-        self._version += 1
-        self.text = text
-        self._server.notify(
-            "textDocument/didChange",
-            textDocument={"uri": self.uri, "version": self._version},
-            contentChanges=[{"text": text}],
+            "textDocument/didOpen", textDocument={"uri": uri, "languageId": "yaml", "version": 1, "text": text}
         )
 
     def close(self) -> None:
@@ -64,10 +52,10 @@ class Document:
         self._server.notify("textDocument/didClose", textDocument={"uri": self.uri})
 
     def marks(self) -> list[Mark]:
-        """What the editor underlines in the file as it is now."""
+        """What the editor underlines in the file."""
         lines = self.text.splitlines()
         found = []
-        for each in self._server.diagnostics(self.uri, self._version):
+        for each in self._server.diagnostics(self.uri):
             start, end = each["range"]["start"], each["range"]["end"]
             line = lines[start["line"]] if start["line"] < len(lines) else ""
             until = end["character"] if end["line"] == start["line"] else len(line)
@@ -95,7 +83,8 @@ class LanguageServer:
     def __init__(self, command: Sequence[str | Path], root: Path, schemas: Mapping[str, str]) -> None:
         self._settings = {**SETTINGS, "yaml": {**SETTINGS["yaml"], "schemas": schemas}}
         self._asked = 0
-        self._diagnostics: dict[str, tuple[int | None, list[dict[str, Any]]]] = {}
+        self._diagnostics: dict[str, list[dict[str, Any]]] = {}
+        self._is_configured = False
         self._process = subprocess.Popen(
             [*map(str, command), "--stdio"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root
         )
@@ -107,7 +96,7 @@ class LanguageServer:
             capabilities={
                 "workspace": {"configuration": True, "workspaceFolders": True},
                 "textDocument": {
-                    "publishDiagnostics": {"versionSupport": True},
+                    "publishDiagnostics": {},
                     "hover": {"contentFormat": ["markdown", "plaintext"]},
                     "completion": {
                         "completionItem": {"documentationFormat": ["markdown", "plaintext"], "snippetSupport": True}
@@ -116,6 +105,8 @@ class LanguageServer:
             },
         )
         self.notify("initialized")
+        while not self._is_configured:  # what is opened before that is read without its schema
+            self._take(self._receive())
 
     def __enter__(self) -> Self:
         return self
@@ -139,7 +130,7 @@ class LanguageServer:
             self._process.stdout.close()
 
     def open(self, path: Path, text: str | None = None) -> Document:
-        """Open a file in the editor, or ``text`` as if it stood in that file."""
+        """Open a file in the editor, or ``text`` as if it stood in that file. A path is opened once."""
         return Document(self, path.as_uri(), path.read_text(encoding="utf-8") if text is None else text)
 
     def notify(self, method: str, **params: Any) -> None:
@@ -160,22 +151,23 @@ class LanguageServer:
             else:
                 return message["result"]
 
-    def diagnostics(self, uri: str, version: int) -> list[dict[str, Any]]:
-        """What the server finds wrong with this version of a file; waits until it has said so."""
-        while self._diagnostics.get(uri, (0, []))[0] not in (version, None):
+    def diagnostics(self, uri: str) -> list[dict[str, Any]]:
+        """What the server finds wrong with a file; waits until it has said so."""
+        while uri not in self._diagnostics:
             self._take(self._receive())
-        return self._diagnostics.pop(uri)[1]
+        return self._diagnostics[uri]
 
     def _take(self, message: dict[str, Any]) -> None:
         """Does what an editor does on a message that is no answer."""
         method = message.get("method")
         if method == "textDocument/publishDiagnostics":
             params = message["params"]
-            self._diagnostics[params["uri"]] = (params.get("version"), params["diagnostics"])
+            self._diagnostics[params["uri"]] = params["diagnostics"]
         if "id" in message and method is not None:
             result = None
             if method == "workspace/configuration":
                 result = [self._section(item.get("section") or "") for item in message["params"]["items"]]
+                self._is_configured = True
             self._send({"id": message["id"], "result": result})
 
     def _section(self, name: str) -> Any:

@@ -3,15 +3,18 @@
 A ``|`` in a text is where the cursor stands.
 """
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from flowstream.node.registry import Pack, Registry
 from tests.clients import npm_program
 from tests.editors.language_server import Document, LanguageServer, Mark
+
+T = TypeVar("T")
 
 pytestmark = pytest.mark.real
 
@@ -24,27 +27,48 @@ LAYER = "# yaml-language-server: $schema=../schemas/layer.schema.json\n"
 @pytest.fixture(scope="module")
 def server() -> Iterator[LanguageServer]:
     command = npm_program("yaml-language-server", "bin/yaml-language-server")
-    schemas = {(SCHEMAS / "graph.schema.json").as_uri(): "editing.yaml"}
+    schemas = {(SCHEMAS / "graph.schema.json").as_uri(): "editing-*.yaml"}
     with LanguageServer(command, ROOT, schemas) as running:
         yield running
 
 
+class Editing:
+    """Texts in the editor: each in a file of its own beside the shipped graphs, open while the test lasts."""
+
+    def __init__(self, server: LanguageServer, name: str) -> None:
+        self._server = server
+        self._name = name
+        self._opened: list[Document] = []
+
+    def write(self, text: str) -> Document:
+        path = ROOT / "graphs" / f"editing-{self._name}-{len(self._opened)}.yaml"
+        self._opened.append(self._server.open(path, text))
+        return self._opened[-1]
+
+    def offered(self, text: str) -> dict[str, dict[str, Any]]:
+        return {item["label"]: item for item in self._at_cursor(text, Document.completions)}
+
+    def shown(self, text: str) -> str:
+        return self._at_cursor(text, Document.hover)
+
+    def marks(self, text: str) -> list[Mark]:
+        return self.write(text).marks()
+
+    def close(self) -> None:
+        for each in self._opened:
+            each.close()
+
+    def _at_cursor(self, text: str, asked: Callable[[Document, int, int], T]) -> T:
+        before, _, after = text.partition("|")
+        return asked(self.write(before + after), before.count("\n"), len(before) - before.rfind("\n") - 1)
+
+
 @pytest.fixture
-def document(server: LanguageServer) -> Iterator[Document]:
-    opened = server.open(ROOT / "graphs" / "editing.yaml", "nodes: {}\n")
-    yield opened
-    opened.close()
-
-
-def cursor(document: Document, text: str) -> tuple[int, int]:
-    """Writes the text without its ``|``, and says where that stood."""
-    before, _, after = text.partition("|")
-    document.change(before + after)
-    return before.count("\n"), len(before) - before.rfind("\n") - 1
-
-
-def offered(document: Document, text: str) -> dict[str, dict[str, Any]]:
-    return {item["label"]: item for item in document.completions(*cursor(document, text))}
+def editing(server: LanguageServer, request: pytest.FixtureRequest) -> Iterator[Editing]:
+    name = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]
+    found = Editing(server, name)
+    yield found
+    found.close()
 
 
 def doc(item: dict[str, Any]) -> str:
@@ -52,34 +76,26 @@ def doc(item: dict[str, Any]) -> str:
     return said["value"] if isinstance(said, dict) else said
 
 
-def shown(document: Document, text: str) -> str:
-    return document.hover(*cursor(document, text))
-
-
-def marks(document: Document, text: str) -> list[Mark]:
-    document.change(text)
-    return document.marks()
-
-
 @pytest.mark.parametrize("path", sorted((ROOT / "graphs").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_no_shipped_graph_is_underlined(server: LanguageServer, path: Path) -> None:
     """By the schema that the graph's first line names: these paths are in no setting of the editor."""
     opened = server.open(path)
     assert opened.marks() == []
-    opened.change(opened.text.replace("nodes:", "nods:"))
-    assert any(mark.text == "nods" for mark in opened.marks()), "its schema was read"
+    broken = server.open(path.with_stem(f"{path.stem}-broken"), opened.text.replace("\nnodes:", "\nnods:"))
+    assert "nods" in [mark.text for mark in broken.marks()], "the schema was read"
     opened.close()
+    broken.close()
 
 
 @pytest.mark.parametrize("text", ["nodes:\n  a:\n    type: |\n", "nodes:\n  a: {type: |}\n"])
-def test_node_types_are_offered(document: Document, text: str) -> None:
-    items = offered(document, text)
+def test_node_types_are_offered(editing: Editing, text: str) -> None:
+    items = editing.offered(text)
     assert items.keys() == TYPES
     assert doc(items["hw-encode"]).startswith("Encode pictures to H.264")
 
 
-def test_a_new_node_is_offered_type_and_use(document: Document) -> None:
-    items = offered(document, "nodes:\n  a:\n    |\n")
+def test_a_new_node_is_offered_type_and_use(editing: Editing) -> None:
+    items = editing.offered("nodes:\n  a:\n    |\n")
     assert {"type", "use"} <= items.keys()
     assert "name of a node type" in doc(items["type"])
 
@@ -87,8 +103,8 @@ def test_a_new_node_is_offered_type_and_use(document: Document) -> None:
 @pytest.mark.parametrize(
     "text", ["nodes:\n  a:\n    type: hw-encode\n    from: b\n    |\n", "nodes:\n  a: {type: hw-encode, from: b, b|}\n"]
 )
-def test_keys_of_the_type_are_offered_with_their_docs(document: Document, text: str) -> None:
-    items = offered(document, text)
+def test_keys_of_the_type_are_offered_with_their_docs(editing: Editing, text: str) -> None:
+    items = editing.offered(text)
     assert {"bitrate", "codec", "preset", "inputs", "label", "restart", "convert", "was"} <= items.keys()
     assert not items.keys() & {"from", "type", "size", "path", "viewers"}, "written already, or of other types"
     assert doc(items["bitrate"]).startswith("Wanted rate, in bits per second")
@@ -107,8 +123,8 @@ def test_keys_of_the_type_are_offered_with_their_docs(document: Document, text: 
         ("nodes:\n  a:\n    type: hw-encode\n    restart: {on: |}\n", {"peer", "any", "end"}),
     ],
 )
-def test_values_are_offered(document: Document, text: str, values: set[str]) -> None:
-    assert offered(document, text).keys() == values
+def test_values_are_offered(editing: Editing, text: str, values: set[str]) -> None:
+    assert editing.offered(text).keys() == values
 
 
 @pytest.mark.parametrize(
@@ -118,35 +134,35 @@ def test_values_are_offered(document: Document, text: str, values: set[str]) -> 
         "nodes:\n  a:\n    type: webrtc-out\n    inputs:\n      video:\n        output: b\n        overflow: |\n",
     ],
 )
-def test_overflow_policies_are_offered_with_what_they_mean(document: Document, text: str) -> None:
-    items = offered(document, text)
+def test_overflow_policies_are_offered_with_what_they_mean(editing: Editing, text: str) -> None:
+    items = editing.offered(text)
     assert items.keys() == {"block", "drop-oldest", "drop-newest", "latest", "drop-to-keyframe"}
     assert doc(items["block"]) == "The producer waits; nothing is lost."
 
 
-def test_the_inputs_of_the_type_are_offered(document: Document) -> None:
-    items = offered(document, "nodes:\n  a:\n    type: webrtc-out\n    inputs:\n      |\n")
+def test_the_inputs_of_the_type_are_offered(editing: Editing) -> None:
+    items = editing.offered("nodes:\n  a:\n    type: webrtc-out\n    inputs:\n      |\n")
     assert items.keys() == {"video", "audio"}
     assert "EncodedPacket, optional" in doc(items["video"])
 
 
-def test_keys_of_the_file_are_offered(document: Document) -> None:
-    keys = offered(document, "|\n").keys()
+def test_keys_of_the_file_are_offered(editing: Editing) -> None:
+    keys = editing.offered("|\n").keys()
     assert {"flowstream", "vars", "include", "inputs", "outputs", "serve", "log", "placement", "nodes"} <= keys
 
 
-def test_a_layer_is_offered_settings_without_a_type(document: Document) -> None:
-    items = offered(document, LAYER + "nodes:\n  a:\n    |\n")
+def test_a_layer_is_offered_settings_without_a_type(editing: Editing) -> None:
+    items = editing.offered(LAYER + "nodes:\n  a:\n    |\n")
     assert {"bitrate", "viewers", "type", "from", "label"} <= items.keys()
     assert "hw-encode: Wanted rate" in doc(items["bitrate"])
-    assert "null" in offered(document, LAYER + "nodes:\n  a:\n    type: hw-encode\n    preset: |\n")
+    assert "null" in editing.offered(LAYER + "nodes:\n  a:\n    type: hw-encode\n    preset: |\n")
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("nodes:\n  a:\n    type: hw-encode\n    keyframe_|interval: 2s\n",
-         ["Longest time between keyframes", "Written like 10s. Default: 2s. Live"]),
+         ["Longest time between keyframes", "Written like 250ms. Default: 2s. Live"]),
         ("nodes:\n  a: {type: tone, fre|quency: 440}\n", ["Pitch, in hertz.", "Unit: Hz. Default: 440."]),
         ("nodes:\n  a: {type: webrtc-out, viewers: {ma|x: 3}}\n", ["How many may watch", "Default: 10."]),
         ("nodes:\n  a: {type: webrtc-out, vie|wers: {max: 3}}\n", ["Who may watch."]),
@@ -158,8 +174,8 @@ def test_a_layer_is_offered_settings_without_a_type(document: Document) -> None:
          ["What happens when the edge is full.", "`latest`: Only the newest is kept."]),
     ],
 )  # fmt: skip
-def test_hovering_shows_what_a_key_does(document: Document, text: str, said: list[str]) -> None:
-    found = shown(document, text)
+def test_hovering_shows_what_a_key_does(editing: Editing, text: str, said: list[str]) -> None:
+    found = editing.shown(text)
     for each in said:
         # Plain descriptions come with their punctuation escaped.
         assert each in found.replace("\\", ""), found
@@ -194,12 +210,12 @@ def test_hovering_shows_what_a_key_does(document: Document, text: str, said: lis
               '"fast", "medium".')),
     ],
 )  # fmt: skip
-def test_mistakes_are_underlined_where_they_are(document: Document, text: str, expected: Mark) -> None:
-    assert marks(document, text) == [expected]
+def test_mistakes_are_underlined_where_they_are(editing: Editing, text: str, expected: Mark) -> None:
+    assert editing.marks(text) == [expected]
 
 
-def test_an_unknown_type_is_underlined_with_those_there_are(document: Document) -> None:
-    [mark] = marks(document, "nodes:\n  a: {type: tone}\n  b:\n    type: tune\n")
+def test_an_unknown_type_is_underlined_with_those_there_are(editing: Editing) -> None:
+    [mark] = editing.marks("nodes:\n  a: {type: tone}\n  b:\n    type: tune\n")
     assert (mark.line, mark.text) == (4, "tune")
     assert {f'"{name}"' for name in TYPES} == set(
         mark.message.removeprefix("Value must be ").removesuffix(".").split(" | ")
@@ -218,5 +234,5 @@ def test_an_unknown_type_is_underlined_with_those_there_are(document: Document) 
         "nodes:\n  a: {type: of-somebody-else, enabled: false, colour: red}\n",
     ],
 )
-def test_what_is_right_is_not_underlined(document: Document, text: str) -> None:
-    assert marks(document, text) == []
+def test_what_is_right_is_not_underlined(editing: Editing, text: str) -> None:
+    assert editing.marks(text) == []
