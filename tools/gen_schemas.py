@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flowstream.errors import PackError
-from flowstream.graph.schema import graph_schema, node_schema
+from flowstream.graph.schema import graph_schema, layer_schema, node_schema
 from flowstream.node.base import Node
 from flowstream.node.registry import BUILT_IN, Pack, Registry
 
@@ -32,7 +32,10 @@ def built_in_types() -> list[type[Node[Any]]]:
 def schemas() -> dict[Path, str]:
     """Every schema file with its text."""
     types = built_in_types()
-    files = {SCHEMAS / "graph.schema.json": graph_schema(types)}
+    files = {
+        SCHEMAS / "graph.schema.json": graph_schema(types),
+        SCHEMAS / "layer.schema.json": layer_schema(types),
+    }
     for node_type in types:
         files[SCHEMAS / "nodes" / f"{node_type.type_id.replace('/', '.')}.schema.json"] = node_schema(node_type)
     return {path: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for path, schema in files.items()}

@@ -77,9 +77,20 @@ def test_drawings(call: Call, here: Path) -> None:
 
 def test_the_schema_knows_the_types_of_folders(call: Call) -> None:
     schema = json.loads(call("schema", "--nodes", ODD).out)
-    assert {"const": "odd/ticks", "description": "A source of numbers."} in (
-        schema["definitions"]["node"]["properties"]["type"]["anyOf"]
-    )
+    assert {"const": "odd/ticks", "description": "A source of numbers."} in (schema["definitions"]["type"]["anyOf"])
+    alone = json.loads(call("schema", "--node", "odd/ticks", "--nodes", ODD).out)
+    assert alone["title"] == "odd/ticks"
+    layer = json.loads(call("schema", "--layer", "--nodes", ODD).out)
+    assert layer["title"] == "flowstream layer"
+    assert layer["definitions"]["type"] == schema["definitions"]["type"]
+
+
+def test_a_schema_is_of_files_or_of_a_node(call: Call) -> None:
+    called = call("schema", "--layer", "--node", "tone")
+    assert called.status == 2
+    assert "--layer is about whole files and --node about one node: give one of them." in called.err
+    called = call("schema", "--node", "tune")
+    assert (called.status, called.err) == (1, "there is no node type 'tune'\n  hint: did you mean tone?\n")
 
 
 def test_the_schema_leaves_out_what_does_not_load(call: Call, here: Path) -> None:
