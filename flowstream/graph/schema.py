@@ -137,7 +137,7 @@ def _language(types: Iterable[type[Node[Any]]]) -> dict[str, Schema]:
                 "description": "The nodes, each under its id.",
                 "type": "object",
                 "minProperties": 1,
-                "propertyNames": {"pattern": _ID, "patternErrorMessage": _PATTERN_SAID["id"]},
+                "propertyNames": {"pattern": _QUALIFIED_ID, "patternErrorMessage": _PATTERN_SAID["id"]},
                 "additionalProperties": {"$ref": "#/definitions/node"},
             },
         },

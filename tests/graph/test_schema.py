@@ -52,9 +52,14 @@ def test_it_is_a_schema_whose_references_all_lead_somewhere(schema: Any) -> None
     assert used == set(schema["definitions"]), "what nothing refers to makes the file larger for nothing"
 
 
-@pytest.mark.parametrize("path", sorted((FOLDER / "valid").glob("*.yaml")), ids=lambda path: path.stem)
+VALID = sorted((FOLDER / "valid").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", VALID, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_valid_graphs_are_valid(path: Path) -> None:
-    assert mistakes(SCHEMA, loaded(path)) == []
+    """What lies over another file, or is included by it, may be incomplete."""
+    if path.stem not in ("over", "common"):
+        assert mistakes(SCHEMA, loaded(path)) == []
     assert mistakes(LAYER, loaded(path)) == []
 
 
