@@ -15,6 +15,8 @@ from flowstream.cli.graphs import GraphFile, find_graph, nodes_option, set_optio
 if TYPE_CHECKING:
     from flowstream.errors import Diagnostic
 
+_EXPLAINED = 3  # codes that the last line names; nobody reads about more at a time
+
 
 @click.command("check", short_help=COMMANDS["check"])
 @click.argument("graphs", metavar="GRAPH...", nargs=-1, required=True)
@@ -53,5 +55,7 @@ def command(graphs: tuple[str, ...], folders: tuple[Path, ...], sets: dict[str, 
     elif errors:
         warnings = len(found) - errors
         also = f", {warnings} warning{'' if warnings == 1 else 's'}" if warnings else ""
-        click.echo(f"{errors} error{'' if errors == 1 else 's'}{also}")
+        codes = dict.fromkeys(each.code for each in found if each.severity == "error")
+        more = f"More about {'it' if errors == 1 else 'them'}: flowstream explain {' '.join([*codes][:_EXPLAINED])}"
+        click.echo(f"{errors} error{'' if errors == 1 else 's'}{also}. {more}")
     return 1 if errors else 0

@@ -58,7 +58,8 @@ CATALOG: Mapping[str, Kind] = {
     ),
     "FS106": Kind(
         "duplicate key",
-        "A key stands once in a map. Of two, one would win and the other be lost without a word. Keep the one you mean.",
+        "A key stands once in a map: of two, one would win and the other be lost without a word. Keep the one you "
+        "mean.",
     ),
     "FS107": Kind(
         "key is not text",
@@ -241,9 +242,8 @@ CATALOG: Mapping[str, Kind] = {
     ),
     "FS309": Kind(
         "loop",
-        "Media flows in one direction, from sources to where it is shown or kept. Nodes that take from one another in a "
-        "circle would wait for ever. Take one of these edges out; only inputs that are made for feedback may close a "
-        "loop.",
+        "Media flows in one direction, from sources to where it is shown or kept: nodes that take from one another in "
+        "a circle would wait for ever. Take one of these edges out; only inputs made for feedback may close a loop.",
     ),
     "FS310": Kind(
         "node is disabled",
