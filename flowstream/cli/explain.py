@@ -114,7 +114,8 @@ def _page(code: str, colour: bool) -> Iterator[str]:
     yield from textwrap.wrap(kind.explanation, width, break_on_hyphens=False, break_long_words=False)
     wrong, right = EXAMPLES[code]
     before: Mapping[str, str | bytes] = {}
-    for word, example in (("wrong", wrong), ("right", right)):
+    words = ("an example", "without it") if kind.severity == "note" else ("wrong", "right")
+    for word, example in zip(words, (wrong, right), strict=True):
         yield ""
         yield heading(f"{word} ({example.note}):" if example.note else f"{word}:")
         yield ""

@@ -94,7 +94,7 @@ def test_all_codes(call: Call) -> None:
 @pytest.mark.parametrize(
     ("word", "guess"),
     [
-        ("FS3O5", "Did you mean FS305 (payload mismatch)?"),
+        ("FS-305", "Did you mean FS305 (payload mismatch)?"),
         ("payload", "Did you mean FS305 (payload mismatch)?"),
         ("loops", "Did you mean FS309 (loop)?"),
         ("qwertz", "`flowstream explain` lists them all."),
