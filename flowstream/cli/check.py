@@ -15,6 +15,8 @@ from flowstream.cli.graphs import GraphFile, find_graph, layer_option, nodes_opt
 if TYPE_CHECKING:
     from flowstream.errors import Diagnostic
 
+_EXPLAINED = 3  # codes that the last line names; nobody reads about more at a time
+
 
 @click.command("check", short_help=COMMANDS["check"])
 @click.argument("graphs", metavar="GRAPH...", nargs=-1, required=True)
@@ -54,7 +56,9 @@ def command(
     elif errors:
         warnings = sum(each.severity == "warning" for each in found)
         also = f", {_counted(warnings, 'warning')}" if warnings else ""
-        click.echo(f"{_counted(errors, 'error')}{also}")
+        codes = dict.fromkeys(each.code for each in found if each.severity == "error")
+        more = f"More about {'it' if errors == 1 else 'them'}: flowstream explain {' '.join([*codes][:_EXPLAINED])}"
+        click.echo(f"{_counted(errors, 'error')}{also}. {more}")
     return 1 if errors else 0
 
 

@@ -15,8 +15,19 @@ def test_every_finding_with_its_place(call: Call, here: Path) -> None:
     assert "broken.yaml:3:28: FS206 unknown setting" in called.out
     assert "did you mean count?" in called.out
     assert "broken.yaml:4:30: FS301 unknown node" in called.out
-    assert called.out.rstrip().endswith("2 errors")
+    assert called.out.endswith("\n\n2 errors. More about them: flowstream explain FS206 FS301\n")
     assert "\033" not in called.out
+
+
+def test_the_last_line_leads_to_an_explanation(call: Call, here: Path) -> None:
+    (here / "one.yaml").write_text(TICKS.replace("from: ticks", "from: tocks"))
+    (here / "many.yaml").write_text("flowstream: 2\nserve: {port: 1}\nnodes: {A: 1, b: {}, c: 1}\n")
+    said = call("check", "one.yaml", "--nodes", ODD).out.splitlines()[-1]
+    assert said == "1 error. More about it: flowstream explain FS301"
+    last = call("check", "many.yaml").out.splitlines()[-1]
+    assert last == "5 errors. More about them: flowstream explain FS114 FS112 FS201"
+    for line in (said, last):
+        assert call(*line.partition(": flowstream ")[2].split()).status == 0
 
 
 def test_findings_for_programs(call: Call, here: Path) -> None:

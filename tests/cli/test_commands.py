@@ -90,6 +90,8 @@ def test_help_loads_nothing_but_click() -> None:
         ["nodes", "webrtc-out"],
         ["schema"],
         ["draw", "hello"],
+        ["explain"],
+        ["explain", "FS305", "FS205"],
     ],
 )
 def test_nothing_that_does_not_run_loads_what_runs(arguments: list[str]) -> None:

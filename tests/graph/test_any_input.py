@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from flowstream.errors import GraphError
 from flowstream.graph import describe_plan
-from flowstream.graph.diagnostics import CATALOG, render, to_json
+from flowstream.graph.catalog import CATALOG
+from flowstream.graph.diagnostics import render, to_json
 from flowstream.graph.draw import to_dot, to_mermaid
 from tests.graph.cases import FOLDER
 from tests.graph.compiling import compiled

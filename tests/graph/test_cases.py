@@ -5,7 +5,7 @@ import re
 import pytest
 
 from flowstream.errors import GraphError
-from flowstream.graph.diagnostics import CATALOG
+from flowstream.graph.catalog import CATALOG
 from tests.graph.cases import FOLDER, case_names, outcome
 
 
