@@ -156,7 +156,7 @@ def _text(content: str | bytes) -> str:
 def command_of(example: Example) -> str:
     """What is typed to check an example."""
     words = [f"{name}={shlex.quote(value)}" for name, value in example.environ.items()]
-    words += ["flowstream", "check"]
+    words += ["flowstream", "run" if example.runs else "check"]
     words += [word for pack in example.packs for word in ("--nodes", pack)]
     words += [word for name, value in example.sets.items() for word in ("--set", shlex.quote(f"{name}={value}"))]
     return " ".join([*words, example.checked, *example.layers])
@@ -165,8 +165,7 @@ def command_of(example: Example) -> str:
 def findings_of(example: Example) -> tuple[Diagnostic, ...]:
     """What is found in an example, warnings too, with the built-in node types and those that it brings."""
     from flowstream.cli.graphs import now_here
-    from flowstream.errors import GraphError
-    from flowstream.graph.compile import compile_graph
+    from flowstream.graph.compile import examine
     from flowstream.node.registry import BUILT_IN, Pack, Registry
 
     files = {name: text if isinstance(text, bytes) else text.encode() for name, text in example.files.items()}
@@ -180,19 +179,16 @@ def findings_of(example: Example) -> tuple[Diagnostic, ...]:
         _write_packs(files, Path(folder))
         packs = [pack for pack in Registry.installed().packs if pack.namespace == BUILT_IN]
         packs += [Pack(name, name, folder=Path(folder, name)) for name in example.packs]
-        layers: dict[str, Any] = {"layers": example.layers} if example.layers else {}
-        try:
-            return compile_graph(
-                example.checked,
-                read=read,
-                environ=example.environ,
-                registry=Registry(packs),
-                wallclock=now_here(),
-                sets=example.sets,
-                **layers,
-            ).warnings
-        except GraphError as error:
-            return error.diagnostics
+        return examine(
+            example.checked,
+            read=read,
+            environ=example.environ,
+            registry=Registry(packs),
+            wallclock=now_here(),
+            sets=example.sets,
+            layers=example.layers,
+            as_part=not example.runs,
+        ).diagnostics
 
 
 def _write_packs(files: Mapping[str, bytes], folder: Path) -> None:

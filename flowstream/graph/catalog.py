@@ -146,6 +146,46 @@ CATALOG: Mapping[str, Kind] = {
         "A variable's name is a lower case word: letters, digits, - and _, a letter first. $(date) and $(time) are "
         "taken: they are when the run began. Choose another name.",
     ),
+    "FS127": Kind(
+        "name is taken",
+        "The language itself uses this word at this place, or it cannot be a name at all. The variables and ports of a "
+        "graph that others use: are keys of those nodes, so none can be called label or restart. Choose another name.",
+    ),
+    "FS130": Kind(
+        "file not found",
+        "A file that include: or use: names is not there, or may not be read. Paths count from the file that names "
+        "them, not from the folder that the command runs in.",
+    ),
+    "FS131": Kind(
+        "files form a loop",
+        "A file includes or uses itself, directly or through others, so there would be no end of it. Take one of these "
+        "includes or uses out; what both files need can go into a third one.",
+    ),
+    "FS133": Kind(
+        "layer replaces a node",
+        "A layer changes settings of a node that a layer below it has. With another type: the old settings mean "
+        "nothing, so all of the node is replaced, its inputs too. That is as it should be if the layer writes the "
+        "whole node.",
+        "note",
+    ),
+    "FS134": Kind(
+        "nothing to take away",
+        "null in a layer takes away what a layer below it has, and below it there is no such thing. Mostly the name "
+        "is misspelt, and what was to go stays. Mend the name, or take the line out.",
+        "warning",
+    ),
+    "FS135": Kind(
+        "key without effect here",
+        "The file is used as a node of another graph, and this key is for the graph that is run: there is one address, "
+        "one log and one placement for all. Move it there, or take it out.",
+        "warning",
+    ),
+    "FS136": Kind(
+        "value not known yet",
+        "The file is a part for other graphs, which give this variable its value. Checked on its own, what uses the "
+        "variable cannot be checked; check a graph that uses the part, or give the variable a default.",
+        "note",
+    ),
     "FS199": Kind(
         "more findings",
         "Of a file with very many mistakes the first 200 are shown: that many tend to have one cause. Mend it, and "
@@ -198,6 +238,25 @@ CATALOG: Mapping[str, Kind] = {
         "from and inputs together",
         "A node says in one way what it takes: with from:, or with inputs: where each input is named. With both it is "
         "not clear which input from: means. Keep inputs:, and name that input there.",
+    ),
+    "FS210": Kind(
+        "type and use together",
+        "A node is of a type, or stands for the graph of another file (use:). It cannot be both. Keep one of them.",
+    ),
+    "FS211": Kind(
+        "unknown parameter",
+        "What a node with use: is given are values for the vars: of that file, and the file has no variable of this "
+        "name. Check the spelling, or declare the variable there.",
+    ),
+    "FS212": Kind(
+        "missing parameter",
+        "The graph that the node uses has a variable without a default, so whoever uses it has to give it. Add it to "
+        "the node, or give the variable a default in that file.",
+    ),
+    "FS213": Kind(
+        "two nodes of one id",
+        "Every node has an id of its own. Those inside a node with use: are called NODE/INNER, and another node has "
+        "that id too. Give one of them another id.",
     ),
     "FS301": Kind(
         "unknown node",
@@ -264,6 +323,21 @@ CATALOG: Mapping[str, Kind] = {
         "renamed from a node that is still there",
         "was: names the id that a node had before, so that a reload keeps it, and its viewers, under the new one. Here "
         "a node of that id still exists, or two nodes name the same. Take was: out, or rename the other node.",
+    ),
+    "FS314": Kind(
+        "open input",
+        "The file is a part: other graphs use: it and give something to the inputs it names. Run on its own, nothing "
+        "would come in there. Run a graph that uses it; `flowstream check` takes the part as it is.",
+    ),
+    "FS315": Kind(
+        "placed twice",
+        "A node runs on one worker, and this one is given to several, or twice. Keep one of them.",
+    ),
+    "FS316": Kind(
+        "placement is not used",
+        "placement: says on which worker each node is to run. A run on one machine checks it, and takes no further "
+        "notice of it: every node runs here.",
+        "note",
     ),
     "FS320": Kind(
         "option without effect",

@@ -16,7 +16,8 @@ class Example:
     """Files as they lie in a folder, and what ``flowstream check`` is called with there.
 
     ``graph`` is the file that is checked, the first one unless it says another, ``layers`` are files over it. A Python
-    file in a folder is a node pack, given with ``--nodes``. ``note`` says what cannot be seen in the text.
+    file in a folder is a node pack, given with ``--nodes``. With ``runs`` it is checked as ``flowstream run`` does.
+    ``note`` says what cannot be seen in the text.
     """
 
     files: Mapping[str, str | bytes]
@@ -24,6 +25,7 @@ class Example:
     layers: tuple[str, ...] = ()
     sets: Mapping[str, str] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
+    runs: bool = False
     note: str = ""
 
     @property
@@ -76,6 +78,25 @@ nodes:
   pattern: {type: test-pattern}
   encode: {type: hw-encode, from: pattern, bitrate: $(bitrate)}
   out: {type: webrtc-out, from: encode}
+"""
+_USES = """\
+nodes:
+  pattern: {type: test-pattern}
+  studio: {use: studio.yaml, from: pattern}
+  window: {type: display, from: studio.titled}
+"""
+_STUDIO_PART = """\
+inputs: {video: title}
+outputs: {titled: title}
+nodes:
+  title: {type: overlay, text: Studio 1}
+"""
+_NAMED_PART = """\
+vars: {name: {description: What is written}}
+inputs: {video: title}
+outputs: {titled: title}
+nodes:
+  title: {type: overlay, text: $(name)}
 """
 _LOGGED = _GRAPH + "# 13:05:59 encode: 30.0 fps, 2.5 Mb/s, 0 dropped\n" * 25_000
 _WALL = "nodes:\n  pattern: {type: test-pattern}\n" + "".join(
@@ -186,6 +207,39 @@ nodes:
         Example({"graph.yaml": _RATED}, sets={"bitrate": "1M"}),
     ),
     "FS126": _pair("vars: {«date|day»: 22 November}\n" + _TITLED.replace("Zürich", "Zürich on $(«date|day»)")),
+    "FS127": _pair(
+        """\
+nodes:
+  studio: {use: studio.yaml}
+  window: {type: display, from: studio.large}
+""",
+        {
+            "studio.yaml": """\
+outputs: {large: pattern, «Small|small»: scale}
+nodes:
+  pattern: {type: test-pattern}
+  scale: {type: scale, from: pattern, size: 640x360}
+"""
+        },
+    ),
+    "FS130": _pair(
+        _USES.replace("studio.yaml", "«studio.yaml|parts/studio.yaml»"), {"parts/studio.yaml": _STUDIO_PART}
+    ),
+    "FS131": _pair(
+        "include: common.yaml\n" + _GRAPH, {"common.yaml": '«include: graph.yaml\n|»serve: {listen: "0.0.0.0:8080"}\n'}
+    ),
+    "FS133": _pair(
+        "nodes:\n  camera: {type: camera, fps: 30}\n  window: {type: display, from: camera}\n",
+        {"home.yaml": "nodes:\n  camera: {«type: test-pattern|device: /dev/video1»}\n"},
+        layers=("home.yaml",),
+    ),
+    "FS134": _pair(
+        _GRAPH + "  window: {type: display, from: pattern}\n",
+        {"headless.yaml": "nodes:\n  «windwo|window»: null\n"},
+        layers=("headless.yaml",),
+    ),
+    "FS135": _pair(_USES, {"studio.yaml": '«serve: {listen: "127.0.0.1:8080"}\n|»' + _STUDIO_PART}),
+    "FS136": _pair(_NAMED_PART.replace("description", "«|default: Studio 1, »description")),
     "FS199": _pair(_WALL),
     "FS201": _pair("""\
 nodes:
@@ -248,6 +302,18 @@ nodes:
   voice: {type: opus-encode, from: tone}
   out: {type: webrtc-out, «from: encode, inputs: {audio: voice}|inputs: {video: encode, audio: voice}»}
 """),
+    "FS210": _pair(_USES.replace("use: studio", "«type: overlay, |»use: studio"), {"studio.yaml": _STUDIO_PART}),
+    "FS211": _pair(
+        _USES.replace("from: pattern", "from: pattern, «title|name»: Studio 1"),
+        {"studio.yaml": _NAMED_PART.replace("description", "default: Studio 0, description")},
+    ),
+    "FS212": _pair(_USES.replace("from: pattern", "from: pattern«|, name: Studio 1»"), {"studio.yaml": _NAMED_PART}),
+    "FS213": _pair(
+        _USES
+        + "  «studio/title|title»: {type: overlay, from: pattern, text: Studio 2}\n"
+        + "  second: {type: display, from: «studio/title|title»}\n",
+        {"studio.yaml": _STUDIO_PART},
+    ),
     "FS301": _pair(_GRAPH.replace("from: pattern", "from: «patern|pattern»")),
     "FS302": _pair(_GRAPH.replace("from: pattern", "from: pattern.«picture|video»")),
     "FS303": _pair("""\
@@ -344,6 +410,28 @@ nodes:
   encode: {type: hw-encode, from: pattern}
   out: {type: webrtc-out, from: encode}
   page: {type: webrtc-out, from: encode«, was: out|»}
+"""),
+    "FS314": (
+        Example({"studio.yaml": _STUDIO_PART, "graph.yaml": _USES}, runs=True),
+        Example({"studio.yaml": _STUDIO_PART, "graph.yaml": _USES}, graph="graph.yaml", runs=True),
+    ),
+    "FS315": _pair("""\
+placement:
+  studio: {nodes: [camera, encode]}
+  office: {nodes: [«encode, |»out]}
+nodes:
+  camera: {type: camera}
+  encode: {type: hw-encode, from: camera}
+  out: {type: webrtc-out, from: encode}
+"""),
+    "FS316": _pair("""\
+«placement:
+  studio: {nodes: [camera, encode]}
+  office: {nodes: [out]}
+|»nodes:
+  camera: {type: camera}
+  encode: {type: hw-encode, from: camera}
+  out: {type: webrtc-out, from: encode}
 """),
     "FS320": _pair("""\
 nodes:
