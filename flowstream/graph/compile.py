@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import PurePath
 from typing import Any
 
@@ -89,7 +90,7 @@ def examine(
 class Compilation:
     """A graph on its way from files to a plan, with what stands between; arguments as for ``examine``.
 
-    ``plan`` is None when the graph cannot be run, ``tree`` when a file could not be read, ``spec`` likewise.
+    Without a plan the graph cannot be run. ``tree`` and ``spec`` are None when a file could not be read.
     """
 
     def __init__(
@@ -105,28 +106,36 @@ class Compilation:
         as_part: bool = False,
     ) -> None:
         self.findings = Findings()
-        self.plan: Plan | None = None
         self.tree: Map | None = None
         self.spec: GraphSpec | None = None
         self.edges: list[ResolvedEdge] = []
         self.read_as: dict[str, frozenset[str]] = {}
         self._paths = (path, *layers)
+        self._planning: _Planning | None = None
         sources = Sources(read, self.findings)
         tree = sources.layered(self._paths)
         if tree is not None:
             is_part = as_part and not tree.entries.keys().isdisjoint(("inputs", "outputs"))
             expansion = Expansion(sources, Surroundings(environ, wallclock), self.findings, is_part=is_part)
             self.spec, self.tree = expansion.whole(tree, self._paths, sets or {})
-            self.plan = self._planned(self.spec, registry, is_part)
-            if self.plan is not None:
+            self._planning = self._checked(self.spec, registry, is_part)
+            if self._planning is not None:
                 # What is unused in a graph with errors may be unused because of them.
                 expansion.check_use()
         self.diagnostics = self.findings.sorted()
         self.files = tuple(sources.files)
-        if self.plan is not None:
-            self.plan = replace(self.plan, files=self.files, revision=sources.revision, warnings=self.diagnostics)
+        self.revision = sources.revision
 
-    def _planned(self, spec: GraphSpec, registry: Registry, is_part: bool) -> Plan | None:
+    @cached_property
+    def plan(self) -> Plan | None:
+        """The plan, made when it is asked for; None when the graph cannot be run."""
+        if self._planning is None:
+            return None
+        plan = self._planning.plan(PurePath(self._paths[0]).stem)
+        return replace(plan, files=self.files, revision=self.revision, warnings=self.diagnostics)
+
+    def _checked(self, spec: GraphSpec, registry: Registry, is_part: bool) -> _Planning | None:
+        """Holds the graph against every rule; None when it cannot be run."""
         findings = self.findings
         resolver = Resolver(spec, registry, findings)
         resolver.nodes()
@@ -152,13 +161,16 @@ class Compilation:
         if findings.has_errors or settings.keys() != resolver.types.keys():
             return None
         check.check_use(spec, resolver.types, resolver.edges, findings)
-        return _Planning(spec, resolver, settings, is_live).plan(PurePath(self._paths[0]).stem, order)
+        return _Planning(spec, resolver, settings, order, is_live)
 
 
 class _Planning:
     """Makes the plan of a graph without errors."""
 
-    def __init__(self, spec: GraphSpec, resolver: Resolver, settings: Settings, is_live: bool) -> None:
+    def __init__(
+        self, spec: GraphSpec, resolver: Resolver, settings: Settings, order: list[str], is_live: bool
+    ) -> None:  # fmt: skip
+        self._order = order
         self._spec = spec
         self._resolver = resolver
         self._settings = settings
@@ -166,12 +178,12 @@ class _Planning:
         self._nodes: dict[str, PlannedNode] = {}
         self._edges: list[Edge] = []
 
-    def plan(self, name: str, order: list[str]) -> Plan:
-        """Nodes in ``order``, each after the converters on its edges; edges in the order of their consumers."""
+    def plan(self, name: str) -> Plan:
+        """Nodes in topological order, each after the converters on its edges; edges in the order of their consumers."""
         into: dict[str, list[ResolvedEdge]] = {}
         for edge in self._resolver.edges:
             into.setdefault(edge.spec.consumer, []).append(edge)
-        for id_ in order:
+        for id_ in self._order:
             counts: dict[str, int] = {}
             for edge in into.get(id_, ()):
                 index = counts[edge.input.name] = counts.get(edge.input.name, -1) + 1

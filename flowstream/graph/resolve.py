@@ -12,7 +12,7 @@ from flowstream.graph.negotiate import Carried, Step, carried_by, conversion, me
 from flowstream.graph.spec import EdgeSpec, GraphSpec, Leaf, NodeSpec, shown
 from flowstream.media.caps import Caps, CapsConflict
 from flowstream.media.records import Record
-from flowstream.node.base import Node
+from flowstream.node.base import Need, Node
 from flowstream.node.config import Config
 from flowstream.node.ports import Input, Output
 from flowstream.node.registry import Registry, UnknownType, cause_of, missing_needs
@@ -50,6 +50,18 @@ class _Offer:
     carried: Carried | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """How what is carried and an input meet: what comes in, or why it cannot; the converters that would mend it.
+
+    There may be converters also where both fit as far as is known.
+    """
+
+    met: Carried | None
+    conflict: CapsConflict | None
+    steps: tuple[Step, ...]
+
+
 class Resolver:
     """Looks up the types and ports of a graph's enabled nodes; every failure is among the findings."""
 
@@ -60,6 +72,8 @@ class Resolver:
         self.types: dict[str, type[Node[Any]]] = {}
         self.edges: list[ResolvedEdge] = []
         self._carried: dict[tuple[str, str], Carried | None] = {}
+        self._fits: dict[tuple[Carried | None, Input[Any]], _Fit] = {}
+        self._missing: dict[type[Node[Any]], tuple[Need, ...]] = {}
 
     def nodes(self) -> None:
         """Finds the node type of every enabled node."""
@@ -79,12 +93,18 @@ class Resolver:
         except PackError as error:
             self.findings.add("FS204", span, error.message, error.hint)
             return None
-        if missing := missing_needs(found):
+        if missing := self._needs(found):
             self.findings.add(
                 "FS205", span, f"{found.type_id} needs {listed([need.module for need in missing])}, which is not "
                 "installed", f"pip install {' '.join(need.install for need in missing)}",
             )  # fmt: skip
         return found
+
+    def _needs(self, node_type: type[Node[Any]]) -> tuple[Need, ...]:
+        """The libraries that a node type lacks; each type is looked at once."""
+        if node_type not in self._missing:
+            self._missing[node_type] = missing_needs(node_type)
+        return self._missing[node_type]
 
     def resolve(self, order: Iterable[str], configs: Mapping[str, Config]) -> None:
         """Finds the ports of every edge, node by node in topological order, so that what comes in is known."""
@@ -234,15 +254,13 @@ class Resolver:
         conflict: tuple[Input[Any], _Offer, CapsConflict] | None = None
         for offer in offers:
             for port in inputs:
-                try:
-                    met = meet(offer.carried, port)
-                except CapsConflict as error:
-                    conflict = conflict or (port, offer, error)
-                    continue
-                if met is not None or offer.carried is None:
+                fit = self._fit(offer, port)
+                if fit.conflict is not None:
+                    conflict = conflict or (port, offer, fit.conflict)
+                elif fit.met is not None or offer.carried is None:
                     pairs.append((port, offer))
         converts = self.spec.nodes[edge.consumer].converts is not False
-        convertible = [(p, o) for o in offers for p in inputs if not pairs and converts and self._steps(o, p)]
+        convertible = [(p, o) for o in offers for p in inputs if not pairs and converts and self._fit(o, p).steps]
         if not pairs and not convertible:
             self._mismatch(edge, inputs, offers, conflict)
             return None
@@ -250,9 +268,9 @@ class Resolver:
         if chosen is None:
             return None
         port, offer = chosen
-        steps = self._steps(offer, port) if converts else ()
-        carried = offer.carried if steps else meet(offer.carried, port)
-        return ResolvedEdge(edge, port, offer.node, offer.output, carried, steps or ())
+        fit = self._fit(offer, port)
+        steps = fit.steps if converts else ()
+        return ResolvedEdge(edge, port, offer.node, offer.output, offer.carried if steps else fit.met, steps)
 
     def _chosen(
         self, edge: EdgeSpec, pairs: list[tuple[Input[Any], _Offer]]
@@ -281,12 +299,21 @@ class Resolver:
             return None
         return pairs[0]
 
-    def _steps(self, offer: _Offer, port: Input[Any]) -> tuple[Step, ...]:
-        """The converters that bring the two together; none where none are needed, or there are none for it."""
-        if port.feedback:
-            return ()
-        steps = conversion(offer.carried, port) or ()
-        return steps if all(self.converter(step) is not None for step in steps) else ()
+    def _fit(self, offer: _Offer, port: Input[Any]) -> _Fit:
+        """How an output and an input meet; found out once for each two kinds of them."""
+        key = (offer.carried, port)
+        if (known := self._fits.get(key)) is not None:
+            return known
+        met = conflict = None
+        try:
+            met = meet(offer.carried, port)
+        except CapsConflict as error:
+            conflict = error
+        steps = () if port.feedback else conversion(offer.carried, port) or ()
+        if any(self.converter(step) is None for step in steps):
+            steps = ()
+        self._fits[key] = _Fit(met, conflict, steps)
+        return self._fits[key]
 
     def converter(self, step: Step) -> type[Node[Any]] | None:
         """The node type that does what a step says; None when it is not to be had here."""
@@ -294,7 +321,7 @@ class Resolver:
             node_type = self.registry.get(step.kind)
         except PackError:
             return None
-        return None if missing_needs(node_type) else node_type
+        return None if self._needs(node_type) else node_type
 
     def _mismatch(
         self,
@@ -306,7 +333,7 @@ class Resolver:
         producer = self.spec.nodes[offers[0].node]
         related = [(producer.span, f"{producer.id} is here")] if producer.span.line != edge.span.line else []
         is_kept_off = self.spec.nodes[edge.consumer].converts is False and any(
-            self._steps(offer, port) for offer in offers for port in inputs
+            self._fit(offer, port).steps for offer in offers for port in inputs
         )
         if conflict is not None:
             port, offer, error = conflict
