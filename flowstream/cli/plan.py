@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flowstream.cli import COMMANDS
-from flowstream.cli.graphs import GraphFile, find_graph, nodes_option, set_option
+from flowstream.cli.graphs import GraphFile, find_graph, layer_option, nodes_option, set_option
 
 if TYPE_CHECKING:
+    from flowstream.graph.diff import Patch
     from flowstream.graph.plan import Plan
 
 
@@ -20,19 +22,129 @@ if TYPE_CHECKING:
 @click.argument("new", metavar="[NEW]", required=False)
 @nodes_option
 @set_option
-def command(graph: str, new: str | None, folders: tuple[Path, ...], sets: dict[str, str]) -> int:
-    """Show what GRAPH would run. With NEW, show what saving NEW in the place of GRAPH would do to it while it runs."""
+@layer_option
+@click.option("--run", "name", metavar="NAME", help="Compare GRAPH with what this run runs.")
+@click.option("--fresh", is_flag=True, help="Show what a start would run, also when GRAPH is running.")
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", help="For people, or for programs."
+)
+def command(
+    graph: str,
+    new: str | None,
+    folders: tuple[Path, ...],
+    sets: dict[str, str],
+    layers: tuple[str, ...],
+    name: str | None,
+    fresh: bool,
+    form: str,
+) -> int:
+    """Show what GRAPH would run; when it is running, what saving it as it is now would do to the run.
+
+    With NEW, show what saving NEW in the place of GRAPH would do: which node is kept, changed in place, rewired,
+    replaced, added or removed, because of what, and who feels it for how long. Nothing is started and nothing changes.
+    """
     from flowstream.errors import GraphError
     from flowstream.graph.diagnostics import render
-    from flowstream.graph.diff import describe, describe_plan, diff
 
+    if new is not None and (name is not None or fresh):
+        raise click.UsageError("with NEW two files are compared; --run and --fresh are about one.")
+    path = find_graph(graph)
+    if new is None and not fresh and (found := _against_a_run(path, layers, name)) is not None:
+        return _tell_answer(found, form)
     plans: list[Plan] = []
-    for name in (graph, new) if new is not None else (graph,):
+    for each in (path, find_graph(new)) if new is not None else (path,):
         try:
-            plans.append(GraphFile(find_graph(name), folders, sets).compile())
+            plans.append(GraphFile(each, folders, sets, layers=layers).compile())
         except GraphError as error:
             click.echo(render(error.diagnostics, colour=sys.stderr.isatty()), err=True)
             return 1
-    lines = describe(diff(*plans)) if len(plans) == 2 else describe_plan(plans[0])
-    click.echo("\n".join(lines))
+    if len(plans) == 2:
+        from flowstream.graph.diff import diff
+
+        _tell_patch(diff(*plans), form)
+    else:
+        _tell_plan(plans[0], form)
     return 0
+
+
+def _against_a_run(path: str, layers: tuple[str, ...], name: str | None) -> dict[str, Any] | None:
+    """What a run says to the file as it is now; None when no run is meant. Raises ControlError."""
+    from flowstream.control.client import Refused, ask, choose, runs
+
+    file = str(Path(path).absolute())
+    if name is not None:
+        there = [choose(name)]
+    else:
+        there = [run for run in runs() if run.status.get("file") == file]
+    if not there:
+        return None
+    if len(there) > 1:
+        names = ", ".join(run.name for run in there)
+        raise click.UsageError(f"{path} runs {len(there)} times ({names}); choose one by --run NAME, or --fresh.")
+    files = [file, *(str(Path(each).absolute()) for each in layers)]
+    try:
+        answer = ask(there[0].socket, "/plan", {"files": files})
+    except Refused as refused:
+        answer = refused.answer
+    return {"run": there[0].name, **answer}
+
+
+def _tell_answer(answer: dict[str, Any], form: str) -> int:
+    found = answer.get("diagnostics")
+    is_refused = found is not None or "error" in answer
+    if form == "json":
+        click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+    elif found is not None:
+        for each in found:
+            where = f"{each['file']}:{each['line']}:{each['column']}: " if each["file"] else ""
+            hint = f"\n  hint: {each['hint']}" if each["hint"] else ""
+            click.echo(f"{where}{each['code']} {each['title']}\n  {each['message']}{hint}", err=True)
+    elif is_refused:
+        click.echo(answer["error"], err=True)
+    else:
+        click.echo(f"saved now, this would change the run {answer['run']}:")
+        click.echo("\n".join(f"  {line}" for line in answer["lines"]))
+    return 1 if is_refused else 0
+
+
+def _tell_patch(patch: Patch, form: str) -> None:
+    from flowstream.graph.diff import describe, patch_to_json
+
+    if form == "json":
+        click.echo(json.dumps(patch_to_json(patch), indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n".join(describe(patch)))
+
+
+def _tell_plan(plan: Plan, form: str) -> None:
+    from flowstream.graph.diff import describe_plan
+
+    if form != "json":
+        click.echo("\n".join(describe_plan(plan)))
+        return
+    shown = {
+        "graph": plan.name,
+        "is_live": plan.is_live,
+        "nodes": {
+            id: {
+                "type": node.type_id,
+                "config": node.shown_config(),
+                "conversion": node.conversion and {
+                    "edge": node.conversion.edge, "does": node.conversion.does, "cost": node.conversion.cost,
+                    "certain": node.conversion.certain,
+                },
+            }
+            for id, node in plan.nodes.items()
+        },
+        "edges": [
+            {
+                "edge": edge.name,
+                "from": f"{edge.producer}.{edge.output}",
+                "overflow": edge.overflow,
+                "feedback": edge.feedback,
+                "caps": str(edge.carried.caps) if edge.carried and edge.carried.caps else None,
+            }
+            for edge in plan.edges
+        ],
+    }  # fmt: skip
+    click.echo(json.dumps(shown, indent=2, ensure_ascii=False))

@@ -7,10 +7,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 
 from flowstream.cli.graphs import GraphFile
 from flowstream.cli.report import Report
@@ -87,7 +88,7 @@ class Session:
                 async with Engine.open(mounts=self.mounts) as engine:
                     self._engine = engine
                     engine.listen(self.report.event)
-                    app = api.make_app(engine, plan, revisions, self.secrets)
+                    app = api.make_app(engine, plan, revisions, self.secrets, self._compile_others)
                     servers.start_soon(keep, serving(app, listener, connections=api.CONNECTIONS))
                     try:
                         open_door(plan)
@@ -160,6 +161,13 @@ class Session:
         self.secrets.update(self.file.environment.asked)
         assert self._open_door is not None
         anyio.from_thread.run_sync(self._open_door, plan)
+        return plan
+
+    async def _compile_others(self, files: tuple[str, ...]) -> Plan:
+        """The plan of other files, as if they stood in the place of those that run."""
+        other = replace(self.file, path=files[0], layers=files[1:])
+        plan = await anyio.to_thread.run_sync(other.compile)
+        self.secrets.update(self.file.environment.asked)
         return plan
 
     # --- what is shown ----------------------------------------------------------------------------------------------

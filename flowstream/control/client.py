@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 class NobodyThere(ControlError):  # noqa: N818
     """Raised when no run answers on a socket."""
+
+
+class Refused(ControlError):  # noqa: N818
+    """Raised when a run does not do what it was asked; ``answer`` has ``diagnostics`` or ``error``."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        super().__init__(str(answer.get("error", "the graph cannot be run as it is written")))
+        self.answer = answer
 
 
 class _Connection(http.client.HTTPConnection):
@@ -48,14 +57,21 @@ class Run:
         return self.socket.stem
 
 
-def ask(path: Path, resource: str) -> dict[str, Any]:
-    """What a run answers to ``GET resource``. Raises NobodyThere, or ControlError when the answer cannot be used."""
+def ask(path: Path, resource: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a run answers to ``GET resource``, or to a ``POST`` of ``body``.
+
+    Raises NobodyThere, Refused when the run says why it does not do what it is asked, or ControlError when the answer
+    cannot be used.
+    """
     connection = _Connection(path)
     try:
-        connection.request("GET", resource)
+        if body is None:
+            connection.request("GET", resource)
+        else:
+            connection.request("POST", resource, json.dumps(body), {"Content-Type": "application/json"})
         response = connection.getresponse()
-        body = response.read(MAX_ANSWER_BYTES + 1)
-        answer = json.loads(body) if len(body) <= MAX_ANSWER_BYTES else None
+        text = response.read(MAX_ANSWER_BYTES + 1)
+        answer = json.loads(text) if len(text) <= MAX_ANSWER_BYTES else None
     except (ConnectionRefusedError, FileNotFoundError) as error:
         raise NobodyThere(f"no run listens at {path}") from error
     except TimeoutError as error:
@@ -64,6 +80,8 @@ def ask(path: Path, resource: str) -> dict[str, Any]:
         raise ControlError(f"{path} did not answer as a run does: {error}") from error
     finally:
         connection.close()
+    if response.status == HTTPStatus.UNPROCESSABLE_ENTITY and isinstance(answer, dict):
+        raise Refused(answer)
     if response.status != 200 or not isinstance(answer, dict):
         raise ControlError(f"{path} did not answer as a run does: {response.status} {response.reason}")
     return answer

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from flowstream.graph.diagnostics import listed
 from flowstream.graph.plan import Edge, Log, Plan, PlannedNode, Serve
 from flowstream.media.packets import EncodedPacket
 from flowstream.media.records import Record
@@ -39,7 +40,9 @@ class Change:
     ``node`` is its id in the new plan (in the old one for ``remove``); ``was`` its old id when it was renamed.
     ``causes`` say why, one per line; ``fields`` are the dotted paths of settings that changed. An update without fields
     is one of label, restart policy or id only: the node itself is not told. A rewired node may have live settings that
-    changed too. ``effect`` says what people notice.
+    changed too. ``effect`` says what people notice, ``felt_by`` names the nodes at the end whose viewers, files or
+    windows notice it, and ``at_most_ns`` for how long, where that is known: until the next keyframe, for which the
+    encoder is asked at once.
     """
 
     node: str
@@ -50,6 +53,8 @@ class Change:
     was: str = ""
     old: PlannedNode | None = None
     new: PlannedNode | None = None
+    felt_by: tuple[str, ...] = ()
+    at_most_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,10 +292,7 @@ def _with_encoded_output(plan: Plan) -> set[str]:
     for id_ in reversed(tuple(plan.nodes)):
         for edge in plan.outputs_of(id_):
             node = plan.nodes[id_]
-            if edge.feedback:
-                continue
-            port = node.node_type.outputs[edge.output]
-            if all(issubclass(each, Record) for each in port.payloads):
+            if edge.feedback or _carries_records(plan, edge):
                 continue
             if _gives_packets(node, edge.output) or edge.consumer in felt:
                 felt.add(id_)
@@ -301,7 +303,42 @@ def _with_effect(change: Change, new: Plan, felt: set[str], touched: Mapping[str
     """A replaced node interrupts what is encoded from it; a consumer of packets from elsewhere waits for a keyframe."""
     is_cut = change.action == "replace" and change.node in felt
     is_switched = change.action == "rewire" and any(_switches_packets(each, new) for each in touched[change.node])
-    return replace(change, effect=INTERRUPTED if is_cut or is_switched else EFFECTS[change.action])
+    effect = INTERRUPTED if is_cut or is_switched else EFFECTS[change.action]
+    if change.action != "replace" and not is_switched:
+        return replace(change, effect=effect)
+    ends, encoders = _downstream(change.node, new)
+    if is_switched:
+        encoders |= {each.new.producer for each in touched[change.node] if each.new is not None}
+    intervals = [getattr(new.nodes[id_].config, "keyframe_interval", None) for id_ in encoders]
+    known = [each for each in intervals if isinstance(each, int)]
+    at_most_ns = max(known) if known and len(known) == len(intervals) and effect == INTERRUPTED else None
+    return replace(change, effect=effect, felt_by=ends, at_most_ns=at_most_ns)
+
+
+def _downstream(id_: str, plan: Plan) -> tuple[tuple[str, ...], set[str]]:
+    """The nodes at the ends of all media that come from a node, itself included, and the encoders on the way."""
+    ends: list[str] = []
+    encoders: set[str] = set()
+    seen = {id_}
+    waiting = [id_]
+    while waiting:
+        here = waiting.pop()
+        media = [edge for edge in plan.outputs_of(here) if not edge.feedback and not _carries_records(plan, edge)]
+        if not media:
+            ends.append(here)
+        if any(_gives_packets(plan.nodes[here], edge.output) for edge in media):
+            encoders.add(here)
+        for edge in media:
+            if edge.consumer not in seen:
+                seen.add(edge.consumer)
+                waiting.append(edge.consumer)
+    order = {each: index for index, each in enumerate(plan.nodes)}
+    return tuple(sorted(ends, key=order.__getitem__)), encoders
+
+
+def _carries_records(plan: Plan, edge: Edge) -> bool:
+    port = plan.nodes[edge.producer].node_type.outputs[edge.output]
+    return all(issubclass(each, Record) for each in port.payloads)
 
 
 def _switches_packets(change: EdgeChange, new: Plan) -> bool:
@@ -341,12 +378,45 @@ def describe(patch: Patch) -> list[str]:
     lines = []
     for each in patch.changes:
         why = f"  ({'; '.join(each.causes)})" if each.causes else ""
-        lines.append(f"{each.node.ljust(width)}  {each.effect}{why}")
+        lines.append(f"{each.node.ljust(width)}  {each.effect}{_who_feels(each)}{why}")
     if patch.serve != patch.old_serve:
         lines.append("serve changes: it takes effect when the graph is started again")
     if patch.log != patch.old_log:
         lines.append("log changes")
     return lines
+
+
+def patch_to_json(patch: Patch) -> dict[str, Any]:
+    """A patch as JSON values.
+
+    ``{"lines": what ``flowstream plan`` prints, "changes": [{"node", "action", "effect", "causes", "fields", "was",
+    "felt_by", "at_most_seconds"}]}``.
+    """
+    return {
+        "lines": describe(patch),
+        "changes": [
+            {
+                "node": each.node,
+                "action": each.action,
+                "effect": each.effect,
+                "causes": list(each.causes),
+                "fields": list(each.fields),
+                "was": each.was or None,
+                "felt_by": list(each.felt_by),
+                "at_most_seconds": None if each.at_most_ns is None else each.at_most_ns / 1e9,
+            }
+            for each in patch.changes
+        ],
+    }
+
+
+def _who_feels(change: Change) -> str:
+    """``, felt by out and tape for 2s at most``."""
+    ends = [each for each in change.felt_by if each != change.node]
+    if not ends:
+        return ""
+    how_long = f" for {format_duration(change.at_most_ns)} at most" if change.at_most_ns is not None else ""
+    return f", felt by {listed(ends)}{how_long}"
 
 
 def describe_plan(plan: Plan) -> list[str]:

@@ -257,6 +257,12 @@ class Engine:
         self.tell(Applied(plan.revision, patch))
         return patch
 
+    def preview(self, plan: Plan) -> Patch:
+        """What ``apply`` would do, as far as it can be told beforehand. Raises ReloadError when nothing runs."""
+        if self.plan is None or self._is_stopping:
+            raise ReloadError("the graph is not running")
+        return diff(self._running_plan(), plan)
+
     def _running_plan(self) -> Plan:
         """The plan with, for each node, the configuration that its instance was opened with."""
         assert self.plan is not None

@@ -85,7 +85,9 @@ def test_help_loads_nothing_but_click() -> None:
     "arguments",
     [
         ["check", "hello", "desk", "camera"],
+        ["plan", "hello"],
         ["plan", "hello", "desk"],
+        ["expand", "hello"],
         ["nodes"],
         ["nodes", "webrtc-out"],
         ["schema"],

@@ -248,7 +248,7 @@ def test_status_of_a_run(here: Path, call: Call) -> None:
         assert called.status == 0
         assert "hunter22" not in called.out
         status = called.json
-        assert list(status)[:4] == ["graph", "state", "revision", "nodes"]
+        assert list(status)[:5] == ["graph", "file", "state", "revision", "nodes"]
         assert (status["graph"], status["state"]) == ("it", "degraded")
         assert list(status["revision"]) == ["running", "file", "refused"]
         assert status["revision"]["running"] == status["revision"]["file"]
@@ -400,7 +400,7 @@ def test_a_run_by_hand_gives_its_status(here: Path, capsys: pytest.CaptureFixtur
     path = str(graph(here, ENDLESS))
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    status = launch(path, folders=(ODD,), sets={}, log_format="json", log_level=None, control=None, watch=False)
+    status = launch(path, layers=(), folders=(ODD,), sets={}, log_format="json", log_level=None, control=None, watch=False)
     timer.join()
     assert status == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["event"] == "draining"
@@ -410,3 +410,49 @@ def test_recordings_keep_their_name_over_a_reload(here: Path) -> None:
     file = GraphFile(str(graph(here, TICKS)), (ODD,))
     assert file.compile() == file.compile()
     assert file.began.tzinfo is not None
+
+
+def test_what_a_save_would_do_to_a_run(here: Path, call: Call) -> None:
+    """``plan FILE`` asks the run of that file; the file need not be saved in its place."""
+    path = graph(here, ENDLESS)
+    (here / "over.yaml").write_text("nodes: {ticks: {every_ms: 20}}\n")
+    (here / "other.yaml").write_text(ENDLESS.replace("type: discard", "type: probe"))
+    (here / "broken.yaml").write_text(ENDLESS.replace("odd/ticks", "odd/tocks"))
+    with running(path, "--no-watch") as run:
+        run.wait_for("running")
+        assert call("plan", path).out.splitlines()[0] == "saved now, this would change the run it:"
+        layered = call("plan", path, "--layer", here / "over.yaml")
+        assert "  ticks  changed in place  (every_ms" in layered.out
+        other = call("plan", here / "other.yaml", "--run", "it", "--format", "json")
+        assert other.status == 0
+        (change,) = [each for each in other.json["changes"] if each["action"] != "keep"]
+        assert (change["node"], change["action"], change["causes"]) == ("end", "replace", ["type discard -> probe"])
+        broken = call("plan", here / "broken.yaml", "--run", "it")
+        assert broken.status == 1
+        assert "FS203 unknown node type" in broken.err
+        assert "did you mean odd/ticks?" in broken.err
+        assert call("plan", path, "--fresh", "--nodes", ODD).out.startswith("it: 2 nodes, 1 edge")
+        assert "--run and --fresh are about one" in call("plan", path, path, "--fresh").err
+        run.interrupt()
+        assert run.ended() == 0
+    assert call("plan", path, "--nodes", ODD).out.startswith("it: 2 nodes, 1 edge")
+
+
+def test_a_run_of_several_files(here: Path) -> None:
+    """Layers, includes and subgraphs are watched like the graph itself."""
+    path = graph(here, "include: parts/ticks.yaml\nnodes:\n  end: {use: parts/end.yaml, from: ticks}\n")
+    (here / "parts").mkdir()
+    (here / "parts" / "ticks.yaml").write_text("nodes: {ticks: {type: odd/ticks, every_ms: 10}}\n")
+    (here / "parts" / "end.yaml").write_text("inputs: {all: end}\nnodes: {end: {type: discard}}\n")
+    (here / "over.yaml").write_text("nodes: {ticks: {every_ms: 5}}\n")
+    with running(path, "over.yaml") as run:
+        run.wait_for("running")
+        (here / "over.yaml").write_text("nodes: {ticks: {every_ms: 6}}\n")
+        assert run.wait_for("applied")["changes"]["ticks"]["causes"] == ["every_ms 5 -> 6"]
+        (here / "parts" / "end.yaml").write_text("inputs: {all: end}\nnodes: {end: {type: probe}}\n")
+        assert run.wait_for("applied")["changes"]["end/end"]["action"] == "replace"
+        (here / "parts" / "end.yaml").write_text("inputs: {all: end}\nnodes: {end: {type: prob}}\n")
+        refused = run.wait_for("refused")
+        assert refused["diagnostics"][0]["file"] == str(here / "parts" / "end.yaml")
+        run.interrupt()
+        assert run.ended() == 0

@@ -199,7 +199,7 @@ def test_serve_is_part_of_the_patch() -> None:
 def test_description() -> None:
     found = patch(("2.5M", "600k"), ("fps: 30", "fps: 25"), ("  tape: {type: tape, from: encode, path: x.mp4}\n", ""))
     assert describe(found) == [
-        "pattern  interrupted until the next keyframe  (fps 30.0 -> 25.0)",
+        "pattern  interrupted until the next keyframe, felt by out for 2s at most  (fps 30.0 -> 25.0)",
         "encode   changed in place  (bitrate 2.5M -> 600k)",
         "abr      kept",
         "out      kept",
