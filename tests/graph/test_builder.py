@@ -1,6 +1,7 @@
 """Graphs made by code: what they say in YAML, that it comes back, and what is refused at the call."""
 
 import enum
+import inspect
 import json
 import re
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from flowstream.graph import Plan, compile_graph
 from flowstream.graph.diagnostics import Findings
 from flowstream.graph.load import List, Map, Scalar, Value, load
 from flowstream.node.registry import Pack, Registry
+from tests.docs.fences import blocks_in
 from tests.graph.cases import FOLDER
 from tests.graph.compiling import BEGAN, REGISTRY
 
@@ -218,6 +220,22 @@ def test_none_leaves_a_setting_out_and_set_changes_one() -> None:
     assert values(graph.to_yaml())["nodes"]["pattern"] == {"type": "pattern", "size": "720p", "class": "x", "id": 5}
     assert node.set(fps=25, size=None, settings={"id": 6}) is node
     assert values(graph.to_yaml())["nodes"]["pattern"] == {"type": "pattern", "class": "x", "id": 6, "fps": 25}
+    node.set(class_=None, fps=None, enabled=False, label="Bars")
+    assert values(graph.to_yaml())["nodes"]["pattern"] == {
+        "type": "pattern",
+        "id": 6,
+        "enabled": False,
+        "label": "Bars",
+    }
+
+
+def test_the_example_in_the_documentation_works() -> None:
+    (example,) = blocks_in(inspect.getdoc(Graph) or "", "Graph")
+    names: dict[str, Any] = {"Graph": Graph, "edge": edge}
+    exec(example.text, names)
+    plan = names["graph"].plan(registry=BUILT_IN, wallclock=BEGAN)
+    assert list(plan.nodes) == ["screen", "encode", "out", "recorder"]
+    assert plan.warnings == ()
 
 
 def test_ids_are_made_from_types() -> None:
