@@ -12,6 +12,9 @@ import click
 
 from flowstream.cli import COMMANDS
 
+SCHEMA = "graph.schema.json"
+MODELINE = f"# yaml-language-server: $schema={SCHEMA}"
+
 
 @click.group("new", short_help=COMMANDS["new"])
 def command() -> None:
@@ -50,6 +53,89 @@ def new_node(name: str, folder: Path) -> int:
     click.echo(f"{graph}  a graph that uses it:  flowstream run --nodes {shlex.quote(str(folder))} {graph}")
     click.echo(f"{test}  a test:  pytest {test}")
     return 0
+
+
+@command.command("graph")
+@click.argument("name", required=False)
+@click.option(
+    "--template", metavar="TEMPLATE", default="pattern", show_default=True, help="What it begins with; see --list."
+)
+@click.option(
+    "--dir",
+    "folder",
+    metavar="DIR",
+    default=".",
+    type=click.Path(path_type=Path),
+    help="Folder to write to; the current one unless given.",
+)
+@click.option("--list", "lists", is_flag=True, help="List the templates and write nothing.")
+def new_graph(name: str | None, template: str, folder: Path, lists: bool) -> int:
+    """Write a graph to the file NAME.yaml, ready to run and to change. Nothing is overwritten."""
+    known = templates()
+    if lists:
+        width = max(map(len, known))
+        click.echo("\n".join(f"{each.ljust(width)}  {_first_line(path)}" for each, path in known.items()))
+        return 0
+    if name is None:
+        raise click.UsageError("Missing argument 'NAME'.")
+    if template not in known:
+        from flowstream.graph.diagnostics import did_you_mean, listed
+
+        close = did_you_mean(template, known)
+        guess = f" Did you mean {close!r}?" if close else f" There are {listed(known)}."
+        raise click.BadParameter(f"there is no template {template!r}.{guess}", param_hint="--template")
+    path = folder / f"{_graph_name(name)}.yaml"
+    if path.exists() or path.is_symlink():
+        raise click.UsageError(f"{path}: there already; nothing was written.")
+    given = shlex.quote(str(path))
+    text = known[template].read_text(encoding="utf-8").replace(f" {template}.yaml", f" {given}")
+    has_schema = (folder / SCHEMA).is_file()
+    if has_schema:
+        text = f"{MODELINE}\n{text}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or folder}: {error.strerror}") from error
+    options = _options_of(text)
+    click.echo(f"{given}  {_first_line(known[template])}")
+    for line, does in (("check", "finds every mistake in it"), ("plan", "shows what would run"), ("run", "runs it")):
+        click.echo(f"  flowstream {line} {given}{options}  {does}")
+    if not has_schema:
+        schema = shlex.quote(str(folder / SCHEMA))
+        click.echo(f"For completion in editors: flowstream schema > {schema}, and as the first line of the graph")
+        click.echo(f"  {MODELINE}")
+    return 0
+
+
+def templates() -> dict[str, Path]:
+    """The graphs that ``new graph`` begins with, by name; the one without devices comes first."""
+    found = sorted((Path(__file__).resolve().parent.parent / "templates").glob("*.yaml"))
+    return {path.stem: path for path in sorted(found, key=lambda path: path.stem != "pattern")}
+
+
+def _first_line(path: Path) -> str:
+    """What a template shows: its first comment."""
+    with path.open(encoding="utf-8") as file:
+        return file.readline().removeprefix("#").strip()
+
+
+def _options_of(text: str) -> str:
+    """What the command in a graph's header gives besides the file, with the space before it."""
+    found = re.search(r"^# +flowstream run (?:'[^']*'|\S)+( .*)?$", text, re.MULTILINE)
+    return found[1] or "" if found else ""
+
+
+def _graph_name(name: str) -> str:
+    stem = name.removesuffix(".yaml").removesuffix(".yml")
+    if not re.fullmatch(r"[a-z0-9]+([-_][a-z0-9]+)*", stem) or len(stem) > 60:
+        better = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:60].strip("-")
+        hint = f" Write {better!r}." if better else ""
+        if "/" in name or "\\" in name:
+            hint = f" A folder is given by --dir.{hint}"
+        raise click.BadParameter(f"{name!r} is no name: lower case words joined by hyphens.{hint}", param_hint="NAME")
+    return stem
 
 
 def _module_of(name: str) -> str:

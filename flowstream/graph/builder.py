@@ -42,6 +42,7 @@ _REFERENCE = re.compile(r"[a-z][a-z0-9-]*(?:/[a-z][a-z0-9-]*)*(?:\.[a-z][a-z0-9_
 _NAME = re.compile(r"[a-z][a-z0-9_-]*", re.ASCII)
 _RUN_TIME = re.compile(rb"(?<!\$)(?:\$\$)*\$\((?:date|time)\)")
 _PARAMETERS = {"from": "from_=", "type": "the first argument of add()", "use": "use()"}
+_WORDS = ("label", "enabled", "was", "restart", "convert", "placement")
 _MAX_DEPTH = 24  # of a setting; a file is not read beyond 32
 _MAX_KEY = 100  # characters; a key of more than 1024, escapes written out, needs another form
 
@@ -61,9 +62,13 @@ class GraphNode:
         return GraphPort(self, _name(port, f"a port of {self.id}"))
 
     def set(self, *, settings: Mapping[str, Setting] | None = None, **more: Setting) -> GraphNode:
-        """Gives settings another value, as for `Graph.add`; None takes one out, so that its default counts again."""
+        """Gives settings another value, as for `Graph.add`; None takes one out, so that its default counts again.
+
+        ``label``, ``enabled``, ``was``, ``restart``, ``convert`` and ``placement`` can be set too; edges are made by
+        `Graph.connect`.
+        """
         node = self.graph._nodes[self.id]
-        for key, value in _names(more, settings).items():
+        for key, value in _names(more, settings, _WORDS).items():
             if value is None:
                 node.pop(key, None)
             else:
@@ -534,8 +539,8 @@ def _joined(there: Any, more: Any) -> Any:
     return [*there, more] if isinstance(there, list) else [there, more]
 
 
-def _names(given: Mapping[str, Any], settings: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Settings by the names that a graph has for them."""
+def _names(given: Mapping[str, Any], settings: Mapping[str, Any] | None, words: Sequence[str] = ()) -> dict[str, Any]:
+    """Settings, and those of the language's own words that are allowed, by the names that a graph has for them."""
     if settings is not None and not isinstance(settings, Mapping):
         raise TypeError(f"settings= takes a map of settings, not {settings!r}")
     made: dict[str, Any] = {}
@@ -544,7 +549,7 @@ def _names(given: Mapping[str, Any], settings: Mapping[str, Any] | None) -> dict
         if name in given and name.endswith("_") and keyword.iskeyword(name[:-1]):
             word = name[:-1]
         _key(word, "settings")
-        if word in RESERVED:
+        if word in RESERVED and (word not in words or name not in given):
             way_out = f"; it is {_PARAMETERS[word]}" if word in _PARAMETERS else ""
             raise TypeError(f"{word} is a word of the graph language and no setting{way_out}")
         if word in made:

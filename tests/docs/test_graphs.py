@@ -25,10 +25,11 @@ from flowstream.graph.plan import Plan
 from flowstream.node.registry import Registry
 from flowstream.testing import graph_of
 from tests.docs.graphs import Watched, checked, compiled, run_for_a_moment
-from tests.e2e.running import running
+from tests.e2e.running import PATIENCE_S, running
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = sorted((ROOT / "graphs").glob("*.yaml"))
+TEMPLATES = sorted((ROOT / "flowstream" / "templates").glob("*.yaml"))
 NO_CAMERA = "there is no camera on this machine"
 
 
@@ -153,6 +154,49 @@ def test_a_film_without_sound_is_played_without(folder: Path, film: Path) -> Non
     with running("file", folder, "--set", f"path={silent.name}") as run:
         Watched(run, folder, "file").until_received("out")
     assert run.process.returncode == 0, run.text
+
+
+# --- templates of `new graph` ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("graph", TEMPLATES, ids=lambda path: path.stem)
+def test_header_of_a_template_says_what_it_shows_and_how_to_run_it(graph: Path) -> None:
+    what, empty, *_ = header(graph)
+    assert what.endswith(".")
+    assert empty == ""
+    assert commands(graph)
+    for command in commands(graph):
+        assert command[:3] == ["flowstream", "run", graph.name]
+    body = "\n".join(line for line in graph.read_text().splitlines() if not line.startswith("#"))
+    named = {key for line in header(graph) for key in re.findall(r"\b([a-z]+):(?!/)", line)}
+    assert named <= {*re.findall(r"\b([a-z]+):", body), "serve", "listen"}
+
+
+@pytest.mark.parametrize("graph", TEMPLATES, ids=lambda path: path.stem)
+def test_a_template_is_without_findings(graph: Path) -> None:
+    for command in commands(graph):
+        assert render(checked(graph, sets=sets_of(command))) == ""
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("graph", TEMPLATES, ids=lambda path: path.stem)
+def test_a_template_runs(graph: Path, folder: Path) -> None:
+    _, _, _, *options = commands(graph)[0]
+    plan = compiled(graph, sets=sets_of(options))
+    if "camera" in {node.type_id for node in plan.nodes.values()} and not has_camera():
+        with pytest.raises(NodeError, match=NO_CAMERA):
+            anyio.run(run_for_a_moment, plan)
+        return
+    with running(str(graph), folder, *options) as run:
+        if plan.is_live:
+            Watched(run, folder, graph.stem).until_received(*ends_of(plan))
+        else:
+            run.process.wait(PATIENCE_S)
+    assert run.process.returncode == 0, run.text
+    assert [line for line in run.lines if line["level"] == "error"] == []
+    if (small := folder / "small.mp4").exists():
+        assert small.stat().st_size > 0
+    assert small.exists() is not plan.is_live
 
 
 # --- docstrings -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,9 @@
 """What type checkers have to accept."""
 
 from collections.abc import Iterator
+from datetime import timedelta
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from flowstream import (
@@ -9,6 +12,8 @@ from flowstream import (
     Context,
     Emit,
     EncodedPacket,
+    Graph,
+    GraphNode,
     Input,
     Node,
     Output,
@@ -17,6 +22,7 @@ from flowstream import (
     Source,
     Transform,
     VideoFrame,
+    edge,
     field,
     live,
     node,
@@ -106,3 +112,15 @@ def use(frame: VideoFrame) -> VideoFrame:
     ThinConfig(max_fps=3.0, level=1)
     Thin(ThinConfig(max_fps=3.0, level=2, name="y"))
     return half(frame, factor=0.25)
+
+
+def desk(given: dict[str, Any], viewers: dict[str, int], tags: tuple[str, ...]) -> Graph:
+    graph = Graph(Path("desk.yaml"))
+    rate: str = graph.var("bitrate", "2.5M", description="Rate.")
+    screen: GraphNode = graph.add("screen", fps=30)
+    encode = graph.add("hw-encode", id="encode", from_=[screen["video"], edge(screen, overflow="latest")], bitrate=rate)
+    graph.add("webrtc-out", inputs={"video": encode, "audio": "voice.packets"}, viewers=viewers, restart={"on": "any"})
+    graph.add("overlay", from_=screen, wait=timedelta(seconds=1), aspect=Fraction(16, 9), image=Path("x"), tags=tags)
+    graph.use("lib/ladder.yaml", from_=edge(encode, items=3), settings=given, **given).set(top="4M", low=None)
+    graph.connect(encode["reports"], "abr.reports")
+    return graph

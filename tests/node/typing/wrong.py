@@ -7,12 +7,14 @@ from flowstream import (
     Config,
     Context,
     Emit,
+    Graph,
     Input,
     Node,
     Output,
     Record,
     Transform,
     VideoFrame,
+    edge,
     live,
     node,
 )
@@ -91,3 +93,15 @@ def use(frame: VideoFrame, sound: AudioFrame) -> None:
     half(frame, factor="much")  # refused
     half(frame, 0.5)  # refused
     WrongConfig(3)  # refused
+
+
+def desk(graph: Graph) -> None:
+    graph.add(5)  # refused
+    screen = graph.add("screen", fps=object())  # refused
+    graph.add("scale", from_=3)  # refused
+    graph.add("scale", inputs=["a"])  # refused
+    graph.add("scale", path=screen)  # refused
+    graph.add("scale", convert="sometimes")  # refused
+    edge(screen, overflow="drop")  # refused
+    edge(screen, items="many")  # refused
+    screen[0]  # refused
