@@ -72,10 +72,7 @@ def _against_a_run(path: str, layers: tuple[str, ...], name: str | None) -> dict
     from flowstream.control.client import Refused, ask, choose, runs
 
     file = str(Path(path).absolute())
-    if name is not None:
-        there = [choose(name)]
-    else:
-        there = [run for run in runs() if run.status.get("file") == file]
+    there = [choose(name)] if name is not None else [run for run in runs() if run.status.get("file") == file]
     if not there:
         return None
     if len(there) > 1:

@@ -400,7 +400,9 @@ def test_a_run_by_hand_gives_its_status(here: Path, capsys: pytest.CaptureFixtur
     path = str(graph(here, ENDLESS))
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    status = launch(path, layers=(), folders=(ODD,), sets={}, log_format="json", log_level=None, control=None, watch=False)
+    status = launch(
+        path, layers=(), folders=(ODD,), sets={}, log_format="json", log_level=None, control=None, watch=False
+    )
     timer.join()
     assert status == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["event"] == "draining"
