@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from flowstream.media.pyav import AvHeaders
     from flowstream.media.records import Record
     from flowstream.media.signals import EndOfStream, KeyframeRequest
+    from flowstream.media.size import Size
+    from flowstream.media.targets import Target, Targets
     from flowstream.media.time import NS_PER_S, period_ns, ticks_of, time_of
     from flowstream.node.base import Need, Node, Sink, Source, Transform
     from flowstream.node.config import Config, field, live
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
         ByteSize,
         Duration,
         PictureSize,
-        Size,
         format_bitrate,
         format_bytes,
         format_duration,
@@ -87,6 +88,8 @@ __all__ = [
     "Sink",
     "Size",
     "Source",
+    "Target",
+    "Targets",
     "Transform",
     "VideoCaps",
     "VideoFrame",
@@ -111,13 +114,15 @@ _HOMES = {
     "flowstream.media.pyav": "AvHeaders",
     "flowstream.media.records": "Record",
     "flowstream.media.signals": "EndOfStream KeyframeRequest",
+    "flowstream.media.size": "Size",
+    "flowstream.media.targets": "Target Targets",
     "flowstream.media.time": "NS_PER_S period_ns ticks_of time_of",
     "flowstream.node.base": "Need Node Sink Source Transform",
     "flowstream.node.config": "Config field live",
     "flowstream.node.context": "AsgiApp Context EndOfInput Holding",
     "flowstream.node.function": "FunctionNode node",
     "flowstream.node.ports": "Emit Input Output",
-    "flowstream.node.quantities": "Bitrate ByteSize Duration PictureSize Size "
+    "flowstream.node.quantities": "Bitrate ByteSize Duration PictureSize "
     "format_bitrate format_bytes format_duration",
 }
 
