@@ -122,8 +122,7 @@ _HOMES = {
     "flowstream.node.context": "AsgiApp Context EndOfInput Holding",
     "flowstream.node.function": "FunctionNode node",
     "flowstream.node.ports": "Emit Input Output",
-    "flowstream.node.quantities": "Bitrate ByteSize Duration PictureSize "
-    "format_bitrate format_bytes format_duration",
+    "flowstream.node.quantities": "Bitrate ByteSize Duration PictureSize format_bitrate format_bytes format_duration",
 }
 
 

@@ -49,7 +49,7 @@ _YUV = ("yuv", "yuyv", "nv", "p0", "p2", "p4", "uyvy", "yvyu", "y2", "vyu", "xv"
 
 
 def is_yuv(format: str) -> bool:
-    """Whether FFmpeg's pixel format of this name is luma and colour differences, to which a matrix and a range belong."""
+    """Whether this is a format, by FFmpeg's name, of luma and colour differences: those have a matrix and a range."""
     return format.startswith(_YUV)
 
 

@@ -75,9 +75,8 @@ class HwEncodeConfig(Config):
     @model_validator(mode="after")
     def _bounds(self) -> HwEncodeConfig:
         if self.bitrate < _LEAST_BPS:
-            raise ValueError(
-                f"a bitrate of {format_bitrate(self.bitrate)} carries no picture; {format_bitrate(_LEAST_BPS)} is the least"
-            )
+            least = format_bitrate(_LEAST_BPS)
+            raise ValueError(f"a bitrate of {format_bitrate(self.bitrate)} carries no picture; {least} is the least")
         if self.ceiling_bps < self.bitrate:
             raise ValueError(
                 f"max ({format_bitrate(self.ceiling_bps)}) is below bitrate ({format_bitrate(self.bitrate)})"
