@@ -19,6 +19,7 @@ from flowstream import (
     Input,
     KeyframeRequest,
     Need,
+    NegotiationError,
     Output,
     Record,
     Targets,
@@ -160,7 +161,16 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
 
     @targets.handler
     def on_targets(self, targets: Record[Targets]) -> None:
-        """Takes the bitrate under this node's id, within what it was opened for."""
+        """Takes the bitrate under this node's id, within what it was opened for.
+
+        Raises NegotiationError for a record of something else.
+        """
+        if not isinstance(targets.value, Targets):
+            given = type(targets.value).__name__
+            raise NegotiationError(
+                f"{self.ctx.name}.targets takes records of Targets, but was given {given}",
+                hint="connect it to the output of a node that makes targets",
+            )
         target = targets.value.of.get(self.ctx.name)
         if target is not None:
             self._aim_at(min(max(target.bitrate_bps, _LEAST_BPS), self._ceiling_bps))
