@@ -106,7 +106,7 @@ def video_from_av(
 def converted_array(frame: VideoFrame, format: str) -> np.ndarray[Any, Any]:
     """The pixels in another format, by swscale; a private array."""
     source, target = video_to_av(frame), _STAND_INS.get(format, format)
-    if source.format.is_rgb and not av.VideoFormat(target).is_rgb:  # BT.601 in limited range, whatever FFmpeg noted at the RGB
+    if source.format.is_rgb and not av.VideoFormat(target).is_rgb:  # BT.601 limited, whatever is noted at the RGB
         made = source.reformat(format=target, dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG)
     else:
         made = source.reformat(format=target)

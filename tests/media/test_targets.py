@@ -7,7 +7,9 @@ from flowstream import Record, Size, Target, Targets
 
 def test_they_are_values() -> None:
     one = Targets({"encode": Target(500_000, fps=15.0, size=Size(640, 360)), "ladder/low": Target(200_000)})
-    assert one == Targets(of={"encode": Target(500_000, 15.0, Size(640, 360)), "ladder/low": Target(bitrate_bps=200_000)})
+    assert one == Targets(
+        of={"encode": Target(500_000, 15.0, Size(640, 360)), "ladder/low": Target(bitrate_bps=200_000)}
+    )
     assert one.of["ladder/low"].fps is None
     assert Record(one, 5).value.of["encode"].size == (640, 360)
     with pytest.raises(AttributeError):

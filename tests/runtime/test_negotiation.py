@@ -1,4 +1,4 @@
-"""Formats that change while a graph runs: what an input does not take is refused in so many words, a converter follows."""
+"""Formats that change while a graph runs: an input says what it does not take, a converter follows."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_in_a_live_graph_the_others_go_on() -> None:
 def test_harness_and_engine_say_it_alike() -> None:
     with Harness(Picky, name="view") as view:
         view.push(make_frame())
-        with pytest.raises(NegotiationError, match="view.video takes format bgr24, but the test now gives yuv420p"):
+        with pytest.raises(NegotiationError, match=r"view\.video takes format bgr24, but the test now gives yuv420p"):
             view.push(make_frame(format="yuv420p"))
 
 

@@ -19,7 +19,7 @@ Fit = Literal["stretch", "contain", "cover"]
 
 
 class Scaler:
-    """Scales pictures. Raises nothing: what has no plain arrays is made into something that has.
+    """Scales pictures; those without plain arrays are first made into some that have them.
 
     ``without_opencv`` is why OpenCV does not load, if it does not.
     """

@@ -131,9 +131,7 @@ def test_what_is_wanted_may_change() -> None:
     assert by_rate == {16_000: pytest.approx(3_200, abs=1), 8_000: pytest.approx(1_600, abs=1)}
 
 
-@pytest.mark.parametrize(
-    ("config", "layout"), [({"layout": 5.1}, "5.1"), ({"layout": ["mono", 7.1]}, ["mono", "7.1"])]
-)
+@pytest.mark.parametrize(("config", "layout"), [({"layout": 5.1}, "5.1"), ({"layout": ["mono", 7.1]}, ["mono", "7.1"])])
 def test_a_layout_may_be_written_as_a_number(config: dict[str, Any], layout: Any) -> None:
     assert ResampleConfig.model_validate(config).layout == layout
 

@@ -367,7 +367,7 @@ def test_a_reload_of_the_bitrate_comes_before_the_target_and_one_of_something_el
 def test_a_record_of_something_else_is_refused() -> None:
     with (
         Harness(HwEncode, name="encode") as encode,
-        pytest.raises(NegotiationError, match="encode.targets takes records of Targets, but was given int"),
+        pytest.raises(NegotiationError, match=r"encode\.targets takes records of Targets, but was given int"),
     ):
         encode.push(Record(5, 0), "targets")
 

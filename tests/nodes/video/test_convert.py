@@ -183,7 +183,10 @@ def test_what_comes_in_may_change_and_so_may_what_is_wanted() -> None:
 
 
 def test_formats_that_there_are_not() -> None:
-    with pytest.raises(FlowstreamError, match="FFmpeg has no pixel format bgr25"), Harness(Convert, {"format": "bgr25"}):
+    with (
+        pytest.raises(FlowstreamError, match="FFmpeg has no pixel format bgr25"),
+        Harness(Convert, {"format": "bgr25"}),
+    ):
         pass
     with Harness(Convert) as convert:
         with pytest.raises(ValueError, match="FFmpeg has no pixel format bgr25"):

@@ -93,7 +93,7 @@ def test_frames_that_are_right_pass_untouched() -> None:
 
 def test_a_gap_is_filled_for_a_second_and_then_stays_silent() -> None:
     out = given_for(at([0, 600_000_000, 4_000_000_000, 4_100_000_000]), fps=10.0)
-    assert [frame.time_ns for frame in out] == every(10, 17) + [4_000_000_000, 4_100_000_000]
+    assert [frame.time_ns for frame in out] == [*every(10, 17), 4_000_000_000, 4_100_000_000]
     assert shown(out) == [0] * 6 + [1] * 11 + [2, 3]
 
 
