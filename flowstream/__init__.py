@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from flowstream.media.pyav import AvHeaders
     from flowstream.media.records import Record
     from flowstream.media.signals import EndOfStream, KeyframeRequest
+    from flowstream.media.size import Size
+    from flowstream.media.targets import Target, Targets
     from flowstream.media.time import NS_PER_S, period_ns, ticks_of, time_of
     from flowstream.node.base import Need, Node, Sink, Source, Transform
     from flowstream.node.config import Config, field, live
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
         Duration,
         Percentage,
         PictureSize,
-        Size,
         format_aspect,
         format_bitrate,
         format_bytes,
@@ -98,6 +99,8 @@ __all__ = [
     "Sink",
     "Size",
     "Source",
+    "Target",
+    "Targets",
     "Transform",
     "VideoCaps",
     "VideoFrame",
@@ -126,13 +129,15 @@ _HOMES = {
     "flowstream.media.pyav": "AvHeaders",
     "flowstream.media.records": "Record",
     "flowstream.media.signals": "EndOfStream KeyframeRequest",
+    "flowstream.media.size": "Size",
+    "flowstream.media.targets": "Target Targets",
     "flowstream.media.time": "NS_PER_S period_ns ticks_of time_of",
     "flowstream.node.base": "Need Node Sink Source Transform",
     "flowstream.node.config": "Config field live",
     "flowstream.node.context": "AsgiApp Context EndOfInput Holding",
     "flowstream.node.function": "FunctionNode node",
     "flowstream.node.ports": "Emit Input Output",
-    "flowstream.node.quantities": "AspectRatio Bitrate ByteSize Duration Percentage PictureSize Size "
+    "flowstream.node.quantities": "AspectRatio Bitrate ByteSize Duration Percentage PictureSize "
     "format_aspect format_bitrate format_bytes format_duration format_percentage",
 }
 

@@ -18,13 +18,14 @@ class CapsConflict(ValueError):  # noqa: N818 - the field's word for it
     """Raised when two caps cannot meet: ``field`` is the first that conflicts, with what each side has."""
 
     def __init__(self, field: str, offered: Any, accepted: Any) -> None:
-        super().__init__(f"{field}: offered {_spoken(offered)}, accepted {_spoken(accepted)}")
+        super().__init__(f"{field}: offered {spoken(offered)}, accepted {spoken(accepted)}")
         self.field = field
         self.offered = offered
         self.accepted = accepted
 
 
-def _spoken(value: Any) -> str:
+def spoken(value: Any) -> str:
+    """The value of a field as people read it: ``bgr24 or gray``."""
     if isinstance(value, tuple):
         return " or ".join(str(v) for v in value)
     return "any" if value is None else str(value)
@@ -61,7 +62,7 @@ class Caps:
         return all(not isinstance(getattr(self, f.name), tuple) for f in fields(self))
 
     def __str__(self) -> str:
-        said = [f"{f.name} {_spoken(getattr(self, f.name))}" for f in fields(self) if getattr(self, f.name) is not None]
+        said = [f"{f.name} {spoken(getattr(self, f.name))}" for f in fields(self) if getattr(self, f.name) is not None]
         return ", ".join(said) or "any"
 
 
@@ -123,7 +124,7 @@ class EncodedCaps(Caps):
 
     def __str__(self) -> str:
         said = [
-            f"{f.name} {_spoken(getattr(self, f.name))}"
+            f"{f.name} {spoken(getattr(self, f.name))}"
             for f in fields(self)
             if getattr(self, f.name) is not None and f.name != "extradata"
         ]

@@ -45,6 +45,12 @@ _CV2_CODES = {
     ("gray", "bgr24"): "COLOR_GRAY2BGR",
 }
 _STACKED = ("yuv420p", "nv12")
+_YUV = ("yuv", "yuyv", "nv", "p0", "p2", "p4", "uyvy", "yvyu", "y2", "vyu", "xv")
+
+
+def is_yuv(format: str) -> bool:
+    """Whether this is a format, by FFmpeg's name, of luma and colour differences: those have a matrix and a range."""
+    return format.startswith(_YUV)
 
 
 def _array_shape(format: str, width: int, height: int) -> tuple[int, ...]:
@@ -174,13 +180,14 @@ def from_array(
     if like is None and time_ns is None:
         raise ValueError("a frame needs a time: pass like=frame, or time_ns=")
     rows = np.ascontiguousarray(array)
-    yuv = format in _STACKED
+    # YUV made of YUV keeps its colours; made of RGB it is BT.601 in limited range.
+    colours = like.caps if like is not None and format in _STACKED and is_yuv(like.format) else None
     caps = VideoCaps(
         format=format,
         width=width,
         height=height,
-        matrix=like.caps.matrix if like is not None and yuv and like.format in _STACKED else None,
-        full_range=like.caps.full_range if like is not None and yuv and like.format in _STACKED else None,
+        matrix=colours.matrix if colours is not None else None,
+        full_range=colours.full_range if colours is not None else None,
     )
     return VideoFrame(
         caps=caps,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import av
 from av.filter import Graph
 from av.video.frame import VideoFrame as AvVideoFrame
+from av.video.reformatter import ColorRange, Colorspace
 
 from flowstream.media.caps import AudioCaps, EncodedCaps, VideoCaps
 from flowstream.media.frames import AudioFrame, Plane, VideoFrame
@@ -65,7 +66,10 @@ def video_to_av(frame: VideoFrame, headers: AvHeaders | None = None) -> AvVideoF
         from flowstream.media import pixels
 
         format = _STAND_INS.get(frame.format, frame.format)
-        av_frame = AvVideoFrame.from_numpy_buffer(pixels._native_array(frame), format=format)
+        # PyAV takes a buffer of 4:2:0 for up to three rows less than it has, unless these are a multiple of four.
+        is_misread = frame.format in ("yuv420p", "nv12") and frame.height % 4 != 0
+        wrap = AvVideoFrame.from_ndarray if is_misread else AvVideoFrame.from_numpy_buffer
+        av_frame = wrap(pixels._native_array(frame), format=format)
     av_frame.pts = frame.time_ns
     av_frame.time_base = NANOSECONDS
     if isinstance(frame.caps.matrix, str):
@@ -101,7 +105,12 @@ def video_from_av(
 
 def converted_array(frame: VideoFrame, format: str) -> np.ndarray[Any, Any]:
     """The pixels in another format, by swscale; a private array."""
-    array = video_to_av(frame).reformat(format=_STAND_INS.get(format, format)).to_ndarray()
+    source, target = video_to_av(frame), _STAND_INS.get(format, format)
+    if source.format.is_rgb and not av.VideoFormat(target).is_rgb:  # BT.601 limited, whatever is noted at the RGB
+        made = source.reformat(format=target, dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG)
+    else:
+        made = source.reformat(format=target)
+    array = made.to_ndarray()
     if frame.format in _STAND_INS and format in ("bgra", "rgba"):
         array[..., 3] = 255
     return array

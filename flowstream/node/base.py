@@ -152,7 +152,10 @@ class Source(Node[C]):
 
 
 class Transform(Node[C]):
-    """Takes payloads and gives payloads, synchronously: ``process`` for one input, handlers for several."""
+    """Takes payloads and gives payloads, synchronously: ``process`` for one input, handlers for several.
+
+    A feedback input may have a handler beside ``process``; what comes there is handled in the node's lane too.
+    """
 
     def process(self, payload: Any, /) -> Iterable[Emit[Any]] | None:
         """What comes of one payload; a generator, a list, or None for nothing."""
@@ -206,7 +209,7 @@ def _handlers(cls: type[Node[Any]]) -> dict[str, str]:
     sugars: dict[type[Node[Any]], str] = {Transform: "process", Sink: "consume"}
     sugar = sugars.get(base_of(cls))
     media = [name for name, port in cls.inputs.items() if not port.feedback]
-    if sugar and not handlers and len(media) == 1:
+    if sugar and len(media) == 1 and media[0] not in handlers:
         handlers[media[0]] = sugar
     return handlers
 

@@ -100,7 +100,10 @@ class Context(Protocol):
         ...
 
     def latest(self, port: Input[P]) -> P | None:
-        """The newest payload of a feedback input; None before the first."""
+        """The newest payload of a feedback input; None before the first.
+
+        For nodes with a ``run`` of their own; others mark a handler for the input.
+        """
         ...
 
     def is_connected(self, port: Input[Any] | Output[Any]) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar, overload
 
-from flowstream.media.caps import Caps
+from flowstream.errors import NegotiationError
+from flowstream.media.caps import AudioCaps, Caps, CapsConflict, VideoCaps, spoken
 
 P = TypeVar("P")
 A = TypeVar("A")
@@ -135,6 +136,31 @@ class Input(Port, Generic[P]):
     def takes(self, payload: type[Any]) -> bool:
         """Whether payloads of this class may come in."""
         return issubclass(payload, self.payloads)
+
+    def require(self, caps: Any, *, taker: str, giver: str, is_change: bool = False) -> None:
+        """Raises NegotiationError when payloads with these caps cannot come in.
+
+        The text names what conflicts and both sides: ``taker`` is this input and ``giver`` the output that the payload
+        came from, as a graph writes them. ``is_change`` says that payloads with other caps came before.
+        """
+        if self.caps is None or type(caps) is not type(self.caps):
+            return
+        try:
+            caps.intersect(self.caps)
+        except CapsConflict as error:
+            gives = "now gives" if is_change else "gives"
+            raise NegotiationError(
+                f"{taker} takes {error.field} {spoken(error.accepted)}, but {giver} {gives} {spoken(error.offered)}",
+                hint=_way_out(self.caps),
+            ) from error
+
+
+def _way_out(caps: Caps) -> str:
+    """What to do about payloads that an input with these caps cannot take."""
+    if isinstance(caps, VideoCaps | AudioCaps):
+        converter = "convert" if isinstance(caps, VideoCaps) else "resample"
+        return f"take `convert: never` out, or put a node of type {converter} between them"
+    return "put a node of type decode and an encoder between them"
 
 
 class Output(Port, Generic[P]):

@@ -11,9 +11,11 @@ import math
 import re
 from decimal import Decimal
 from fractions import Fraction
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
+
+from flowstream.media.size import Size
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z/µ]*)", re.ASCII)
 _PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?)\s*%", re.ASCII)
@@ -35,16 +37,6 @@ _NAMED_SIZES = {
     "2160p": (3840, 2160),
     "4k": (3840, 2160),
 }
-
-
-class Size(NamedTuple):
-    """Width and height in pixels."""
-
-    width: int
-    height: int
-
-    def __str__(self) -> str:
-        return f"{self.width}x{self.height}"
 
 
 def _split(text: str, what: str, example: str) -> tuple[Decimal, str]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, cast
 import anyio
 import anyio.to_thread
 
-from flowstream.errors import FlowstreamError, NodeError
+from flowstream.errors import FlowstreamError, NegotiationError, NodeError
 from flowstream.graph.plan import PlannedNode
 from flowstream.media.signals import KeyframeRequest
 from flowstream.node.base import Sink, Source, Transform
@@ -185,8 +185,13 @@ class Runner:
 
             def start(settled: Settled, channel: Channel, payload: Any) -> None:
                 self.received += 1
-                port, new_caps = channel.port, self.caps_of(channel, payload)
-                thread.submit(settled, _handle, node, handlers[port], port, payload, new_caps)
+                port = channel.port
+                try:
+                    new_caps = self.caps_of(channel, payload)
+                except NegotiationError as error:  # this runs within the producer's call, whose error it is not
+                    settled([], error)
+                else:
+                    thread.submit(settled, _handle, node, handlers[port], port, payload, new_caps)
 
             await ThreadLane(self.inbox, handlers, start=start, offer=self.offer, emit=self.emit).run()
         else:
@@ -227,10 +232,17 @@ class Runner:
             self.node.caps_changed(channel.port, new)
 
     def caps_of(self, channel: Channel, payload: Any) -> Any:
-        """The payload's caps when they differ from those before it on the channel, else None."""
+        """The payload's caps when they differ from those before it on the channel, else None.
+
+        Raises NegotiationError, with the edge, for caps that the input does not take.
+        """
         caps = getattr(payload, "caps", None)
         if caps is channel.caps or caps == channel.caps:
             return None
+        edge = channel.edge
+        self.planned.node_type.inputs[channel.port].require(
+            caps, taker=edge.name, giver=f"{edge.producer}.{edge.output}", is_change=channel.caps is not None
+        )
         channel.caps = caps
         return caps
 

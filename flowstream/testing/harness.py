@@ -26,8 +26,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
-from flowstream.errors import NegotiationError
-from flowstream.media.caps import Caps, CapsConflict
+from flowstream.media.caps import Caps
 from flowstream.media.signals import KeyframeRequest
 from flowstream.node.base import C, Node, Sink, Transform
 from flowstream.node.config import is_live
@@ -419,7 +418,8 @@ class Harness(Generic[C]):
             self.settle()
         else:
             self._note_caps(self.node, name, payload)
-            self._give(self._call(getattr(self.node, self.node_type.handlers[name]), payload))
+            if (handler := self.node_type.handlers.get(name)) is not None:  # feedback may have none
+                self._give(self._call(getattr(self.node, handler), payload))
         return self._payloads_since(before)
 
     def end(self, port: str | Input[Any]) -> None:
@@ -570,12 +570,9 @@ class Harness(Generic[C]):
         caps = getattr(payload, "caps", None)
         if caps is None or caps == self._caps.get(name):
             return
-        accepted = self.node_type.inputs[name].caps
-        if accepted is not None and type(accepted) is type(caps):
-            try:
-                caps.intersect(accepted)
-            except CapsConflict as error:
-                raise NegotiationError(f"input {name!r}: {error}") from error
+        self.node_type.inputs[name].require(
+            caps, taker=f"{self.ctx.name}.{name}", giver="the test", is_change=name in self._caps
+        )
         self._caps[name] = caps
         self._call(node.caps_changed, name, caps)
 

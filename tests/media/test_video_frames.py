@@ -299,3 +299,39 @@ def test_planes_are_what_they_were_given() -> None:
     frame = VideoFrame(VideoCaps("gray", 3, 3), (plane,), 0)
     assert frame.array().shape == (3, 3)
     assert frame.size_bytes == 12
+
+
+@pytest.mark.parametrize("height", [48, 50, 270])
+@pytest.mark.parametrize("format", ["yuv420p", "nv12", "bgr24"])
+def test_a_pyav_frame_has_every_row_and_its_own_colours(format: str, height: int) -> None:
+    picture = np.zeros((height, 64, 3), np.uint8)
+    picture[:] = (20, 60, 200)
+    picture[-8:] = (200, 60, 20)
+    made = VideoFrame.from_array(picture, time_ns=0).writable(format).to_av()
+    assert (made.width, made.height) == (64, height)
+    off = np.abs(made.reformat(format="bgr24").to_ndarray().astype(int) - picture)
+    assert max(off[:-12].max(), off[-4:].max()) <= 6
+
+
+@pytest.mark.parametrize("target", ["yuv420p", "nv12"])
+@pytest.mark.parametrize("source", ["yuv422p", "yuv444p", "yuyv422"])
+def test_yuv_made_of_yuv_keeps_matrix_and_range(source: str, target: str) -> None:
+    made = av.VideoFrame.from_ndarray(np.full((16, 16, 3), (20, 60, 200), np.uint8), format="bgr24").reformat(
+        format=source, dst_colorspace="ITU709", dst_color_range="JPEG"
+    )
+    frame = VideoFrame.from_av(made, time_ns=0)
+    assert (frame.caps.matrix, frame.caps.full_range) == ("bt709", True)
+    again = frame.writable(target)
+    assert (again.caps.matrix, again.caps.full_range) == ("bt709", True)
+    assert np.abs(again.array("bgr24").astype(int) - (20, 60, 200)).max() <= 4
+
+
+def test_without_opencv_yuv_made_of_rgb_is_limited_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    white = VideoFrame.from_array(np.full((16, 16, 3), 255, np.uint8), time_ns=0)
+    for format in ("yuv420p", "nv12"):
+        assert (white.array(format)[:16] >= 234).all()
+        assert (white.array(format)[:16] <= 235).all()
+    tagged = white.to_av()
+    tagged.colorspace, tagged.color_range = 1, 2
+    assert (VideoFrame.from_av(tagged, time_ns=0).array("yuv420p")[:16] <= 235).all()

@@ -294,6 +294,36 @@ def test_what_a_declaration_is_read_as() -> None:
     assert [need.install for need in Mixer.needs] == ["opencv-python", "numpy"]
 
 
+def test_process_goes_with_a_handler_for_feedback() -> None:
+    class Steered(Transform, type="acme/steered"):
+        """Takes pictures, and is told how many."""
+
+        video = Input(VideoFrame)
+        targets = Input(Record[int], feedback=True)
+        out = Output(like=video)
+
+        def process(self, frame: VideoFrame) -> Iterator[Emit[VideoFrame]]:
+            yield self.out(frame)
+
+        @targets.handler
+        def on_target(self, target: Record[int]) -> None:
+            pass
+
+    assert Steered.handlers == {"targets": "on_target", "video": "process"}
+    with pytest.raises(TypeError, match="overrides neither process"):
+
+        class Forgetful(Transform, type="acme/forgetful"):
+            """Takes pictures and does nothing with them."""
+
+            video = Input(VideoFrame)
+            targets = Input(Record[int], feedback=True)
+            out = Output(like=video)
+
+            @targets.handler
+            def on_target(self, target: Record[int]) -> None:
+                pass
+
+
 def test_a_subclass_inherits_ports_handlers_and_config() -> None:
     class Louder(Mixer, type="acme/louder"):
         """The same, louder."""

@@ -22,6 +22,7 @@ REGISTRY = Registry.installed()
 CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "throttle": {"max_fps": 10.0},
     "scale": {"size": "640x360"},
+    "frame-rate": {"fps": 30.0},
     "file": {"path": "talk.mp4"},
     "recorder": {"path": "talk.mp4"},
 }

@@ -1,14 +1,36 @@
 """The rules of node types: each broken one is found, and all at once."""
 
+import importlib
 import socket
+import sys
 import threading
-from typing import Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from pydantic import Field
 
-from flowstream import Bitrate, Config, Input, Node, Output, Record, Sink, Transform, VideoFrame, field, live
-from flowstream.testing import ConformanceError, check_node, graph_of
+from flowstream import (
+    AudioCaps,
+    Bitrate,
+    Caps,
+    Config,
+    Context,
+    Emit,
+    Input,
+    Node,
+    Output,
+    Record,
+    Sink,
+    Source,
+    Transform,
+    VideoCaps,
+    VideoFrame,
+    field,
+    live,
+)
+from flowstream.testing import ConformanceError, check_node, graph_of, make_frame
 from flowstream_nodes.flow.discard import Discard
 
 GRAPH = """
@@ -188,3 +210,102 @@ def test_heavy_imports_are_found(tmp_path: Any, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_graph_is_given_as_it_stands() -> None:
     assert graph_of(Discard).startswith("flowstream: 1\nnodes:\n  pattern: {type: test-pattern")
+
+
+# --- negotiate ------------------------------------------------------------------------------------------------------
+
+
+def promising(told: Any, *, gives: str = "bgr24") -> type[Node[Any]]:
+    """A node type that says ``told`` about what comes out, and gives pictures of one format."""
+
+    class It(Transform, type="acme/it"):
+        __doc__ = "Takes pictures.\n" + GRAPH
+
+        video = Input(VideoFrame)
+        out = Output(VideoFrame, caps=VideoCaps(format=("bgr24", "yuv420p")))
+
+        @classmethod
+        def negotiate(cls, config: Any, incoming: Mapping[str, Caps], /) -> Mapping[str, Caps]:
+            return cast("Mapping[str, Caps]", told(incoming) if callable(told) else told)
+
+        def process(self, frame: VideoFrame) -> Iterator[Emit[VideoFrame]]:
+            yield self.out(frame.writable(gives))
+
+    return It
+
+
+def test_what_negotiate_says_may_be_true() -> None:
+    check_node(promising({"out": VideoCaps(format="bgr24")}))
+    check_node(promising(lambda incoming: {"out": VideoCaps(format="bgr24", width=incoming["video"].width)}
+                         if incoming else {}))  # fmt: skip
+    check_node(promising({}))
+
+
+@pytest.mark.parametrize(
+    ("told", "finding"),
+    [
+        ({"sound": VideoCaps()}, "negotiate() tells of 'sound', which is not one of its outputs"),
+        ({"out": AudioCaps()}, "negotiate() gives AudioCaps for 'out', which has VideoCaps"),
+        ({"out": VideoCaps(format="nv12")},
+         "negotiate() contradicts what output 'out' declares: format: offered nv12, accepted bgr24 or yuv420p"),
+        (lambda incoming: {"out": incoming["video"]},
+         "negotiate() raises KeyError when nothing is known to come in: 'video'"),
+    ],
+)  # fmt: skip
+def test_what_negotiate_may_not_say(told: Any, finding: str) -> None:
+    assert finding in findings(promising(told))
+
+
+def test_what_comes_out_is_what_negotiate_said() -> None:
+    found = findings(promising({"out": VideoCaps(format="yuv420p", width=64)}))
+    assert found[0] == (
+        "from format yuv420p, width 64, height 48, fps 30.0, output 'out' gives format bgr24, "
+        "but negotiate() said yuv420p"
+    )
+    found = findings(promising({"out": VideoCaps(width=32)}))
+    assert "output 'out' gives width 64, but negotiate() said 32" in found[0]
+
+
+def test_negotiate_of_a_source_is_checked_against_its_first_picture() -> None:
+    class It(Source, type="acme/it"):
+        """Gives pictures.
+
+        ```yaml
+        flowstream: 1
+        nodes: {it: {type: acme/it}}
+        ```
+        """
+
+        out = Output(VideoFrame)
+
+        @classmethod
+        def negotiate(cls, config: Any, incoming: Mapping[str, Caps], /) -> Mapping[str, Caps]:
+            return {"out": VideoCaps(format="yuv420p")}
+
+        async def run(self, ctx: Context) -> None:
+            await ctx.emit(self.out(make_frame()))
+
+    assert findings(It) == (
+        "from nothing, output 'out' gives format bgr24, but negotiate() said yuv420p",
+    )  # fmt: skip
+
+
+def test_negotiate_loads_no_media_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "promising_pack.py").write_text(
+        "from flowstream import Input, Output, Transform, VideoFrame\n\n\n"
+        'class It(Transform, type="acme/it"):\n'
+        '    """Takes pictures.\n\n    ```yaml\n    flowstream: 1\n    nodes: {it: {type: acme/it, from: a}}\n    ```\n'
+        '    """\n\n'
+        "    video = Input(VideoFrame)\n    out = Output(VideoFrame)\n\n"
+        "    @classmethod\n    def negotiate(cls, config, incoming):\n"
+        "        import cv2\n\n        return {}\n\n"
+        "    def process(self, frame):\n        yield self.out(frame)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    it = importlib.import_module("promising_pack").It
+    try:
+        assert findings(it, opens=False) == (
+            "negotiate() imports cv2, numpy; it is asked when a graph is checked, without them",
+        )
+    finally:
+        del sys.modules["promising_pack"]

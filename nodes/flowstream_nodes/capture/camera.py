@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flowstream import (
     NS_PER_S,
+    Caps,
     Config,
     Emit,
     Need,
@@ -20,6 +21,7 @@ from flowstream import (
     ResourceBusy,
     Size,
     Source,
+    VideoCaps,
     VideoFrame,
     field,
     period_ns,
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from av.container.input import InputContainer
 
 _DEFAULT_SIZE = Size(1280, 720)
+# What cameras send that is no code: the pictures then have this very format.
+_RAW_FORMATS = ("yuyv422", "uyvy422", "yvyu422", "nv12", "yuv420p", "yuv422p", "bgr24", "rgb24", "gray")
 
 
 class CameraConfig(Config):
@@ -100,6 +104,11 @@ class Camera(Source[CameraConfig], type="camera"):
     needs = (Need("av"),)
 
     video = Output(VideoFrame, main=True, doc="Pictures in the camera's own raw format.")
+
+    @classmethod
+    def negotiate(cls, config: CameraConfig, incoming: Mapping[str, Caps], /) -> Mapping[str, Caps]:
+        """A raw format that is asked for; size and rate are wishes."""
+        return {"video": VideoCaps(format=config.format)} if config.format in _RAW_FORMATS else {}
 
     _container: InputContainer | None = None
     _packets: Iterator[Any] = iter(())

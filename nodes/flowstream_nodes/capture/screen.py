@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from flowstream import (
     NS_PER_S,
+    Caps,
     Config,
     Context,
     Need,
@@ -67,6 +69,11 @@ class Screen(Source[ScreenConfig], type="screen"):
     video = Output(VideoFrame, main=True, doc="Pictures of the monitor, bgr0.")
 
     _grabber: MSS | None = None
+
+    @classmethod
+    def negotiate(cls, config: ScreenConfig, incoming: Mapping[str, Caps], /) -> Mapping[str, Caps]:
+        """Format and rate; only the display knows its size."""
+        return {"video": VideoCaps(format="bgr0", fps=config.fps)}
 
     def open(self) -> None:
         self._caps = VideoCaps(format="bgr0")

@@ -89,10 +89,9 @@ class Pictures:
 
     def _converted(self, pixels: np.ndarray[Any, Any], code: str, size: Size) -> AvVideoFrame:
         import numpy as np
-        from av.video.frame import VideoFrame as AvVideoFrame
 
         shape = (size.height * 3 // 2, size.width)
         if self._i420 is None or self._i420.shape != shape:
             self._i420 = np.empty(shape, np.uint8)
         self._cv2.cvtColor(pixels[: size.height, : size.width], getattr(self._cv2, code), dst=self._i420)
-        return AvVideoFrame.from_numpy_buffer(self._i420, format="yuv420p")
+        return VideoFrame.from_array(self._i420, format="yuv420p", time_ns=0).to_av()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
 from flowstream import (
     NS_PER_S,
+    AudioCaps,
     AudioFrame,
+    Caps,
     Config,
     Emit,
     EncodedCaps,
@@ -21,6 +23,7 @@ from flowstream import (
     Need,
     Output,
     Transform,
+    VideoCaps,
     VideoFrame,
     field,
 )
@@ -35,6 +38,8 @@ _ASK_AT_MOST_EVERY_NS = NS_PER_S // 2
 # Packets without a picture after which something is wrong; streams with reordered pictures begin with a few.
 _PATIENCE_PACKETS = 20
 _MOST_INSIDE = 64
+# H.264 profiles whose pictures have 8 bits and 4:2:0 colour (ITU-T H.264 annex A.2).
+_PLAIN_PROFILES = ("baseline", "main", "high")
 
 
 class DecodeConfig(Config):
@@ -57,7 +62,8 @@ class Decode(Transform[DecodeConfig], type="decode"):
     """Decode video or sound without delay.
 
     What arrives decides: pictures come out of ``video``, sound out of ``audio``. After a packet that does not decode, a
-    keyframe is asked for and pictures go on with it; such packets are counted.
+    keyframe is asked for and pictures go on with it; such packets are counted. Another codec, size or parameter set is
+    followed.
 
     ```yaml
     flowstream: 1
@@ -75,6 +81,20 @@ class Decode(Transform[DecodeConfig], type="decode"):
     packets = Input(EncodedPacket, follows={"codec", "extradata", "size"}, doc="Encoded pictures, or encoded sound.")
     video = Output(VideoFrame, main=True, doc="Decoded pictures.")
     audio = Output(AudioFrame, doc="Decoded sound.")
+
+    @classmethod
+    def negotiate(cls, config: DecodeConfig, incoming: Mapping[str, Caps], /) -> Mapping[str, Caps]:
+        """What the packets say about what is in them; for ``video`` or ``audio``, whichever they are."""
+        packets = incoming.get("packets")
+        if not isinstance(packets, EncodedCaps):
+            return {}
+        if packets.is_video:
+            plain = packets.codec == "vp8" or (packets.codec == "h264" and packets.profile in _PLAIN_PROFILES)
+            format = "yuv420p" if plain else None
+            return {"video": VideoCaps(format=format, width=packets.width, height=packets.height)}
+        if packets.codec == "opus":
+            return {"audio": AudioCaps(rate=48_000, layout=packets.layout)}
+        return {"audio": AudioCaps(rate=packets.rate, layout=packets.layout)} if packets.is_audio else {}
 
     def __init__(self, config: DecodeConfig | None = None) -> None:
         super().__init__(config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
@@ -10,6 +10,7 @@ from pydantic import model_validator
 from flowstream import (
     NS_PER_S,
     Bitrate,
+    Caps,
     Config,
     Duration,
     Emit,
@@ -18,8 +19,12 @@ from flowstream import (
     Input,
     KeyframeRequest,
     Need,
+    NegotiationError,
     Output,
+    Record,
+    Targets,
     Transform,
+    VideoCaps,
     VideoFrame,
     field,
     format_bitrate,
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
 _LEVEL_AT = 7  # after a start code of four bytes, the unit's type, the profile and its constraints
 _NAL_PPS = 8
 _REOPEN_AT_MOST_EVERY_NS = 2 * NS_PER_S
+_LEAST_BPS = 10_000
 
 
 class HwEncodeConfig(Config):
@@ -69,8 +75,9 @@ class HwEncodeConfig(Config):
 
     @model_validator(mode="after")
     def _bounds(self) -> HwEncodeConfig:
-        if self.bitrate < 10_000:
-            raise ValueError(f"a bitrate of {format_bitrate(self.bitrate)} carries no picture; 10k is the least")
+        if self.bitrate < _LEAST_BPS:
+            least = format_bitrate(_LEAST_BPS)
+            raise ValueError(f"a bitrate of {format_bitrate(self.bitrate)} carries no picture; {least} is the least")
         if self.ceiling_bps < self.bitrate:
             raise ValueError(
                 f"max ({format_bitrate(self.ceiling_bps)}) is below bitrate ({format_bitrate(self.bitrate)})"
@@ -91,7 +98,8 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
     Takes any raw format; yuv420p and nv12 are encoded from where they lie. A picture of odd width or height loses its
     last column or row. Size and format may change while running: the next picture is then a keyframe. Requests for a
     keyframe are answered here and not passed on. A picture that is not later than the one before is left out and
-    counted.
+    counted. Targets steer the bitrate, in place and up to `max`: the entry under this node's id counts, until a reload
+    changes `bitrate`.
 
     ```yaml
     flowstream: 1
@@ -106,6 +114,7 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
     needs = (Need("av"),)
 
     video = Input(VideoFrame, follows={"format", "size"}, doc="Pictures of any raw format.")
+    targets = Input(Record[Targets], feedback=True, doc="Bitrates to aim at, by the id of the encoder they are for.")
     packets = Output(
         EncodedPacket,
         caps=EncodedCaps(codec="h264"),
@@ -116,6 +125,7 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
     def __init__(self, config: HwEncodeConfig | None = None) -> None:
         super().__init__(config)
         self._ceiling_bps = self.config.ceiling_bps
+        self._bitrate_bps = self.config.bitrate
         self._encoder: X264Encoder[VideoFrame] | None = None
         self._kind: PictureKind | None = None
         self._caps = EncodedCaps(codec="h264")
@@ -137,9 +147,39 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
         if config.bitrate > self._ceiling_bps:
             raise ValueError(_above(config.bitrate, self._ceiling_bps))
 
+    @classmethod
+    def negotiate(cls, config: HwEncodeConfig, incoming: Mapping[str, Caps], /) -> Mapping[str, Caps]:
+        """Codec and profile, and the size where that of the pictures is known."""
+        video = incoming.get("video")
+        sides = (video.width, video.height) if isinstance(video, VideoCaps) else (None, None)
+        width, height = (side & ~1 if isinstance(side, int) else None for side in sides)
+        return {"packets": EncodedCaps(codec=config.codec, width=width, height=height, profile=config.profile)}
+
     def reconfigured(self, old: HwEncodeConfig, /) -> None:
+        if self.config.bitrate != old.bitrate:
+            self._aim_at(self.config.bitrate)
+
+    @targets.handler
+    def on_targets(self, targets: Record[Targets]) -> None:
+        """Takes the bitrate under this node's id, within what it was opened for.
+
+        Raises NegotiationError for a record of something else.
+        """
+        if not isinstance(targets.value, Targets):
+            given = type(targets.value).__name__
+            raise NegotiationError(
+                f"{self.ctx.name}.targets takes records of Targets, but was given {given}",
+                hint="connect it to the output of a node that makes targets",
+            )
+        target = targets.value.of.get(self.ctx.name)
+        if target is not None:
+            self._aim_at(min(max(target.bitrate_bps, _LEAST_BPS), self._ceiling_bps))
+            self.ctx.report(bitrate_bps=self._bitrate_bps)
+
+    def _aim_at(self, bitrate_bps: int) -> None:
+        self._bitrate_bps = bitrate_bps
         if self._encoder is not None:
-            self._encoder.set_bitrate(self.config.bitrate)
+            self._encoder.set_bitrate(bitrate_bps)
 
     def requested(self, port: str, signal: KeyframeRequest, /) -> None:
         self._keyframe_wanted = True
@@ -181,7 +221,7 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
         threads = self.config.threads
         self._encoder = X264Encoder(
             kind=kind,
-            bitrate_bps=self.config.bitrate,
+            bitrate_bps=self._bitrate_bps,
             ceiling_bps=self._ceiling_bps,
             interval_ns=interval_ns,
             nominal_ns=before.nominal_ns if before is not None else None,

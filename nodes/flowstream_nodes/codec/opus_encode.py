@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from flowstream import (
     AudioCaps,
     AudioFrame,
     Bitrate,
+    Caps,
     Config,
     Emit,
     EncodedCaps,
@@ -91,6 +92,13 @@ class OpusEncode(Transform[OpusEncodeConfig], type="opus-encode"):
         self._given = 0  # to the encoder, for its own count
         self._capture: tuple[int, int] | None = None  # (media time, now) of one sample, of the newest frame
 
+    @classmethod
+    def negotiate(cls, config: OpusEncodeConfig, incoming: Mapping[str, Caps], /) -> Mapping[str, Caps]:
+        """Opus at 48 kHz, and the layout where that of the sound is known."""
+        audio = incoming.get("audio")
+        layout = _layout_for(audio.layout) if isinstance(audio, AudioCaps) and isinstance(audio.layout, str) else None
+        return {"packets": EncodedCaps(codec="opus", rate=RATE_HZ, layout=layout)}
+
     def reconfigured(self, old: OpusEncodeConfig, /) -> None:
         if self._encoder is not None:
             self._open_encoder()
@@ -133,7 +141,7 @@ class OpusEncode(Transform[OpusEncodeConfig], type="opus-encode"):
 
     def _change_caps(self, caps: AudioCaps) -> Iterator[Emit[EncodedPacket]]:
         yield from self._drain_resampler()
-        layout = "mono" if caps.layout == "mono" else "stereo"
+        layout = _layout_for(caps.layout)
         if self._caps_in is None or layout != self._caps.layout:
             yield from self._pad()
             self._open_encoder(layout)
@@ -222,3 +230,8 @@ class OpusEncode(Transform[OpusEncodeConfig], type="opus-encode"):
                     capture_ns=capture_ns,
                 )
             )
+
+
+def _layout_for(layout: object) -> str:
+    """What sound of this layout is coded as."""
+    return "mono" if layout == "mono" else "stereo"

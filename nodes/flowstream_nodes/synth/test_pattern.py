@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import field_validator
 
 from flowstream import (
+    Caps,
     Config,
     Context,
     Duration,
@@ -70,6 +72,12 @@ class TestPattern(Source[PatternConfig], type="test-pattern"):
 
     _picture: Picture
     _restart = False
+
+    @classmethod
+    def negotiate(cls, config: PatternConfig, incoming: Mapping[str, Caps], /) -> Mapping[str, Caps]:
+        """Everything: the picture is as it is configured."""
+        width, height = config.size
+        return {"video": VideoCaps(format="yuv420p", width=width, height=height, fps=config.fps)}
 
     def open(self) -> None:
         """Paints what does not move."""

@@ -10,11 +10,11 @@ import numpy as np
 
 from flowstream import FlowstreamError, VideoFrame
 from flowstream_nodes.video import _planes
+from flowstream_nodes.video._formats import RGB_ORDER, with_arrays
 
 Array = np.ndarray[Any, Any]
 Rgb = tuple[int, int, int]
 
-RGB_ORDER = {"bgr24": (2, 1, 0), "bgra": (2, 1, 0), "rgb24": (0, 1, 2), "rgba": (0, 1, 2)}
 _WEIGHT = 500  # of the strokes of a variable font: between regular and semibold
 
 
@@ -186,9 +186,8 @@ class Canvas:
     """A private copy of a frame to put patches on."""
 
     def __init__(self, frame: VideoFrame) -> None:
-        even = frame.width % 2 == 0 and frame.height % 2 == 0
-        native = frame.format in RGB_ORDER or (frame.format == "yuv420p" and even)
-        self.frame = frame.writable(frame.format if native else "yuv420p" if even else "bgr24")
+        native = frame.format in RGB_ORDER
+        self.frame = frame.writable(frame.format if native else with_arrays(frame.width, frame.height))
         self._planes = _planes.views(self.frame.array(), self.frame.format)
 
     def put(self, patch: Patch, position: str, margin: int) -> None:

@@ -10,7 +10,6 @@ from flowstream import VideoFrame
 
 Array = np.ndarray[Any, Any]
 
-PACKED = ("bgr24", "rgb24", "bgra", "rgba", "bgr0", "gray")
 BLACK = {"yuv420p": (16, 128, 128), "nv12": (16, 128)}
 """The value that makes each plane black, BT.601 limited range; other formats are black at 0."""
 

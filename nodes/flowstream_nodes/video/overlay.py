@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import field_validator
 
-from flowstream import Config, Emit, Input, Need, Output, Percentage, Transform, VideoFrame, field, live
+from flowstream import (
+    Caps,
+    Config,
+    Emit,
+    Input,
+    Need,
+    Output,
+    Percentage,
+    Transform,
+    VideoCaps,
+    VideoFrame,
+    field,
+    live,
+)
+from flowstream_nodes.video._formats import RGB_ORDER, with_arrays
 
 if TYPE_CHECKING:
     from flowstream_nodes.video._drawing import Label, Sprite
@@ -100,6 +114,18 @@ class Overlay(Transform[OverlayConfig], type="overlay"):
 
     _label: Label
     _image: Sprite | None = None
+
+    @classmethod
+    def negotiate(cls, config: OverlayConfig, incoming: Mapping[str, Caps], /) -> Mapping[str, Caps]:
+        """What comes in; where something is drawn, in a format that it can be drawn on."""
+        video = incoming.get("video")
+        if not isinstance(video, VideoCaps):
+            return {}
+        is_drawn_on = config.text or (config.image and config.image_opacity > 0)
+        if not is_drawn_on or video.format in RGB_ORDER:
+            return {"titled": video}
+        format = with_arrays(video.width, video.height)
+        return {"titled": VideoCaps(format=format, width=video.width, height=video.height, fps=video.fps)}
 
     def open(self) -> None:
         """Reads the image. Raises FlowstreamError for one that cannot be read."""

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import field_validator
 
-from flowstream import Config, Emit, Input, Output, PictureSize, Size, Transform, VideoFrame, live
+from flowstream import Caps, Config, Emit, Input, Output, PictureSize, Size, Transform, VideoCaps, VideoFrame, live
+from flowstream_nodes.video._formats import has_arrays, with_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
-
-Region = tuple[int, int, int, int]
-"""x, y, width and height in even pixels."""
-
-FORMATS = ("yuv420p", "nv12", "bgr24", "rgb24", "bgra", "rgba", "bgr0", "gray")
+    from flowstream_nodes.video._scaling import Scaler
 
 
 class ScaleConfig(Config):
@@ -60,97 +54,30 @@ class Scale(Transform[ScaleConfig], type="scale"):
     video = Input(VideoFrame, follows={"size"}, doc="Pictures of any size and format.")
     scaled = Output(VideoFrame, doc="The same pictures in the size asked for.")
 
-    _resize: Callable[[Array, int, int], Array]
+    _scaler: Scaler
+
+    @classmethod
+    def negotiate(cls, config: ScaleConfig, incoming: Mapping[str, Caps], /) -> Mapping[str, Caps]:
+        """The size, and the format that comes in where it is known to be kept."""
+        video = incoming.get("video")
+        given = video if isinstance(video, VideoCaps) else VideoCaps()
+        width, height = config.size
+        if (given.width, given.height) == (width, height):
+            return {"scaled": given}
+        is_kept = has_arrays(given.format, given.width, given.height)
+        if is_kept:
+            return {"scaled": replace(given, width=width, height=height)}
+        format = None if is_kept is None else with_arrays(given.width, given.height)
+        return {"scaled": VideoCaps(format=format, width=width, height=height, fps=given.fps)}
 
     def open(self) -> None:
         """Chooses what scales: OpenCV where it loads, else swscale."""
-        try:
-            import cv2  # noqa: F401
-        except ImportError as error:
+        from flowstream_nodes.video._scaling import Scaler
+
+        self._scaler = Scaler()
+        if (error := self._scaler.without_opencv) is not None:
             self.ctx.log.info("scaling by swscale, which takes longer, since OpenCV does not load: %s", error)
-            self._resize = _resize_by_swscale
-        else:
-            self._resize = _resize_by_opencv
 
     def process(self, frame: VideoFrame) -> tuple[Emit[VideoFrame]]:
         """One picture in, one out."""
-        if (frame.width, frame.height) == self.config.size:
-            return (self.scaled(frame),)
-        if frame.format not in FORMATS or (frame.format in FORMATS[:2] and (frame.width % 2 or frame.height % 2)):
-            frame = _plain(frame)
-        return (self.scaled(self._scale(frame)),)
-
-    def _scale(self, frame: VideoFrame) -> VideoFrame:
-        import numpy as np
-
-        from flowstream_nodes.video import _planes
-
-        width, height = self.config.size
-        taken, given = _regions(Size(frame.width, frame.height), self.config.size, self.config.fit)
-        planes = _planes.split(frame)
-        format = frame.format
-        if given == (0, 0, width, height):
-            shape = (height * 3 // 2, width) if format in _planes.BLACK else (height, width, *planes[0].shape[2:])
-            array = np.empty(shape, np.uint8)
-        else:
-            array = _planes.blank(format, width, height, planes[0])
-        for index, (source, target) in enumerate(zip(planes, _planes.views(array, format), strict=True)):
-            step = 2 if index else 1
-            x, y, w, h = (side // step for side in given)
-            target[y : y + h, x : x + w] = self._resize(_cut(source, taken, step), w, h)
-        return VideoFrame.from_array(array, like=frame, format=format)
-
-
-def _regions(source: Size, target: Size, fit: str) -> tuple[Region, Region]:
-    """What of the source is taken, and where in the target it goes."""
-    taken, given = (0, 0, source.width, source.height), (0, 0, target.width, target.height)
-    if fit == "contain":
-        factor = min(target.width / source.width, target.height / source.height)
-        given = _centred(target, source.width * factor, source.height * factor)
-    elif fit == "cover":
-        factor = max(target.width / source.width, target.height / source.height)
-        taken = _centred(source, target.width / factor, target.height / factor)
-    return taken, given
-
-
-def _centred(outer: Size, width: float, height: float) -> Region:
-    inner = Size(min(outer.width, _even(width)), min(outer.height, _even(height)))
-    x, y = (outer.width - inner.width) // 4 * 2, (outer.height - inner.height) // 4 * 2
-    return x, y, inner.width, inner.height
-
-
-def _even(side: float) -> int:
-    return max(2, round(side / 2) * 2)
-
-
-def _cut(plane: Array, region: Region, step: int) -> Array:
-    x, y, w, h = (side // step for side in region)
-    return plane[y : y + h, x : x + w]
-
-
-def _plain(frame: VideoFrame) -> VideoFrame:
-    """The picture in a format with plain arrays."""
-    even = frame.width % 2 == 0 and frame.height % 2 == 0
-    return frame.writable("yuv420p" if even else "bgr24")
-
-
-def _resize_by_opencv(plane: Array, width: int, height: int) -> Array:
-    import cv2
-
-    # By area it is slower but free of moiré, which shows from half the size on; close to it linear is as good.
-    shrinks = plane.shape[1] >= 2 * width or plane.shape[0] >= 2 * height
-    resized: Array = cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return resized
-
-
-def _resize_by_swscale(plane: Array, width: int, height: int) -> Array:
-    """One plane as greys, or as colours where it has several channels."""
-    import numpy as np
-    from av import VideoFrame as AvFrame
-
-    channels = plane.shape[2] if plane.ndim == 3 else 1
-    if channels == 2:  # nv12's interleaved chroma has no packed format of its own
-        return np.stack([_resize_by_swscale(plane[..., i], width, height) for i in range(2)], axis=2)
-    format = {1: "gray", 3: "bgr24", 4: "bgra"}[channels]
-    scaled = AvFrame.from_ndarray(np.ascontiguousarray(plane), format=format).reformat(width=width, height=height)
-    return scaled.to_ndarray()
+        return (self.scaled(self._scaler.scaled(frame, self.config.size, self.config.fit)),)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-from flowstream import Config, Emit, Input, Output, Transform, VideoFrame, live
+from flowstream import Caps, Config, Emit, Input, Output, Transform, VideoCaps, VideoFrame, live
 
 
 class ThrottleConfig(Config):
@@ -29,6 +30,14 @@ class Throttle(Transform[ThrottleConfig], type="throttle"):
 
     frames = Input(VideoFrame, follows={"size"}, doc="Frames at any rate.")
     kept = Output(VideoFrame, like=frames, doc="Those that passed.")
+
+    @classmethod
+    def negotiate(cls, config: ThrottleConfig, incoming: Mapping[str, Caps], /) -> Mapping[str, Caps]:
+        """What comes in, at the lower of the two rates; an unknown rate stays unknown."""
+        frames = incoming.get("frames")
+        if not isinstance(frames, VideoCaps) or not isinstance(frames.fps, int | float):
+            return {}
+        return {"kept": replace(frames, fps=min(frames.fps, config.max_fps))}
 
     _due_ns = 0  # when the next frame may pass
     _last_ns: int | None = None

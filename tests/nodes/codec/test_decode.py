@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flowstream import AudioFrame, EncodedPacket, FlowstreamError, VideoFrame
+from flowstream import AudioCaps, AudioFrame, EncodedPacket, FlowstreamError, VideoCaps, VideoFrame
+from flowstream.testing import make_sound
 from flowstream.testing.harness import Harness
 from flowstream_nodes.codec.decode import Decode
 from flowstream_nodes.codec.hw_encode import HwEncode
@@ -129,3 +130,38 @@ def test_a_codec_without_decoder_is_said_plainly() -> None:
     packet = pictures(1)[0]
     with Harness(Decode) as decode, pytest.raises(FlowstreamError, match="there is no decoder for h299"):
         decode.push(replace(packet, caps=replace(packet.caps, codec="h299")))
+
+
+# --- as a converter -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("profile", ["baseline", "main", "high"])
+def test_pictures_are_what_it_said_they_would_be(profile: str) -> None:
+    with Harness(HwEncode, {"profile": profile}) as encode, Harness(Decode) as decode:
+        encode.push(VideoFrame.from_array(np.full((48, 64, 3), 90, np.uint8), time_ns=0), "video")
+        (packet,) = encode.payloads()
+        told = Decode.negotiate(decode.node.config, {"packets": packet.caps})["video"]
+        assert told == VideoCaps(format="yuv420p", width=64, height=48)
+        (frame,) = decode.push(packet)
+        frame.caps.intersect(told)
+
+
+@pytest.mark.parametrize("layout", ["mono", "stereo"])
+def test_sound_is_what_it_said_it_would_be(layout: str) -> None:
+    with Harness(OpusEncode) as encode, Harness(Decode) as decode:
+        encode.push(make_sound(layout=layout))
+        (packet,) = encode.payloads()
+        told = Decode.negotiate(decode.node.config, {"packets": packet.caps})["audio"]
+        assert told == AudioCaps(rate=48_000, layout=layout)
+        (frame,) = decode.push(packet)
+        frame.caps.intersect(told)
+
+
+def test_what_comes_in_may_turn_from_pictures_to_sound_and_back() -> None:
+    with Harness(OpusEncode) as encode:
+        encode.push(make_sound())
+        (sound,) = encode.payloads()
+    with Harness(Decode) as decode:
+        given = [*pictures(2), sound, *pictures(2)]
+        out = [[type(each) for each in decode.push(packet)] for packet in given]
+    assert out == [[VideoFrame], [VideoFrame], [AudioFrame], [VideoFrame], [VideoFrame]]

@@ -12,8 +12,18 @@ import cv2
 import numpy as np
 import pytest
 
-from flowstream import EncodedPacket, KeyframeRequest, NegotiationError, VideoCaps, VideoFrame
+from flowstream import (
+    EncodedPacket,
+    KeyframeRequest,
+    NegotiationError,
+    Record,
+    Target,
+    Targets,
+    VideoCaps,
+    VideoFrame,
+)
 from flowstream.proto.h264 import profile_level_id, split_annex_b
+from flowstream.testing import Harness, make_frame
 from flowstream_nodes.codec._x264 import PictureRate
 from flowstream_nodes.codec.hw_encode import HwEncode, HwEncodeConfig
 
@@ -304,3 +314,77 @@ def test_the_picture_rate_is_not_fooled_by_a_pause() -> None:
     rate.add(60_000_000_000)
     assert rate.interval_ns is not None
     assert rate.interval_ns == pytest.approx(FRAME_NS, rel=0.2)
+
+
+# --- targets --------------------------------------------------------------------------------------------------------
+
+
+def targets(**bitrates_bps: int) -> Record[Targets]:
+    return Record(Targets({name: Target(bitrate_bps) for name, bitrate_bps in bitrates_bps.items()}), 0)
+
+
+def test_a_target_is_taken_in_place_and_stays_until_the_next() -> None:
+    with Harness(HwEncode, {"bitrate": "1M", "max": "3M"}, name="encode", threads=True) as encode:
+        for index, (given, bitrate_bps) in enumerate(
+            [
+                (targets(encode=250_000, other=1), 250_000),
+                (targets(other=2_000_000), 250_000),
+                (targets(), 250_000),
+                (targets(encode=9_000_000), 3_000_000),
+                (targets(encode=1), 10_000),
+            ]
+        ):
+            assert encode.push(given, "targets") == []
+            assert encode.facts["bitrate_bps"] == bitrate_bps
+            (packet,) = encode.push(make_frame(index), "video")
+            assert packet.keyframe == (index == 0)
+
+
+def test_a_target_before_the_first_picture_counts_and_so_does_one_over_a_new_size() -> None:
+    frames = [np.random.default_rng(n).integers(0, 255, (180, 320, 3), np.uint8) for n in range(40)]
+    with Harness(HwEncode, {"bitrate": "4M"}, name="encode") as encode:
+        encode.push(targets(encode=200_000), "targets")
+        for n, array in enumerate(frames):
+            picture = array if n < 20 else array[:90]
+            encode.push(VideoFrame.from_array(picture, time_ns=n * FRAME_NS, duration_ns=FRAME_NS), "video")
+        encode.finish()
+        packets = encode.payloads()
+    assert sum(len(packet.data) for packet in packets[10:20]) * 8 * 3 < 1_000_000
+    assert sum(len(packet.data) for packet in packets[30:]) * 8 * 3 < 1_000_000
+
+
+def test_a_reload_of_the_bitrate_comes_before_the_target_and_one_of_something_else_does_not() -> None:
+    with Harness(HwEncode, {"bitrate": "1M"}, name="encode") as encode:
+        node = encode.node
+        assert isinstance(node, HwEncode)
+        encode.push(targets(encode=300_000), "targets")
+        encode.reconfigure(keyframe_interval="5s")
+        assert node._bitrate_bps == 300_000
+        encode.reconfigure(bitrate="800k")
+        assert node._bitrate_bps == 800_000
+
+
+def test_a_record_of_something_else_is_refused() -> None:
+    with (
+        Harness(HwEncode, name="encode") as encode,
+        pytest.raises(NegotiationError, match=r"encode\.targets takes records of Targets, but was given int"),
+    ):
+        encode.push(Record(5, 0), "targets")
+
+
+# --- sizes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("height", [48, 50, 270])
+@pytest.mark.parametrize("format", ["yuv420p", "nv12", "bgr24", "bgr0"])
+def test_every_row_of_any_even_height_is_encoded(format: str, height: int) -> None:
+    picture = np.zeros((height, 64, 3), np.uint8)
+    picture[:] = (20, 60, 200)
+    picture[-16:] = (200, 60, 20)
+    with Harness(HwEncode, {"bitrate": "5M"}) as encode:
+        encode.push(VideoFrame.from_array(picture, time_ns=0).writable(format), "video")
+        encode.finish()
+        (frame,) = decoded(encode.payloads())
+    assert (frame.width, frame.height) == (64, height)
+    off = np.abs(frame.reformat(format="bgr24").to_ndarray().astype(int) - picture)
+    assert max(off[: height - 24].max(), off[-8:].max()) <= 16
