@@ -231,8 +231,9 @@ class _Picture:
         self._size_boxes()
         self.children: dict[str, list[_Item]] = defaultdict(list)
         self.leaves = [*self.boxes.values(), *self.lanes]
+        for item in (*self.leaves, *self.groups.values()):
+            self.children[item.parent].append(item)
         self._join()
-        self._first_order()
 
     # What there is to place.
 
@@ -350,7 +351,7 @@ class _Picture:
 
     # In which order.
 
-    def _first_order(self) -> None:
+    def _from_neighbours(self) -> None:
         """Neighbours next to one another, whole components one after the other, in the order of the graph."""
         rank: dict[_Item, int] = {}
         for start in self.boxes.values():
@@ -360,12 +361,17 @@ class _Picture:
                 if item not in rank:
                     rank[item] = len(rank)
                     stack.extend(each for each in reversed([*item.right, *item.left]) if each not in rank)
-        for lane in self.lanes:
-            rank.setdefault(lane, len(rank))
         for item, number in rank.items():
             item.y = 30.0 * number
-        for item in (*self.boxes.values(), *self.lanes, *self.groups.values()):
-            self.children[item.parent].append(item)
+        self._sort()
+
+    def _from_file(self) -> None:
+        """Boxes as the graph lists them, lines between their boxes."""
+        for number, item in enumerate(self.boxes.values()):
+            item.y = 60.0 * number
+        for line in self.lines:
+            for lane in line.lanes:
+                lane.y = (line.left.box.y + line.right.box.y) / 2
         self._sort()
 
     def _sort(self) -> None:
@@ -457,10 +463,23 @@ class _Picture:
         return crossings, round(climbed, 3)
 
     def _order(self) -> None:
-        """A few sweeps over the columns, to and fro, each item to the mean of its neighbours; the best order stays."""
+        """The best of two beginnings, each swept to and fro over the columns and then improved by exchanges."""
+        is_small = len(self.leaves) <= SWAPPED
+        outcomes = []
+        for start in (self._from_neighbours, self._from_file) if is_small else (self._from_neighbours,):
+            start()
+            self._settle()
+            self._sweep()
+            if is_small:
+                self._swap()
+            outcomes.append((self._cost(), self._state()))
+        self._restore(min(outcomes, key=lambda each: each[0])[1])
+        self._frames("")
+
+    def _sweep(self) -> None:
+        """Each item to the mean of its neighbours, column by column; the best order stays."""
         forth = sorted(self.leaves, key=lambda item: item.low)
         back = sorted(self.leaves, key=lambda item: -item.high)
-        self._settle()
         best = (self._cost(), self._state())
         sweeps = SWEEPS if len(self.leaves) < 600 else SWEEPS // 3
         for sweep in range(sweeps):
@@ -472,11 +491,9 @@ class _Picture:
             best = min(best, (self._cost(), self._state()), key=lambda each: each[0])
         self._restore(best[1])
         self._frames("")
-        if len(self.leaves) <= SWAPPED:
-            self._swap()
 
     def _swap(self) -> None:
-        """Neighbours change places where that saves crossings or climbs."""
+        """Neighbours change places, alone or with the whole chains they are part of, where that saves crossings."""
         cost = self._cost()
         for _ in range(SWAPS):
             before = cost
@@ -484,20 +501,29 @@ class _Picture:
                 for item in list(self.children[group]):
                     siblings = self.children[group]
                     place = siblings.index(item)
-                    below = next((at for at in range(place + 1, len(siblings)) if _share(item, siblings[at])), None)
+                    below = next((each for each in siblings[place + 1 :] if _share(item, each)), None)
                     if below is None:
                         continue
-                    state = self._state()
-                    item.y, siblings[below].y = siblings[below].y, item.y
-                    siblings.insert(below, siblings.pop(place))
-                    self._settle()
-                    if (changed := self._cost()) < cost:
-                        cost = changed
-                    else:
+                    chains = [(item, below)], _paired(item, below)
+                    for pairs in chains[: 2 if len(chains[1]) > 1 else 1]:
+                        state = self._state()
+                        for one, other in pairs:
+                            self._exchange(one, other)
+                        self._settle()
+                        if (changed := self._cost()) < cost:
+                            cost = changed
+                            break
                         self._restore(state)
             if cost == before:
                 break
-        self._frames("")
+        self._settle()
+
+    def _exchange(self, one: _Item, other: _Item) -> None:
+        """Each in the other's place."""
+        siblings = self.children[one.parent]
+        first, second = siblings.index(one), siblings.index(other)
+        siblings[first], siblings[second] = other, one
+        one.y, other.y = other.y, one.y
 
     def _state(self) -> tuple[dict[str, list[_Item]], list[float]]:
         return {group: list(items) for group, items in self.children.items()}, [item.y for item in self.leaves]
@@ -873,6 +899,26 @@ def _gap(above: _Item, below: _Item) -> float:
 def _share(one: _Item, other: _Item) -> bool:
     """Whether they stand in a column both."""
     return one.low <= other.high and other.low <= one.high
+
+
+def _chain(item: _Item) -> list[_Item]:
+    """What hangs on an item without a branch, to both sides."""
+    chain = [item]
+    for onward in ("left", "right"):
+        current = item
+        while len(current.left) == len(current.right) == 1:
+            current = getattr(current, onward)[0]
+            if current in chain:
+                break
+            chain.append(current)
+    return [each for each in chain if len(each.left) == len(each.right) == 1]
+
+
+def _paired(one: _Item, other: _Item) -> list[tuple[_Item, _Item]]:
+    """The parts of two chains that stand in the same columns of the same group."""
+    theirs = {(each.low, each.high, each.parent): each for each in _chain(other)}
+    pairs = [(each, theirs.get((each.low, each.high, each.parent))) for each in _chain(one)]
+    return [(mine, their) for mine, their in pairs if their is not None and their is not mine]
 
 
 def _feasible(wanted: Sequence[float], constraints: Sequence[Constraint]) -> list[float]:
