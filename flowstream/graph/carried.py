@@ -63,7 +63,7 @@ def _size(caps: VideoCaps | EncodedCaps) -> str:
 
 
 def _number(value: float | tuple[float, ...] | None, unit: float, name: str) -> str:
-    if value is None or isinstance(value, tuple) and len(value) > 2:
+    if value is None or (isinstance(value, tuple) and len(value) > 2):
         return ""
     values = value if isinstance(value, tuple) else (value,)
     return f"{' or '.join(f'{each / unit:.5g}' for each in values)} {name}"

@@ -13,6 +13,7 @@ from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 Point = tuple[float, float]
 
@@ -34,6 +35,9 @@ LABEL_RISE, LABEL_FALL, LANE_ROOM = 17.0, 16.0, 4.0
 MARGIN = 16.0
 GAP, STEEP_GAP = 22.0, 48.0
 """Between two columns; what a steep line may add."""
+
+SHRINK = 0.96
+"""How far the picture draws together, round by round, where nothing holds it apart."""
 
 SWEEPS, ROUNDS = 24, 40
 SWAPS, SWAPPED = 4, 120
@@ -89,15 +93,11 @@ class Rect:
 
     def overlaps(self, other: Rect) -> bool:
         """Whether they share more than an edge."""
-        return (
-            self.x < other.right and other.x < self.right and self.y < other.bottom and other.y < self.bottom
-        )  # fmt: skip
+        return self.x < other.right and other.x < self.right and self.y < other.bottom and other.y < self.bottom
 
     def contains(self, other: Rect) -> bool:
         """Whether the other lies in this one entirely."""
-        return (
-            self.x <= other.x and other.right <= self.right and self.y <= other.y and other.bottom <= self.bottom
-        )  # fmt: skip
+        return self.x <= other.x and other.right <= self.right and self.y <= other.y and other.bottom <= self.bottom
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +126,12 @@ class Layout:
 
 
 def lay_out(
-    boxes: Sequence[Box], links: Sequence[Link], groups: Mapping[str, str] | None = None,
+    boxes: Sequence[Box],
+    links: Sequence[Link],
+    groups: Mapping[str, str] | None = None,
     titles: Mapping[str, float] | None = None,
 ) -> Layout:
-    """Places boxes and lines. ``groups`` gives each group's parent ("" for none), ``titles`` the widths of their titles.
+    """Places boxes and lines. ``groups`` gives each group's parent ("" for none), ``titles`` how wide their titles are.
 
     Links that are not feedback must not form a cycle. A group in which no box stands gets no frame.
     """  # fmt: skip
@@ -148,9 +150,9 @@ def layers_of(ids: Iterable[str], links: Sequence[Link]) -> dict[str, int]:
     graph.add_edges_from((link.source, link.target) for link in links if not link.feedback)
     steering = {id_ for id_ in graph if graph.degree(id_) == 0}
     for link in links:
-        if link.feedback and (link.source in steering or link.target in steering):
-            if not networkx.has_path(graph, link.source, link.target):
-                graph.add_edge(link.target, link.source)
+        steers = link.feedback and (link.source in steering or link.target in steering)
+        if steers and not networkx.has_path(graph, link.source, link.target):
+            graph.add_edge(link.target, link.source)
     layers: dict[str, int] = {}
     order = list(networkx.topological_sort(graph))
     for id_ in order:
@@ -345,7 +347,7 @@ class _Picture:
                     end.box.left.append(line.lanes[0])
                 continue
             chain = [line.left.box, *line.lanes, line.right.box]
-            for before, after in zip(chain, chain[1:], strict=False):
+            for before, after in pairwise(chain):
                 before.right.append(after)
                 after.left.append(before)
 
@@ -407,8 +409,10 @@ class _Picture:
                     count += 1
                 numbers[item] = (begin, count - 1)
                 columns = range(item.low, item.high + 1)
-                for above in dict.fromkeys(last[column] for column in columns if column in last):
-                    constraints.append((numbers[above][1], begin, above.fall + item.rise + _gap(above, item)))
+                nearest = dict.fromkeys(last[column] for column in columns if column in last)
+                constraints.extend(
+                    (numbers[above][1], begin, above.fall + item.rise + _gap(above, item)) for above in nearest
+                )
                 last.update(dict.fromkeys(columns, item))
                 if frame is not None:
                     constraints.append((frame, begin, FRAME_HEAD + item.rise))
@@ -548,11 +552,10 @@ class _Picture:
                 ports: dict[object, list[tuple[float, _End]]] = defaultdict(list)
                 for y, index, line, end in ends:
                     ports[self._port(line, end, index)].append((y, end))
-                means = sorted((sum(y for y, _ in port) / len(port), number) for number, port in enumerate(ports.values()))
-                listed = list(ports.values())
-                for place, (_, number) in enumerate(means):
-                    for _, end in listed[number]:
-                        end.offset = PORT * (place - (len(means) - 1) / 2)
+                ordered = sorted(ports.values(), key=lambda port: sum(y for y, _ in port) / len(port))
+                for place, port in enumerate(ordered):
+                    for _, end in port:
+                        end.offset = PORT * (place - (len(ordered) - 1) / 2)
                 continue
             step = min(12.0, (item.box.width / 2 - 16) / len(ends))
             for place, (_, _, _, end) in enumerate(sorted(ends, key=lambda each: each[:2])):
@@ -620,7 +623,7 @@ class _Picture:
             line = self.lines[index]
             if line.is_flat:
                 continue
-            for lane, following in zip(line.lanes, line.lanes[1:], strict=False):
+            for lane, following in pairwise(line.lanes):
                 join(lane, following, 0.0)
             if line.left.side == "right":
                 join(line.left.box, line.lanes[0], line.left.offset)
@@ -643,28 +646,23 @@ class _Picture:
         constraints = sorted((place[one], place[other], apart) for (one, other), apart in limits.items())
         pulls: list[list[tuple[_Item, float, _Item, float]]] = [[] for _ in order]
         for line in self.lines:
-            ends = (
-                [(line.left.box, line.left.height, line.lanes[0], 0.0), (line.right.box, line.right.height, line.lanes[0], 0.0)]
-                if line.is_flat
-                else [
-                    (line.left.box, line.left.height, line.lanes[0], 0.0),
-                    *((one, 0.0, other, 0.0) for one, other in zip(line.lanes, line.lanes[1:], strict=False)),
-                    (line.lanes[-1], 0.0, line.right.box, line.right.height),
-                ]
-            )
-            for one, up, other, down in ends:
-                first, second = (place[placed[numbers[each][0]][0]] for each in (one, other))
-                if first != second:
-                    pulls[first].append((one, up, other, down))
-                    pulls[second].append((other, down, one, up))
+            joints = [
+                (line.left.box, line.left.height, line.lanes[0], 0.0),
+                *((one, 0.0, other, 0.0) for one, other in pairwise(line.lanes)),
+                (line.lanes[-1], 0.0, line.right.box, line.right.height),
+            ]
+            for one, up, other, down in joints:
+                near, far = place[placed[numbers[one][0]][0]], place[placed[numbers[other][0]][0]]
+                if near != far:
+                    pulls[near].append((one, up, other, down))
+                    pulls[far].append((other, down, one, up))
         leaves = [(item, *placed[numbers[item][0]]) for item in self.leaves]
-        wanted = [0.0] * len(order)
         held: list[list[float]] = [[] for _ in order]
         for item, number, offset in leaves:
             held[place[number]].append(item.y - offset)
         wanted = [sum(each) / len(each) if each else 0.0 for each in held]
         rounds = ROUNDS if len(self.leaves) < 600 else ROUNDS // 2
-        for _ in range(rounds):
+        for turn in range(rounds):
             self._want_frames(wanted, place, placed)
             heights = _feasible(wanted, constraints)
             for item, number, offset in leaves:
@@ -675,6 +673,8 @@ class _Picture:
                 if pulled:
                     shift = sum(other.y + down - one.y - up for one, up, other, down in pulled) / len(pulled)
                     wanted[number] += 0.6 * shift
+            if turn < rounds // 2:
+                wanted = [height * SHRINK for height in wanted]
         self._frames("")
 
     def _want_frames(self, wanted: list[float], place: dict[int, int], placed: list[tuple[int, float]]) -> None:
@@ -746,7 +746,7 @@ class _Picture:
                 *((lane.high, lane.y) for lane in line.lanes),
                 (line.right.box.high, line.right.box.y + line.right.height),
             ]
-            for (column, y), (_, next_y) in zip(stations, stations[1:], strict=False):
+            for (column, y), (_, next_y) in pairwise(stations):
                 steep[column] = max(steep[column], min(STEEP_GAP, abs(y - next_y) * 0.3))
         return {
             column: GAP + steep[column] + self._frame_sides(column, "high") + self._frame_sides(column + 1, "low")
@@ -787,12 +787,12 @@ class _Picture:
         """How many frames, this one included, begin at its left side within it, and end at its right side."""
         item = self.groups[group]
         low = high = 0
-        for other, inner in self.groups.items():
+        for other in self.groups:
             lineage = self._ancestors(other)
             if group in lineage:
-                between = lineage[: lineage.index(group) + 1]
-                low = max(low, sum(self.groups[each].low == item.low for each in between) if inner.low == item.low else 0)
-                high = max(high, sum(self.groups[each].high == item.high for each in between) if inner.high == item.high else 0)
+                between = [self.groups[each] for each in lineage[: lineage.index(group) + 1]]
+                low = max(low, sum(each.low == item.low for each in between))
+                high = max(high, sum(each.high == item.high for each in between))
         return low, high
 
     def _route(self, line: _Line, boxes: Mapping[str, Rect], begins: dict[int, float], ends: dict[int, float]) -> Route:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sized
 from html import escape
 
 from flowstream.graph.carried import carried_whole
 from flowstream.graph.draw import (
-    converter_text, drawn_groups, edge_carries, edge_label, group_of, group_title, role_of, title_of,
-)  # fmt: skip
+    converter_text,
+    drawn_groups,
+    edge_carries,
+    edge_label,
+    group_of,
+    group_title,
+    role_of,
+    title_of,
+)
 from flowstream.graph.layout import Box, Layout, Link, Point, Rect, Route, lay_out
 from flowstream.graph.plan import Edge, Group, Plan, PlannedNode
 
@@ -65,8 +73,7 @@ def to_svg(plan: Plan) -> str:
     """
     layout = layout_of(plan)
     width, height = _number(layout.width), _number(layout.height)
-    nodes, edges = len(plan.nodes), len(plan.edges)
-    said = f"Graph {_plain(plan.name)}: {nodes} node{'' if nodes == 1 else 's'}, {edges} edge{'' if edges == 1 else 's'}"
+    said = f"Graph {_plain(plan.name)}: {_counted(plan.nodes, 'node')}, {_counted(plan.edges, 'edge')}"
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(said)}" width="{width}" '
         f'height="{height}" viewBox="0 0 {width} {height}" style="max-width:100%;height:auto">',
@@ -123,7 +130,7 @@ JOINERS = "\u200d\ufe0e\ufe0f"
 def _advance(character: str) -> float:
     if character in "iIl.,:;'|!j`":
         return 0.34
-    if character in " frt()[]/\\-\"{}*":
+    if character in ' frt()[]/\\-"{}*':
         return 0.42
     if character in "mMwW@%—…":
         return 0.97
@@ -293,6 +300,10 @@ def _plain(text: str) -> str:
 def _is_xml(character: str) -> bool:
     code = ord(character)
     return code in (0x9, 0xA, 0xD) or 0x20 <= code < 0xD800 or 0xE000 <= code < 0xFFFE or code > 0xFFFF
+
+
+def _counted(things: Sized, word: str) -> str:
+    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
 
 
 def _number(value: float) -> str:
