@@ -651,11 +651,11 @@ class _Picture:
                 *((one, 0.0, other, 0.0) for one, other in pairwise(line.lanes)),
                 (line.lanes[-1], 0.0, line.right.box, line.right.height),
             ]
-            for one, up, other, down in joints:
-                near, far = place[placed[numbers[one][0]][0]], place[placed[numbers[other][0]][0]]
+            for before, up, after, down in joints:
+                near, far = place[placed[numbers[before][0]][0]], place[placed[numbers[after][0]][0]]
                 if near != far:
-                    pulls[near].append((one, up, other, down))
-                    pulls[far].append((other, down, one, up))
+                    pulls[near].append((before, up, after, down))
+                    pulls[far].append((after, down, before, up))
         leaves = [(item, *placed[numbers[item][0]]) for item in self.leaves]
         held: list[list[float]] = [[] for _ in order]
         for item, number, offset in leaves:
