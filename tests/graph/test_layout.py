@@ -112,7 +112,7 @@ def check(boxes: list[Box], links: list[Link], layout: Layout) -> None:
 
 
 @given(graphs())
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=60, deadline=None)
 @example(([Box("n0", 90, 48)], [Link("n0", "n0", "x", 60, feedback=True), Link("n0", "n0", "y", 60, feedback=True)]))
 @example(([Box("n0", 90, 48, "a"), Box("n1", 90, 48), Box("n2", 90, 48, "a")], [Link("n0", "n1"), Link("n1", "n2")]))
 def test_any_graph(graph: tuple[list[Box], list[Link]]) -> None:
