@@ -162,6 +162,8 @@ def test_a_long_line_keeps_clear_of_what_it_passes() -> None:
     assert label is not None
     assert layout.boxes["c"].right < label.x
     assert not any(label.overlaps(rect) for rect in layout.boxes.values())
+    links[3] = Link("a", "d")
+    check(boxes, links, lay_out(boxes, links))
 
 
 def test_parallel_chains_do_not_cross() -> None:
@@ -178,6 +180,17 @@ def test_parallel_chains_do_not_cross() -> None:
         if (link.source, link.target) == (f"encode-{way}", "out")
     ))  # fmt: skip
     assert arrivals == orders[0]
+
+
+def test_a_ladder_with_feedback_does_not_tangle() -> None:
+    """The sweeps alone leave the scalers crosswise here; exchanging neighbours does not."""
+    ways = ("high", "mid", "low")
+    boxes = [Box(name, 90, 48) for name in ("camera", "high", "scale-mid", "mid", "scale-low", "low", "out", "abr")]
+    links = [Link("camera", "high"), Link("camera", "scale-mid"), Link("camera", "scale-low")]
+    links += [Link("scale-mid", "mid"), Link("scale-low", "low"), *(Link(way, "out") for way in ways)]
+    links += [Link("out", "abr", feedback=True), *(Link("abr", way, feedback=True) for way in ways)]
+    places = lay_out(boxes, links).boxes
+    assert (places["scale-mid"].y < places["scale-low"].y) == (places["mid"].y < places["low"].y)
 
 
 def test_lines_of_one_output_leave_at_one_point_and_arrive_at_points_of_their_own() -> None:

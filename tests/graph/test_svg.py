@@ -97,7 +97,10 @@ def test_it_needs_nothing_else_and_knows_light_and_dark() -> None:
 
 
 NAMES = st.text(min_size=1, max_size=30)
-ODD = ["<b>&amp;]]></b>", "\x00\x1b[31m", "\ud800", "\ufffe", "مرحبا بالعالم", "שלום", "字" * 40, "é" * 60, "👩‍👩‍👧‍👦" * 9, '"\'`', "a\nb\tc"]
+ODD = [
+    "<b>&amp;]]></b>", "\x00\x1b[31m", "\ud800", "\ufffe", "مرحبا بالعالم", "שלום", "字" * 40, "é" * 60,
+    "\U0001f469\u200d\U0001f467" * 9, "\"'`", "a\nb\tc",
+]  # fmt: skip
 
 
 @given(NAMES, NAMES, NAMES)
