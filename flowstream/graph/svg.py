@@ -226,15 +226,14 @@ def _frame(plan: Plan, group: Group, rect: Rect) -> list[str]:
     name, file, width = _frame_title(plan, group, room)
     if width > rect.width - 20:
         name, file, width = _frame_title(plan, group, rect.width - 20)
-    lines = [
+    beside = f'<tspan class="fs-file" dx="10">{escape(file)}</tspan>' if file else ""
+    return [
         "<g>",
         _tooltip("\n".join(dict.fromkeys(each for each in (group.label, group.id, group.file) if each))),
         _rounded(rect, "fs-frame", 12, 12),
-        _text(rect.x + 14, rect.y + 20, "fs-group", name),
+        _text(rect.x + 14, rect.y + 20, "fs-group", name, beside),
+        "</g>",
     ]
-    if file:
-        lines.append(_text(rect.x + 14 + width - text_width(file, LABEL), rect.y + 20, "fs-file", file))
-    return [*lines, "</g>"]
 
 
 def _rounded(rect: Rect, classes: str, left: float, right: float) -> str:
@@ -283,9 +282,10 @@ def _before(route: Route) -> Point:
     return next((point for point in reversed(route.curves[-1][:2]) if point != route.end), route.start)
 
 
-def _text(x: float, y: float, classes: str, text: str, *, anchor: str = "") -> str:
+def _text(x: float, y: float, classes: str, text: str, beside: str = "", *, anchor: str = "") -> str:
     anchored = f' text-anchor="{anchor}"' if anchor else ""
-    return f'<text class="fs-text {classes}" x="{_number(x)}" y="{_number(y)}"{anchored}>{escape(text)}</text>'
+    place = f'x="{_number(x)}" y="{_number(y)}"{anchored}'
+    return f'<text class="fs-text {classes}" {place}>{escape(text)}{beside}</text>'
 
 
 def _tooltip(text: str) -> str:

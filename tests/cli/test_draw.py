@@ -61,6 +61,6 @@ def test_a_graph_with_a_mistake_leaves_no_file(call: Call, here: Path) -> None:
 
 
 def test_check_does_not_load_what_draws() -> None:
-    drawing = {f"flowstream.graph.{module}" for module in ("draw", "svg", "layout")}
+    drawing = {f"flowstream.graph.{module}" for module in ("draw", "svg", "layout", "lanes", "ordering", "heights")}
     assert not imported_by("check", "hello") & drawing
     assert drawing <= imported_by("draw", "hello", "--format", "svg")

@@ -27,7 +27,7 @@ def drawn(a_plan: Plan) -> ElementTree.Element:
 
 
 def texts(picture: ElementTree.Element) -> list[str]:
-    return [each.text or "" for each in picture.iter(f"{SVG}text")]
+    return [each.text or "" for each in picture.iter() if each.tag in (f"{SVG}text", f"{SVG}tspan")]
 
 
 def tooltips(picture: ElementTree.Element) -> list[str]:
@@ -119,7 +119,7 @@ def test_any_text_can_be_a_name(label: str, type_id: str, file: str) -> None:
     text = to_svg(odd)
     text.encode()
     picture = ElementTree.fromstring(text)
-    allowed = {"svg", "style", "rect", "g", "path", "text", "title"}
+    allowed = {"svg", "style", "rect", "g", "path", "text", "title", "tspan"}
     assert {each.tag.removeprefix(SVG) for each in picture.iter()} <= allowed
     assert to_svg(odd) == text
 
