@@ -118,9 +118,6 @@ class Line:
     is_reversed: bool
 
 
-Constraint = tuple[int, int, float]
-
-
 class Lanes:
     """Boxes, lanes and groups, what hangs on what, and in which order the members of each group stand.
 
