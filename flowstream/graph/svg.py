@@ -26,7 +26,7 @@ TITLE, TYPE, LABEL = 13.5, 11.5, 11.0
 BOX_HEIGHT, PILL_HEIGHT = 48.0, 24.0
 WIDEST_BOX, WIDEST_LABEL, LONG_LABEL, WIDEST_FRAME_TITLE = 170.0, 190.0, 130.0, 260.0
 
-STYLE = """
+COLOURS = """
 .fs-back{fill:#ffffff;stroke:#d5dbe1}
 .fs-text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue","Noto Sans",sans-serif;fill:#1c2733}
 .fs-title{font-size:13.5px;font-weight:600}
@@ -77,7 +77,7 @@ def to_svg(plan: Plan) -> str:
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(said)}" width="{width}" '
         f'height="{height}" viewBox="0 0 {width} {height}" style="max-width:100%;height:auto">',
-        f"<style>{STYLE}</style>",
+        f"<style>{COLOURS}</style>",
         f'<rect class="fs-back" x="0.5" y="0.5" width="{_number(layout.width - 1)}" '
         f'height="{_number(layout.height - 1)}" rx="10"/>',
     ]
