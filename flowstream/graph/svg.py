@@ -33,7 +33,7 @@ COLOURS = """
 .fs-type{font-size:11.5px;fill:#566573}
 .fs-label{font-size:11px;fill:#44525f}
 .fs-group{font-size:12px;font-weight:600;fill:#44525f}
-.fs-file{font-size:11px;fill:#6b7884}
+.fs-file{font-size:11px;font-weight:400;fill:#6b7884}
 .fs-frame{fill:#8796a5;fill-opacity:.09;stroke:#b4bfc9}
 .fs-box{stroke-width:1.4}
 .fs-source{fill:#e5f5ea;stroke:#3b9a5c}
