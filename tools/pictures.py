@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Take the pictures of the README from what they show: a real run, looked at in a real browser and a real terminal.
 
-    python tools/pictures.py       writes tools/pictures/hello.png and tools/pictures/terminal.png
+    python tools/pictures.py       writes hello.png, terminal.png and hello-graph.svg in tools/pictures
+    python tools/pictures.py draw  writes hello-graph.svg only, which needs no browser and no screen
 
 Runs in the environment of ``tools/check.py``; needs Chromium, ffmpeg, Xvfb and xterm.
 """
@@ -151,9 +152,17 @@ def compress(raw: Path, picture: Path) -> None:
         sys.exit(f"{picture} has {picture.stat().st_size} bytes, more than {MAX_BYTES}")
 
 
+def draw(graph: str, picture: Path) -> None:
+    """Write a graph as ``flowstream draw`` draws it."""
+    subprocess.run([sys.executable, "-m", "flowstream", "draw", graph, "-o", picture], check=True)
+
+
 def main() -> None:
     """Take every picture."""
     PICTURES.mkdir(exist_ok=True)
+    draw("hello", PICTURES / "hello-graph.svg")
+    if sys.argv[1:] == ["draw"]:
+        return
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.png"
         with page_of("hello") as url:
@@ -161,7 +170,7 @@ def main() -> None:
         compress(raw, PICTURES / "hello.png")
         photograph_terminal(raw)
         compress(raw, PICTURES / "terminal.png")
-    for picture in sorted(PICTURES.glob("*.png")):
+    for picture in sorted(PICTURES.iterdir()):
         print(f"{picture}: {picture.stat().st_size} bytes")
 
 

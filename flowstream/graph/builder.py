@@ -22,8 +22,9 @@ from flowstream.graph.diagnostics import Findings, Span, did_you_mean
 from flowstream.graph.load import MAX_BYTES, List, Map, Scalar, Value, load, plain_value, spoken
 from flowstream.graph.plan import Plan
 from flowstream.graph.write import Written, decimal, scalar, text_of
+from flowstream.media.size import Size
 from flowstream.node.config import RESERVED
-from flowstream.node.quantities import Size, format_aspect, format_bytes, format_duration
+from flowstream.node.quantities import format_aspect, format_bytes, format_duration
 from flowstream.node.registry import Registry
 from flowstream.proto.overflow import POLICIES, Overflow
 

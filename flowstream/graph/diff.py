@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from flowstream.graph.carried import carried_text
 from flowstream.graph.diagnostics import listed
 from flowstream.graph.plan import Edge, Log, Plan, PlannedNode, Serve
 from flowstream.media.packets import EncodedPacket
@@ -420,13 +421,23 @@ def _who_feels(change: Change) -> str:
 
 
 def describe_plan(plan: Plan) -> list[str]:
-    """A plan in a few lines for a terminal: each node with its type and where it takes from."""
+    """A plan in a few lines for a terminal: each node with its type, where it takes from and what comes from there."""
     kind = "live" if plan.is_live else "not live: every edge waits"
     count = f"{len(plan.nodes)} node{'' if len(plan.nodes) == 1 else 's'}"
     lines = [f"{plan.name}: {count}, {len(plan.edges)} edge{'' if len(plan.edges) == 1 else 's'}, {kind}"]
     width = max((len(id_) for id_ in plan.nodes), default=0)
     types = max((len(node.type_id) for node in plan.nodes.values()), default=0)
     for id_, node in plan.nodes.items():
-        taken = ", ".join(f"{edge.input} from {_output(edge)}" for edge in plan.inputs_of(id_))
+        taken = ", ".join(_taken(node, edge) for edge in plan.inputs_of(id_))
         lines.append(f"  {id_.ljust(width)}  {node.type_id.ljust(types)}  {taken}".rstrip())
     return lines
+
+
+def _taken(node: PlannedNode, edge: Edge) -> str:
+    """``video from pattern.video (yuv420p 1280x720)``; for a converter what it does and how much that costs."""
+    if node.conversion is not None:
+        where = "" if node.conversion.certain else ", where it differs"
+        return f"{node.conversion.does} of {_output(edge)}{where} (cost {node.conversion.cost})"
+    caps = edge.carried.caps if edge.carried is not None else None
+    known = f" ({carried_text(edge.carried)})" if edge.carried is not None and caps is not None else ""
+    return f"{edge.input} from {_output(edge)}{known}"

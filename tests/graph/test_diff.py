@@ -211,10 +211,10 @@ def test_description_of_a_plan() -> None:
     assert describe_plan(plan()) == [
         "graph: 5 nodes, 5 edges, live",
         "  pattern  pattern",
-        "  encode   encode   targets from abr.targets, video from pattern.video",
+        "  encode   encode   targets from abr.targets, video from pattern.video (yuv420p)",
         "  abr      abr      reports from out.reports",
-        "  out      show     video from encode.packets",
-        "  tape     tape     video from encode.packets",
+        "  out      show     video from encode.packets (h264)",
+        "  tape     tape     video from encode.packets (h264)",
     ]
 
 
