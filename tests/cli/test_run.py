@@ -13,10 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flowstream.cli.graphs import GraphFile, shipped_graphs
+from flowstream.cli.graphs import shipped_graphs
 from flowstream.cli.launch import launch
 from flowstream.control.client import ask, choose, runs
 from flowstream.control.door import bind
+from flowstream.control.files import GraphFile
 from flowstream.graph.plan import Serve
 from tests.cli.calling import ODD, TICKS, Call, running
 
