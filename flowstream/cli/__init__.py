@@ -13,6 +13,7 @@ import click
 COMMANDS = {
     "run": "Run a graph; without a name the one that needs no device.",
     "check": "Find everything that is wrong with graph files.",
+    "fmt": "Write graph files in their usual form.",
     "plan": "Show what a graph would run, or what a change of it would do.",
     "status": "Show how a running graph is doing.",
     "nodes": "List the node types, or show one.",
