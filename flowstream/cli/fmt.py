@@ -54,8 +54,7 @@ def _formatted(path: str, *, is_check: bool, is_diff: bool) -> bool:
     if is_diff and is_changed:
         _diff(name, content.decode("utf-8-sig"), text)
     if path == "-" and not is_check and not is_diff:
-        with click.open_file("-", "wb") as out:
-            out.write(text.encode())
+        click.get_binary_stream("stdout").write(text.encode())
     elif is_changed and is_check:
         click.echo(f"{name}: not in the usual form", err=is_diff)
     elif is_changed and not is_diff:
@@ -67,7 +66,7 @@ def _formatted(path: str, *, is_check: bool, is_diff: bool) -> bool:
 def _read(path: str) -> tuple[str, bytes]:
     """What a file is called and holds. Raises GraphError for one that cannot be read."""
     from flowstream.errors import GraphError
-    from flowstream.graph.diagnostics import Findings, Span
+    from flowstream.graph.diagnostics import Findings
 
     if path == "-":
         return "<stdin>", click.get_binary_stream("stdin").read(MAX_BYTES)
@@ -75,7 +74,8 @@ def _read(path: str) -> tuple[str, bytes]:
         return path, read(path)
     except OSError as error:
         findings = Findings()
-        findings.add("FS101", Span(path, 1, 1), f"{path} cannot be read: {error.strerror or error}")
+        reason = error.strerror or str(error)
+        findings.add("FS101", None, f"{path}: {reason[:1].lower()}{reason[1:]}")
         raise GraphError(findings.diagnostics) from None
 
 
@@ -92,11 +92,12 @@ def _write(path: str, text: str) -> None:
         number, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         with os.fdopen(number, "wb") as file:
             file.write(text.encode())
-            os.fchmod(number, before.st_mode & 0o7777)
-            if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
-                os.fchown(number, before.st_uid, before.st_gid)
             file.flush()
             os.fsync(number)
+        now = os.stat(beside)
+        if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
+            os.chown(beside, before.st_uid, before.st_gid)
+        os.chmod(beside, before.st_mode & 0o7777)
         os.replace(beside, target)
         beside = None
     except OSError as error:

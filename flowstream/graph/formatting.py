@@ -24,6 +24,7 @@ _OTHER_BREAKS = re.compile("[\x85\u2028\u2029]")
 _ANCHORS_AND_COMMENTS = re.compile(r"#[^\n]*|&[^\s,\[\]{}]+")
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _BEFORE_CONTENT = re.compile(r"(?:[ \t\n]+|#[^\n]*)*")
+_BEFORE_COLON = re.compile(r"(?:[ \t\n]+|#[^\n]*)*:?")
 _HEADER = re.compile(r"([|>])([+-]?)(\d?)([+-]?)")
 
 
@@ -263,6 +264,8 @@ class _Reader:
 
     def _leaf(self, event: Any, holder: _Holder) -> _Leaf:
         start, end = event.start_mark.index, event.end_mark.index
+        if start == end and holder.key is not None:
+            start = end = self._behind_colon()
         self._gap(start, holder)
         is_alias = not hasattr(event, "value")
         anchor = None
@@ -286,6 +289,12 @@ class _Reader:
         leaf.anchor = anchor
         leaf.text = source if is_alias else event.value
         return leaf
+
+    def _behind_colon(self) -> int:
+        """Where the empty value of a key stands: behind the colon. The parser may put it where the next text begins."""
+        before = _BEFORE_COLON.match(self.text, self._position)
+        assert before is not None
+        return before.end() if self.text[before.end() - 1 : before.end()] == ":" else self._position
 
     def _block_scalar(self, source: str, start: int, holder: _Holder) -> _Leaf:
         first, _, rest = source.partition("\n")
@@ -392,25 +401,27 @@ def _depth(line: str) -> int:
 
 def _settle(root: _Holder) -> None:
     """Brings a tree into the form in which it is written; a tree in that form stays as it is."""
-    if root.block:
-        first = root.block[0]
-        attached = next((n for n in range(len(first.above), 0, -1) if _blank_before(first, n)), 0)
-        if attached == 0:  # the comment that the file begins with is about the file
-            root.above += first.above
-            root.has_blank = first.has_blank
-            first.above, first.has_blank = [], False
-        else:
-            root.above += first.above[:attached]
-            root.has_blank = True
-            del first.above[:attached]
+    _part_header(root)
     _arrange(root, _GRAPH)
     _place_comments(root, 0)
+    _part_header(root)
     _set_gap(root, False)
 
 
-def _blank_before(holder: _Holder, number: int) -> bool:
-    """Whether a blank line stands before a comment above, counted from 0, or before what follows the last of them."""
-    return holder.above[number].has_blank if number < len(holder.above) else holder.has_blank
+def _part_header(root: _Holder) -> None:
+    """Parts the comments about the file from those about its first key: these have no blank line beneath."""
+    if not root.block:
+        return
+    first = root.block[0]
+    if root.above:
+        _set_gap(first, root.has_blank)
+    comments = [*root.above, *first.above]
+    number = len(comments)
+    if not first.has_blank:
+        number = next((n for n in range(len(comments) - 1, 0, -1) if comments[n].has_blank), len(comments))
+    root.above, first.above = comments[:number], comments[number:]
+    root.has_blank = bool(root.above) and _has_gap(first)
+    _set_gap(first, False)
 
 
 def _has_gap(holder: _Holder) -> bool:
@@ -474,7 +485,7 @@ def _sort(
     if now_first is not was_first:
         _set_gap(was_first, _has_gap(now_first))
         _set_gap(now_first, False)
-        if holder.parent is None:
+        if holder.parent is None and not group.is_flow:
             holder.has_blank |= bool(holder.above)
 
 
@@ -511,8 +522,8 @@ def _place_comments(holder: _Holder, indent: int) -> None:
     value = holder.value
     is_root = holder.parent is None
     if isinstance(value, _Group) and value.is_flow and value.holders:
-        before = " ".join(filter(None, ["-" if holder.is_item else _lead(holder), value.anchor, ""]))
-        value.is_flow = value.flat is not None and indent + len(before) + len(value.flat) <= WIDTH
+        line = " ".join(filter(None, ["-" if holder.is_item else _lead(holder), value.anchor, value.flat]))
+        value.is_flow = value.flat is not None and indent + len(line) <= WIDTH
     for child in holder.block:
         _place_comments(child, indent if is_root else indent + _INDENT)
     slot = None if is_root and holder.block else next((each for each in holder.inline if not each.is_own_line), None)
