@@ -54,7 +54,7 @@ def _formatted(path: str, *, is_check: bool, is_diff: bool) -> bool:
     if is_diff and is_changed:
         _diff(name, content.decode("utf-8-sig"), text)
     if path == "-" and not is_check and not is_diff:
-        click.get_binary_stream("stdout").write(text.encode())
+        sys.stdout.buffer.write(text.encode())
     elif is_changed and is_check:
         click.echo(f"{name}: not in the usual form", err=is_diff)
     elif is_changed and not is_diff:
@@ -69,12 +69,12 @@ def _read(path: str) -> tuple[str, bytes]:
     from flowstream.graph.diagnostics import Findings
 
     if path == "-":
-        return "<stdin>", click.get_binary_stream("stdin").read(MAX_BYTES)
+        return "<stdin>", sys.stdin.buffer.read(MAX_BYTES)
     try:
         return path, read(path)
     except OSError as error:
         findings = Findings()
-        reason = error.strerror or str(error)
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
         findings.add("FS101", None, f"{path}: {reason[:1].lower()}{reason[1:]}")
         raise GraphError(findings.diagnostics) from None
 

@@ -331,9 +331,11 @@ class _Reader:
         """
         text, before = self.text, self._position
         previous: _Comment | None = None  # that the next line may go on with
+        has_begun = False  # with an anchor, or with a comment behind its dash
         for match in _ANCHORS_AND_COMMENTS.finditer(text, before, end):
             start = match.start()
             if match[0][0] == "&":
+                has_begun = has_begun or self._blank(before, start, holder)
                 before = match.end()
                 continue
             line = text.rfind("\n", 0, start) + 1
@@ -344,20 +346,28 @@ class _Reader:
             if previous and is_own and column == previous.column and text.count("\n", before, start) == 1:
                 previous.more.append(said)
             else:
-                has_blank = _BLANK_LINE.search(text, before, start) is not None
+                has_blank = is_own and _BLANK_LINE.search(text, before, start) is not None
                 comment = _Comment(said, column, is_own, has_blank)
                 is_behind = not is_own and text.find("\n", self._last_end, start) < 0
                 previous = comment if is_behind else None
                 if is_own:
                     self._own_line(comment, holder, foot)
                 else:
+                    has_begun = has_begun or (not is_behind and self._blank(before, start, holder))
                     self._inline(holder, is_behind).append(comment)
             before = match.end()
-        if foot is None and _BLANK_LINE.search(text, before, end):
-            (self._opened[0] if self._opened else holder).has_blank |= bool(self._opened) or holder is self.root
+        if foot is None and not has_begun:
+            self._blank(before, end, holder)
         self._opened.clear()
         self._closed.clear()
         self._position = end
+
+    def _blank(self, start: int, end: int, holder: _Holder) -> bool:
+        """Sees a blank line before what begins here; always true."""
+        begins = self._opened[0] if self._opened else holder if holder is self.root else None
+        if begins and _BLANK_LINE.search(self.text, start, end):
+            begins.has_blank = True
+        return True
 
     def _inline(self, holder: _Holder, is_behind: bool) -> list[_Comment]:
         """Who takes a comment that stands behind something on its line."""

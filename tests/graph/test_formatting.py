@@ -229,3 +229,235 @@ def test_a_result_that_lost_a_comment_is_not_given(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(formatting._Writer, "_inline", lambda *_: None)
     with pytest.raises(FormattingError, match="comments would not stay"):
         formatted("g.yaml", b"a:  1 # c\n")
+
+
+# --- whatever is written --------------------------------------------------------------------------------------------
+
+
+def meaning(value: Value | None) -> object:
+    """What a tree means, with the keys of each map sorted: which maps have an order is no matter here."""
+    match value:
+        case Map():
+            return "map", sorted(
+                ((key, entry.key.plain, meaning(entry.value)) for key, entry in value.entries.items()), key=lambda e: e[0]
+            )
+        case List():
+            return "list", [meaning(each) for each in value.items]
+        case Scalar():
+            return type(value.value).__name__, value.value, value.plain
+    return None
+
+
+def loaded(text: str) -> object:
+    findings = Findings()
+    root = load("g.yaml", text.encode(), findings)
+    assert not findings.diagnostics, (text, findings.diagnostics)
+    return meaning(root)
+
+
+NAMES = ["type", "from", "inputs", "label", "restart", "output", "limit", "x", "video", "backoff", "use", "'q'", '"q r"']
+TOP_NAMES = ["nodes", "vars", "serve", "flowstream", "log", "z"]
+PLAIN = ["1", "2.5M", "text", "a b", "$(x)", "http://x#y", "null", "true", "16:9", "-1", "a'b"]
+QUOTED = ["'it''s # no comment'", '"a: {b}"', '"\\t\\" #"', "''", '"&x *y"']
+
+
+@dataclass
+class Writing:
+    """Writes some graph-like file, carelessly: any indentation, style and spacing, with comments wherever they may be.
+
+    A comment says what it must stay with: ``# N above KEY``, ``# N at KEY``, or just ``# N``.
+    """
+
+    data: st.DataObject
+    lines: list[str] = field(default_factory=list)
+    anchors: list[str] = field(default_factory=list)
+    comments: int = 0
+    marks: int = 0
+    count: int = 0
+
+    def one(self, *choices: str) -> str:
+        return self.data.draw(st.sampled_from(choices))
+
+    def chance(self, percent: int) -> bool:
+        return self.data.draw(st.integers(0, 99)) < percent
+
+    def number(self, least: int, most: int) -> int:
+        return self.data.draw(st.integers(least, most))
+
+    def comment(self, about: str = "") -> str:
+        self.comments += 1
+        return f"# {self.comments} {about}".strip()
+
+    def behind(self, about: str = "", percent: int = 25) -> str:
+        return f"{' ' * self.number(1, 3)}{self.comment(about)}" if self.chance(percent) else " " * self.number(0, 2)
+
+    def blank(self) -> None:
+        self.lines += ["", "  "][: self.number(0, 2)] if self.chance(25) else []
+
+    def above(self, indent: int, about: str) -> None:
+        for _ in range(self.number(1, 2) if self.chance(30) else 0):
+            self.blank()
+            self.lines.append(f"{' ' * indent}{self.comment(about)}")
+        self.blank()
+
+    def file(self) -> str:
+        if self.chance(10):
+            self.lines.append("---")
+        if self.chance(30):
+            self.lines += [self.comment(), ""]
+        if self.chance(10):
+            self.lines.append(f"{self.flow(2, True, 'root')}{self.behind()}")
+        else:
+            self.map(0, 0, TOP_NAMES)
+        if self.chance(30):
+            self.blank()
+            self.lines.append(f"{self.comment()}")
+        ending = self.one("\n", "\n", "", "\n\n\n")
+        return self.one("\n", "\r\n").join(self.lines) + ending
+
+    def keys(self, names: list[str]) -> list[str]:
+        """Some keys; one of the same name never stands twice in a file beneath the top, so that it is found again."""
+        found = self.data.draw(st.lists(st.sampled_from(names), min_size=1, max_size=4, unique=True))
+        if names is TOP_NAMES:
+            return found
+        self.count += 1
+        return [key if key in ("type", "from", "inputs", "output", "limit", "restart", "backoff") else
+                f"{key[:-1]}{self.count}{key[-1]}" if key[0] in "'\"" else f"{key}{self.count}" for key in found]  # fmt: skip
+
+    def map(self, indent: int, depth: int, names: list[str], is_item: bool = False) -> None:
+        for number, key in enumerate(self.keys(names)):
+            lead = ""
+            if is_item and number == 0:
+                lead = self.lines.pop()
+            else:
+                # What the file begins with is about the file.
+                self.above(indent, "" if names is TOP_NAMES and number == 0 else f"above {key}")
+                lead = " " * indent
+            self.value(f"{lead}{key}{self.one('', '', ' ')}:", key, indent, depth)
+        if self.chance(15):
+            self.lines.append(f"{' ' * indent}{self.comment()}")
+
+    def value(self, lead: str, key: str, indent: int, depth: int) -> None:
+        """The value of a key, or of an item when there is none."""
+        about = f"at {key}" if key else ""
+        mark = " "
+        if self.chance(10):
+            self.marks += 1
+            mark = f" &n{self.marks} "
+        kind = self.one("scalar", "scalar", "map", "list", "flow", "flow", "block", "long", "empty", "alias")
+        deeper = indent + self.number(1, 4)
+        if kind in ("map", "list") and depth < 4:
+            if key or mark != " ":
+                self.lines.append(f"{lead}{mark.rstrip()}{self.behind(about)}")
+                is_inline = False
+            else:
+                is_inline = kind == "map"
+                self.lines.append(f"{lead} " if is_inline else f"{lead}{self.behind()}")
+                deeper = len(lead) + 1 if is_inline else deeper
+            if kind == "map":
+                self.map(deeper, depth + 1, NAMES, is_item=is_inline)
+            else:
+                self.list(indent if key and self.chance(40) else deeper, depth + 1)
+        elif kind == "flow":
+            self.lines += f"{lead}{mark}{self.flow(depth, not key, key)}{self.behind(about)}".split("\n")
+        elif kind == "block":
+            self.block(f"{lead}{mark}", about, indent)
+        elif kind == "long":
+            quote = self.one("", "'", '"')
+            between = "\n" * self.number(1, 2) + " " * deeper
+            text = f"{quote}one{between}two{self.one('', ' ', ', three')}".rstrip(" ") + quote
+            self.lines += f"{lead}{mark}{text}{self.behind()}".split("\n")
+        elif kind == "alias" and mark == " " and self.anchors:
+            self.lines.append(f"{lead} *{self.one(*self.anchors)}{self.behind(about)}")
+        elif kind == "empty" and key:
+            self.lines.append(f"{lead}{mark.rstrip()}{self.behind(about)}")
+        else:
+            self.lines.append(f"{lead}{mark}{' ' * self.number(0, 2)}{self.one(*PLAIN, *QUOTED)}{self.behind(about)}")
+        if mark != " ":
+            self.anchors.append(mark.strip()[1:])
+
+    def block(self, lead: str, about: str, indent: int) -> None:
+        depth = self.number(1, 4)
+        says = self.chance(30)
+        header = f"{self.one('|', '>')}{depth if says else ''}{self.one('', '', '-', '+')}"
+        self.lines.append(f"{lead}{header}{self.behind(about)}")
+        for number in range(self.number(0, 4)):
+            text = self.one("text", "# no comment", "", "  deeper", "a: b", "ends  ")
+            if number == 0 and not says:
+                text = text.lstrip() or "text"
+            self.lines.append(f"{' ' * (indent + depth)}{text}" if text else "")
+
+    def list(self, indent: int, depth: int) -> None:
+        for _ in range(self.number(1, 3)):
+            self.above(indent, "")
+            self.value(f"{' ' * indent}-", "", indent, depth)
+
+    def flow(self, depth: int, is_map: bool, about: str) -> str:
+        """A map or a list in brackets, on any number of lines."""
+        is_map |= self.chance(60)
+        has_lines = self.chance(40)
+
+        def between(said: str = "") -> str:
+            if not has_lines:
+                return " " * self.number(0, 2)
+            comment = f" {self.comment(said)}" if self.chance(30) else ""
+            own = f"\n     {self.comment()}" if self.chance(20) else ""
+            return f"{comment}{own}\n{' ' * self.number(6, 12)}"
+
+        if self.chance(10):
+            return "{" + between() + "}" if is_map else "[" + between() + "]"
+        parts = []
+        keys = self.keys(NAMES)
+        for number, key in enumerate(keys):
+            if depth < 4 and self.chance(25):
+                value = self.flow(depth + 1, False, key)
+            else:
+                value = self.one(*PLAIN, *QUOTED)
+            lead = f"{key}{self.one(':', ': ') if key[0] == chr(34) else ': '}{' ' * self.number(0, 1)}" if is_map else ""
+            comma = "," if number < len(keys) - 1 or self.chance(20) else ""
+            parts.append(f"{lead}{value}{between() if self.chance(10) else ''}{comma}"
+                         f"{between(f'at {key}' if is_map and comma else '')}")  # fmt: skip
+        opening = between()
+        return "{" + opening + "".join(parts) + "}" if is_map else "[" + opening + "".join(parts) + "]"
+
+
+COMMENT = re.compile(r"# (\d+)(?: (above|at) (\S.*))?$")
+
+
+def keeps(before: str, after: str) -> None:
+    """What must hold of a file and its usual form."""
+    assert loaded(after) == loaded(before)
+    assert formatted("g.yaml", after.encode()) == after
+    lines = after.split("\n")
+    found = {}
+    for number, line in enumerate(lines):
+        if (match := COMMENT.search(line)) is None:
+            continue
+        found[int(match[1])] = line
+        is_own = line.strip() == match[0]
+        if match[2] and is_own:  # above, or moved there from a place where it cannot be
+            below = (each for each in lines[number + 1 :] if each.strip() and not each.strip().startswith("# "))
+            if not line_goes_on(lines, number):
+                assert match[3] in next(below, match[3]) or match[2] == "at", (match[0], after)
+        elif match[2] == "at":
+            assert match[3] in line[: match.start()], (match[0], after)
+    assert set(range(1, 1 + len(found))) == set(found), after
+
+
+def line_goes_on(lines: list[str], number: int) -> bool:
+    """Whether the comment on a line goes on with one in the same column above it."""
+    above = lines[number - 1] if number else ""
+    column = lines[number].index("#")
+    return above[column : column + 2] == "# " and above.strip() != above[column:]
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_meaning_and_comments_stay_however_a_file_is_written(data: st.DataObject) -> None:
+    writing = Writing(data)
+    text = writing.file()
+    loaded(text)
+    after = usual(text)
+    keeps(text, after)
+    written = {int(match[1]) for line in after.split("\n") if (match := COMMENT.search(line))}
+    assert written >= set(range(1, writing.comments + 1))
