@@ -536,6 +536,9 @@ def _place_comments(holder: _Holder, indent: int) -> None:
         value.is_flow = value.flat is not None and indent + len(line) <= WIDTH
     for child in holder.block:
         _place_comments(child, indent if is_root else indent + _INDENT)
+    if holder.is_item and holder.block and holder.block[0].is_item and holder.block[0].block:
+        holder.inline += holder.block[0].inline  # of two dashes on a line, the first has what stands behind them
+        holder.block[0].inline = []
     slot = None if is_root and holder.block else next((each for each in holder.inline if not each.is_own_line), None)
     moved = []
     for comment in holder.inline:

@@ -24,6 +24,10 @@ GRAPHS = sorted((ROOT / "graphs").glob("*.yaml"))
 DOCUMENTED = [
     block for name in ("README.md", "CONTRIBUTING.md") for block in blocks_of(ROOT / name) if block.language == "yaml"
 ]
+CORPUS = [
+    path.read_bytes()
+    for path in [*GRAPHS, *sorted((FOLDER / "valid").glob("*.yaml")), *sorted((FOLDER / "invalid").glob("*.yaml"))]
+]
 LONG = ", ".join(f"setting-{number}: {number}" for number in range(10))
 
 
@@ -421,6 +425,7 @@ class Writing:
         return "{" + opening + "".join(parts) + "}" if is_map else "[" + opening + "".join(parts) + "]"
 
 
+BETWEEN = re.compile(r" *(# .*|(- *)*-( &n\d+)?( # .*)?)?")
 COMMENT = re.compile(r"# (\d+)(?: (above|at) (\S.*))?$")
 
 
@@ -436,7 +441,7 @@ def keeps(before: str, after: str) -> None:
         found[int(match[1])] = line
         is_own = line.strip() == match[0]
         if match[2] and is_own:  # above, or moved there from a place where it cannot be
-            below = (each for each in lines[number + 1 :] if each.strip() and not each.strip().startswith("# "))
+            below = (each for each in lines[number + 1 :] if not BETWEEN.fullmatch(each))
             if not line_goes_on(lines, number):
                 assert match[3] in next(below, match[3]) or match[2] == "at", (match[0], after)
         elif match[2] == "at":
@@ -461,3 +466,25 @@ def test_meaning_and_comments_stay_however_a_file_is_written(data: st.DataObject
     keeps(text, after)
     written = {int(match[1]) for line in after.split("\n") if (match := COMMENT.search(line))}
     assert written >= set(range(1, writing.comments + 1))
+
+
+@given(st.sampled_from(CORPUS), st.data())
+@settings(max_examples=200, deadline=None)
+@example(b"a: " + b"[" * 5000, None)
+@example(b"a: |\n" + b"  x\n" * 5000, None)
+@example(b'a: "' + b"\\" * 20_000 + b'"\n', None)
+@example(b"a: [" + b"#\n" * 5000 + b"]", None)
+@example(b"a: [" + b"1 # c\n," * 2000 + b"]", None)
+@example(b"a: 1\n" + b"  # c\n\n" * 5000, None)
+def test_whatever_a_file_holds_it_is_written_or_refused(content: bytes, data: st.DataObject | None) -> None:
+    for _ in range(data.draw(st.integers(1, 4)) if data else 0):
+        assert data is not None
+        start = data.draw(st.integers(0, len(content)))
+        end = min(len(content), start + data.draw(st.integers(0, 12)))
+        piece = data.draw(st.sampled_from([*PIECES, b" # c\n", b"\n\n"]) | st.just(b"") | st.binary(max_size=4))
+        content = content[:start] + piece + content[end:]
+    try:
+        text = formatted("g.yaml", content)
+    except (GraphError, FormattingError):
+        return
+    assert formatted("g.yaml", text.encode()) == text
