@@ -87,9 +87,7 @@ def test_a_file_without_a_usual_form_is_left_alone(call: Call, here: Path) -> No
     assert (here / "graph.yaml").read_text(encoding="utf-8") == 'a:  "\u2028"\n'
 
 
-def test_a_file_that_cannot_be_written_stays_whole(
-    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_written_stays_whole(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "odd.yaml").write_text(ODD)
 
     def full(*_: object) -> None:
@@ -111,9 +109,7 @@ def test_a_read_only_file_is_left_alone(call: Call, here: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("content", "status", "out"), [(ODD, 0, USUAL), (USUAL, 0, USUAL), ("a: [", 1, "")])
-def test_standard_input(
-    content: str, status: int, out: str, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_standard_input(content: str, status: int, out: str, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Bytes(content.encode()))
     called = call("fmt", "-")
     assert (called.status, called.out) == (status, out)
