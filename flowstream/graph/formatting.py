@@ -196,6 +196,10 @@ class _Reader:
             if isinstance(event, ev.NodeEvent):
                 self.root.value = self._value(event, self.root, -1)
         self._gap(len(self.text), self.root, self.root.foot)
+        if self.root.is_empty and not self.root.anchor:  # nothing but the mark of a document
+            self.root.value = None
+            self.root.foot[:0] = [*self.root.above, *self.root.inline]
+            self.root.above, self.root.inline = [], []
 
     def _value(self, event: Any, holder: _Holder, column: int) -> _Leaf | _Group:
         """Reads the value of an entry or item that stands in a block of this column."""
@@ -335,7 +339,8 @@ class _Reader:
         for match in _ANCHORS_AND_COMMENTS.finditer(text, before, end):
             start = match.start()
             if match[0][0] == "&":
-                has_begun = has_begun or self._blank(before, start, holder)
+                if text.find("\n", self._last_end, start) >= 0:
+                    has_begun = has_begun or self._blank(before, start, holder)
                 before = match.end()
                 continue
             line = text.rfind("\n", 0, start) + 1
@@ -534,6 +539,8 @@ def _place_comments(holder: _Holder, indent: int) -> None:
     if isinstance(value, _Group) and value.is_flow and value.holders:
         line = " ".join(filter(None, ["-" if holder.is_item else _lead(holder), value.anchor, value.flat]))
         value.is_flow = value.flat is not None and indent + len(line) <= WIDTH
+    if isinstance(value, _Group) and value.is_flow:
+        _join_lines(value)
     for child in holder.block:
         _place_comments(child, indent if is_root else indent + _INDENT)
     if holder.is_item and holder.block and holder.block[0].is_item and holder.block[0].block:
@@ -555,12 +562,20 @@ def _place_comments(holder: _Holder, indent: int) -> None:
             moved += first.above
             first.above = []
         _set_gap(first, False)
-    elif holder.foot and not is_root:
+    elif holder.foot and (value is None or not is_root):
         holder.foot[0].has_blank = False
     if moved:
         moved[0].has_blank |= holder.has_blank
         holder.has_blank = False
         holder.above += moved
+
+
+def _join_lines(group: _Group) -> None:
+    """Forgets the blank lines in what comes to stand on one line."""
+    for child in group.holders:
+        child.has_blank = False
+        if isinstance(child.value, _Group):
+            _join_lines(child.value)
 
 
 def _apart(texts: Iterable[str]) -> list[_Comment]:
@@ -590,7 +605,7 @@ class _Writer:
         if holder.block and (is_root or holder.is_item) and not holder.anchor and not holder.inline:
             if holder.is_item:
                 self._lead = f"{' ' * indent if self._lead is None else self._lead}- "
-        elif value is not None and not (is_root and holder.is_empty):
+        elif value is not None:
             self._first_line(holder, value, lead, indent, inner)
         for child in holder.block:
             self._holder(child, inner)
@@ -641,6 +656,8 @@ def _check(file: str, before: Value | None, reader: _Reader, result: str) -> Non
     """Raises FormattingError unless the result has the meaning and the comments of what it was made from."""
     findings = Findings()
     after = load(file, result.encode(), findings)
+    if reader.root.value is None:
+        before = None
     if findings.diagnostics:
         raise FormattingError(f"{file} is left as it is: in the usual form {findings.diagnostics[0].message}")
     if not _same(before, after, _GRAPH, set()):

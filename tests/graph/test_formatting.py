@@ -54,8 +54,9 @@ RULES = {
     "a byte order mark": ("\ufeffa: 1\n", "a: 1\n"),
     "nothing": ("", ""),
     "nothing but blank lines": ("\n \n\n", ""),
-    "nothing but comments": ("\n  # one\n\n\n# two\n\n", "# one\n\n# two\n"),
+    "nothing but comments": ("\n \n\n  # one\n\n\n# two\n\n", "# one\n\n# two\n"),
     "marks of the document": ("--- # c\na: 1\n...\n# d\n", "# c\na: 1\n# d\n"),
+    "nothing but marks of the document": ("---\n# c\n...\n", "# c\n"),
     "quotes": ("a: 'x'\nb: \"y\\n\"\n'c': z\n", "a: 'x'\nb: \"y\\n\"\n'c': z\n"),
     "scalars of several lines": (
         "a: 'x\n     y'\nb:\n      plain\n      text # c\nc: [\"x   \n y\\ \n z\"]\n",
@@ -106,6 +107,7 @@ RULES = {
         "a: {b: 1,\n    c: 2}\nd: [\n  1,\n  2,\n]\n",
         "a: {b: 1, c: 2}\nd: [1, 2]\n",
     ),
+    "blank lines in brackets that fit in one": ("a: {\n\n  b: [1,\n\n 2], c: 1}\n", "a: {b: [1, 2], c: 1}\n"),
     "brackets that do not fit": (
         f"a: {{x: {{{LONG}}}, y: [1]}} # c\n",
         "a: # c\n  x:\n" + "".join(f"    setting-{n}: {n}\n" for n in range(10)) + "  y: [1]\n",
@@ -114,6 +116,7 @@ RULES = {
     "the whole file in brackets": ("# c\n{nodes: {}, vars: {}}\n# d\n", "# c\n{vars: {}, nodes: {}}\n# d\n"),
     "no value": ('a:\nb: {"c":, d: ~}\n', 'a:\nb: {"c":, d: ~}\n'),
     "keys on a line of their own": ("? a # one\n: # two\n  b: 1\n", "# two\na: # one\n  b: 1\n"),
+    "an anchor before brackets of several lines": ("a: &x [\n # c\n\n 1]\n", "a: &x\n  # c\n\n  - 1\n"),
     "a list as the file": ("- 1\n- a:   2\n", "- 1\n- a: 2\n"),
     "a text as the file": ("# c\n'x'   # d\n", "# c\n'x' # d\n"),
     "anchors and aliases": (
@@ -424,7 +427,7 @@ class Writing:
                 return " " * self.number(0, 2)
             comment = f" {self.comment(said)}" if self.chance(30) else ""
             own = f"\n     {self.comment()}" if self.chance(20) else ""
-            return f"{comment}{own}\n{' ' * self.number(6, 12)}"
+            return f"{comment}{own}\n{self.one('', '', chr(10))}{' ' * self.number(6, 12)}"
 
         if self.chance(10):
             return "{" + between() + "}" if is_map else "[" + between() + "]"
