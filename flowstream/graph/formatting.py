@@ -230,8 +230,8 @@ class _Reader:
             self._ended(holder, end)
             self._flows += 1
             end = self._children(group, holder, column).end_mark.index
-            self._flows -= 1
             self._gap(end - 1, holder, holder.foot if group.holders else holder.inline)
+            self._flows -= 1
             self._ended(holder, end)
         else:  # [key: value], a map of one entry without brackets of its own
             self._children(group, holder, column)

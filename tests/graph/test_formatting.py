@@ -102,6 +102,7 @@ RULES = {
         "a: [1 # one\n , 2 # two\n , # three\n 3]\n",
         "a:\n  - 1 # one\n  # three\n  - 2 # two\n  - 3\n",
     ),
+    "a comment behind the last comma": ("a: {b: 1\n , # b\n}\n", "a:\n  b: 1 # b\n"),
     "comments in empty brackets": ("a: [ # none\n  # yet\n]\n", "# yet\na: [] # none\n"),
     "brackets of several lines that fit in one": (
         "a: {b: 1,\n    c: 2}\nd: [\n  1,\n  2,\n]\n",
