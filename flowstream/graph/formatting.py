@@ -318,6 +318,7 @@ class _Reader:
         content = [line[depth:] if depth or line.strip(" ") else "" for line in lines]
         if chomping == "+":
             self._ended(holder, start + len(source))
+            self._last_end -= source.endswith("\n")
         else:
             while content and not content[-1]:
                 content.pop()
@@ -335,9 +336,11 @@ class _Reader:
         """
         text, before = self.text, self._position
         previous: _Comment | None = None  # that the next line may go on with
+        dashes = 0  # passed by
         has_begun = False  # with an anchor, or with a comment behind its dash
         for match in _ANCHORS_AND_COMMENTS.finditer(text, before, end):
             start = match.start()
+            dashes += text.count("-", before, start)
             if match[0][0] == "&":
                 if text.find("\n", self._last_end, start) >= 0:
                     has_begun = has_begun or self._blank(before, start, holder)
@@ -356,7 +359,7 @@ class _Reader:
                 is_behind = not is_own and text.find("\n", self._last_end, start) < 0
                 previous = comment if is_behind else None
                 if is_own:
-                    self._own_line(comment, holder, foot)
+                    self._own_line(comment, holder, foot, dashes)
                 else:
                     has_begun = has_begun or (not is_behind and self._blank(before, start, holder))
                     self._inline(holder, is_behind).append(comment)
@@ -383,7 +386,7 @@ class _Reader:
         first = self._opened[0]
         return first.inline if first.is_item or first.parent is None else first.parent.inline
 
-    def _own_line(self, comment: _Comment, holder: _Holder, foot: list[_Comment] | None) -> None:
+    def _own_line(self, comment: _Comment, holder: _Holder, foot: list[_Comment] | None, dashes: int) -> None:
         while self._closed:
             closed, column = self._closed[0]
             if comment.column >= column:
@@ -393,7 +396,8 @@ class _Reader:
         if foot is not None:
             foot.append(comment)
         elif self._opened:
-            self._opened[0].above.append(comment)
+            below = dashes if self._opened[0].is_item else 0
+            self._opened[min(below, len(self._opened) - 1)].above.append(comment)
         elif holder is self.root:
             holder.above.append(comment)
         else:

@@ -169,6 +169,14 @@ RULES = {
         "nodes:\n  a:\n    from:\n      - overflow: block\n        # b\n        output: b\n",
         "nodes:\n  a:\n    from:\n      # b\n      - output: b\n        overflow: block\n",
     ),
+    "what is below a dash goes with its key": (
+        "nodes:\n  a:\n    from:\n      -\n        # block\n        overflow: block\n        output: b\n",
+        "nodes:\n  a:\n    from:\n      - output: b\n        # block\n        overflow: block\n",
+    ),
+    "a comment after blank lines that are kept": (
+        "- |+\n x\n- {a: 1, # a\n b: 1} # b\n",
+        "- |+\n  x\n- # b\n  a: 1 # a\n  b: 1\n",
+    ),
     "no key moves before its anchor": (
         "nodes: {a: &n {z: 1, type: t}}\nserve: *n\nvars: {}\n",
         "nodes: {a: &n {type: t, z: 1}}\nserve: *n\nvars: {}\n",
