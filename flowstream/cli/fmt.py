@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from flowstream.cli import COMMANDS, described
-from flowstream.cli.graphs import MAX_BYTES, read
+from flowstream.control.files import MAX_BYTES, read
 
 
 @click.command("fmt", short_help=COMMANDS["fmt"])
