@@ -215,7 +215,7 @@ _ENCODED = (
 )
 
 
-def _incoming(node_type: type[Node[Any]]) -> Iterator[dict[str, Caps]]:
+def _incoming(node_type: type[Node[Any]]) -> Iterator[Mapping[str, Caps]]:
     """What might be known of a node's inputs: nothing, or one of a few usual formats that they take."""
     yield {}
     usual: tuple[Caps, ...] = (
@@ -280,7 +280,9 @@ def _kept_promises(node_type: type[Node[Any]], config: Config | Mapping[str, Any
     made = _configured(node_type, config)
     if made is None or not _overrides_negotiate(node_type):
         return
-    runs = [{}] if issubclass(node_type, Source) else [each for each in _incoming(node_type) if _payload_of(each)]
+    runs: list[Mapping[str, Caps]] = (
+        [{}] if issubclass(node_type, Source) else [each for each in _incoming(node_type) if _payload_of(each)]
+    )
     for incoming in runs:
         told = node_type.negotiate(made, incoming)
         with Harness(node_type, made, threads=node_type.thread) as harness:
