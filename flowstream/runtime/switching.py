@@ -1,0 +1,261 @@
+"""From one plan to the next while the graph runs: what is new is prepared beside it, then all is switched at once.
+
+A ``Switch`` works inside the engine that made it and sees its parts; nobody else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import anyio
+
+from flowstream.errors import FlowstreamError, NodeError, ResourceBusy
+from flowstream.graph.diff import Change, Patch
+from flowstream.graph.plan import Edge, Plan, PlannedNode
+from flowstream.runtime.runner import Runner
+from flowstream.runtime.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from flowstream.runtime.engine import Engine
+
+TAKE_SECONDS = 5.0
+"""How long a node may take to say whether it takes live values, and to take them."""
+
+
+class ReloadError(FlowstreamError):
+    """Raised when a new plan could not be applied; the graph runs on as it was."""
+
+
+class Switch:
+    """One change of a running graph: ``prepare``, then ``commit``; or ``abandon``, after which nothing has changed."""
+
+    def __init__(self, engine: Engine, plan: Plan, patch: Patch) -> None:
+        self._engine = engine
+        self._plan = plan
+        self._patch = patch
+        self._prepared: dict[str, Runner] = {}
+        self._broken: dict[str, Runner] = {}  # what had to go before its successor could come
+
+    async def prepare(self) -> None:
+        """Starts what is new beside the running graph, and gives kept nodes their live values once all that is ready.
+
+        Raises NodeError or ReloadError; ``abandon`` then.
+        """
+        await self._start()
+        with anyio.CancelScope(shield=True):
+            await self._update()
+
+    async def _start(self) -> None:
+        """Starts what is new and asks what changes in place whether it can; the running graph is not touched."""
+        engine, prepared = self._engine, self._prepared
+        fresh: list[Change] = []
+        for change in self._patch.changes:
+            if change.action in ("add", "replace"):
+                fresh.append(change)
+            elif change.action in ("update", "rewire"):
+                runner = engine.runners[change.was or change.node]
+                # A node that failed is given another chance by any edit of it.
+                if runner.is_over or not await _takes(runner, change, self._plan):
+                    fresh.append(change)
+        for change in fresh:
+            prepared[change.node] = engine._runner(self._plan, change.node)
+        try:
+            await engine._start_all(prepared.values())
+        except NodeError as error:
+            if not isinstance(error.__cause__, ResourceBusy):
+                raise
+            for change in fresh:
+                if isinstance(prepared[change.node].error, ResourceBusy):
+                    old = engine.runners.get(change.was or change.node)
+                    if change.action == "add" or old is None or old.is_over:
+                        raise
+                    with anyio.CancelScope(shield=True):
+                        await self._break_before_make(change)
+
+    async def _break_before_make(self, change: Change) -> None:
+        """Swaps a node whose device cannot be opened twice."""
+        engine = self._engine
+        id = change.was or change.node
+        self._broken[id] = engine.runners[id]
+        engine._supervisors[id].is_exit_expected = True
+        await engine._discard([self._broken[id]])
+        self._prepared[change.node] = engine._runner(self._plan, change.node)
+        await engine._start_all([self._prepared[change.node]])
+
+    async def _update(self) -> None:
+        """Gives nodes their live values; all are undone, and ReloadError raised, when one does not take them."""
+        done: list[tuple[Runner, PlannedNode]] = []
+        for change in self._patch.changes:
+            if change.action not in ("update", "rewire") or not change.fields or change.node in self._prepared:
+                continue
+            runner = self._engine.runners[change.was or change.node]
+            before = runner.planned
+            try:
+                await _reconfigure(runner, self._plan.nodes[change.node])
+            except Exception as error:
+                for changed, planned in reversed(done):
+                    try:
+                        await _reconfigure(changed, planned)
+                    except Exception as caught:  # noqa: BLE001 - it is neither here nor there any more
+                        changed.fail(caught)
+                raise ReloadError(f"{change.node} did not take its new values: {error}") from error
+            done.append((runner, before))
+
+    async def abandon(self) -> None:
+        """Ends what was prepared, starts again what had to go for it, and closes what only the prepared ones held."""
+        engine = self._engine
+        await engine._discard(self._prepared.values())
+        for id, old in self._broken.items():
+            await self._bring_back(id, old)
+        await engine._holdings.release(engine._may_hold)
+
+    async def _bring_back(self, id: str, old: Runner) -> None:
+        """Starts a node again that had to go for a successor that did not come; failing that, the node has failed."""
+        engine = self._engine
+        assert engine.plan is not None
+        supervisor = engine._supervisors[id]
+        again: list[Runner] = []
+        try:
+            if engine._is_stopping:
+                raise ReloadError("the graph is stopping")
+            again.append(engine._runner(engine.plan, id))
+            await engine._start_all(again)
+        except FlowstreamError as error:
+            await engine._discard(again)
+            supervisor.is_exit_expected = False
+            if not engine._is_stopping:
+                old.error = again[0].error if again and again[0].error is not None else error
+                old.state = "failed"
+            engine._exited(old)
+        else:
+            supervisor.is_exit_expected = False
+            engine._succeed(old, again[0])
+
+    def commit(self) -> None:
+        """The wiring, in one step that does not wait."""
+        engine, plan, prepared = self._engine, self._plan, self._prepared
+        assert engine.plan is not None
+        renamed = self._patch.renamed
+        old_plan, old_runners = _renamed(engine.plan, renamed), self._rename()
+        retired = [(id, runner) for id, runner in old_runners.items() if id not in plan.nodes or id in prepared]
+        for id, _ in retired:
+            engine._supervisors.pop(id)
+        engine.plan = plan
+        engine._graph.is_live = plan.is_live
+        engine.runners = {id: prepared.get(id) or old_runners[id] for id in plan.nodes}
+        for id, runner in engine.runners.items():
+            if id in engine._supervisors:
+                engine._supervisors[id].take(plan.nodes[id].restart)
+            else:
+                engine._supervisors[id] = Supervisor(plan.nodes[id].restart)
+            runner.planned = plan.nodes[id]
+            runner.wired = wired_ports(plan, id)
+        self._rewire(old_plan)
+        for runner in prepared.values():
+            engine._go(runner)
+        leaving = {id for id, _ in retired}
+        for id, runner in retired:
+            for edge in old_plan.inputs_of(id):
+                if edge.producer not in leaving:  # or it still gets what that one finishes with
+                    _end_input(runner, edge)
+            if runner.is_source or runner.is_over or not old_plan.inputs_of(id):
+                runner.stop()
+                runner.close_outlets()
+        engine._tasks.start_soon(engine._see_off, [runner for _, runner in retired])
+        for runner in prepared.values():
+            if runner.is_over:  # it ended between being ready and being wired
+                engine._exited(runner)
+
+    def _rename(self) -> dict[str, Runner]:
+        """Gives renamed nodes their new ids, and with them what they hold; all runners by id."""
+        engine, renamed = self._engine, self._patch.renamed
+        engine._supervisors = {renamed.get(id, id): supervisor for id, supervisor in engine._supervisors.items()}
+        engine._holdings.rename(renamed)
+        return {renamed.get(id, id): runner for id, runner in engine.runners.items()}
+
+    def _rewire(self, old: Plan) -> None:
+        """Switches edges. Kept ones with kept ends are not touched."""
+        engine, new, fresh = self._engine, self._plan, self._prepared
+        before = {edge.key: edge for edge in old.edges}
+        after = {edge.key: edge for edge in new.edges}
+        for key, edge in before.items():
+            if key not in after and edge.consumer in new.nodes and edge.consumer not in fresh:
+                engine.runners[edge.consumer].inbox.remove(edge)
+        connected: list[Edge] = []
+        for key, edge in after.items():
+            previous = before.get(key)
+            if previous == edge and edge.consumer not in fresh and edge.producer not in fresh:
+                continue
+            consumer = engine.runners[edge.consumer]
+            channel = consumer.inbox.channels.get((edge.input, edge.index))
+            continues = False
+            if channel is not None and previous is not None:
+                is_same = (previous.producer, previous.output) == (edge.producer, edge.output)
+                continues = is_same and edge.producer not in fresh and channel.is_unbroken
+                # The tail of a producer that is being replaced is still delivered; any other is let go now.
+                is_replaced = edge.producer in fresh and previous.producer == edge.producer
+                if not is_replaced or previous.output != edge.output:
+                    for feed in list(channel.feeds):
+                        feed.close()
+            engine._connect(edge, continues=continues)
+            consumer.inbox.wakeup.set()
+            if not continues:
+                connected.append(edge)
+        engine._request_keyframes(connected)
+
+
+def _end_input(runner: Runner, edge: Edge) -> None:
+    channel = runner.inbox.channels.get((edge.input, edge.index))
+    if channel is not None:
+        for feed in list(channel.feeds):
+            feed.close()
+
+
+async def _takes(runner: Runner, change: Change, plan: Plan) -> bool:
+    """Whether a running node takes the live values of a change in place."""
+    if not change.fields:
+        return True
+    try:
+        with anyio.move_on_after(TAKE_SECONDS) as scope:
+            await runner.accepts(plan.nodes[change.node].config)
+    except ValueError:
+        return False
+    except Exception as error:
+        raise ReloadError(f"{change.node} cannot say what it takes: {type(error).__name__}: {error}") from error
+    return not scope.cancelled_caught  # one that does not answer is stuck
+
+
+async def _reconfigure(runner: Runner, planned: PlannedNode) -> None:
+    """Gives a node new live values. Raises what it raises, or FlowstreamError when there is no answer to be had."""
+    if runner.is_over:
+        raise FlowstreamError("it came to its end meanwhile")
+    with anyio.move_on_after(TAKE_SECONDS) as scope:
+        await runner.reconfigure(planned)
+    if scope.cancelled_caught:
+        raise FlowstreamError(f"no answer within {TAKE_SECONDS:g} s")
+
+
+def _renamed(plan: Plan, renamed: Mapping[str, str]) -> Plan:
+    """The same plan with other ids."""
+    if not renamed:
+        return plan
+    return replace(
+        plan,
+        nodes={renamed.get(id, id): node for id, node in plan.nodes.items()},
+        edges=tuple(
+            replace(
+                edge,
+                consumer=renamed.get(edge.consumer, edge.consumer),
+                producer=renamed.get(edge.producer, edge.producer),
+            )
+            for edge in plan.edges
+        ),
+    )
+
+
+def wired_ports(plan: Plan, id: str) -> frozenset[str]:
+    """The ports of a node that the plan connects."""
+    inputs = {edge.input for edge in plan.inputs_of(id)}
+    return frozenset(inputs | {edge.output for edge in plan.outputs_of(id)})
