@@ -139,7 +139,8 @@ class Node(Generic[C]):
         """What only one instance can have open at a time, by a name that says which: ``camera /dev/video0``.
 
         A reload ends the running instance before it starts a replacement that needs the same; the plan then says
-        ``break-before-make`` and how long that takes. Not for what is held (``ctx.hold``): that passes on without a gap.
+        ``break-before-make`` and how long that takes. Not for what is held (``ctx.hold``), which passes on without a
+        gap.
         """
         return None
 

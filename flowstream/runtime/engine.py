@@ -14,21 +14,18 @@ from anyio.abc import TaskGroup
 from flowstream.errors import FlowstreamError, NodeError, ResourceBusy
 from flowstream.graph.diff import Patch, diff
 from flowstream.graph.plan import Edge, Plan
-from flowstream.media.packets import EncodedPacket
-from flowstream.media.signals import KeyframeRequest
+from flowstream.runtime.channel import Channel, Outlet
 from flowstream.runtime.clock import Clock, SystemClock
 from flowstream.runtime.events import Applied, Event, Listener, NodeFailed, NodeRestarted
 from flowstream.runtime.holdings import Holdings
 from flowstream.runtime.mounts import Mounts
-from flowstream.runtime.runner import Graph, Runner, State, node_error
+from flowstream.runtime.runner import DRAIN_SECONDS as DRAIN_SECONDS
+from flowstream.runtime.runner import HANDOVER_SECONDS, Graph, Runner, State, node_error
 from flowstream.runtime.supervisor import Supervisor
 from flowstream.runtime.switching import ReloadError as ReloadError
-from flowstream.runtime.switching import Switch, wired_ports
+from flowstream.runtime.switching import Switch, request_keyframe, wired_ports
 
 READY_SECONDS = 30.0
-DRAIN_SECONDS = 10.0
-HANDOVER_SECONDS = 1.0
-"""How long, in a live graph, what a replaced node gives last may hold up what its successor gives."""
 
 _logger = logging.getLogger("flowstream.engine")
 
@@ -142,10 +139,10 @@ class Engine:
         self._finished.set()
         return drained
 
-    def _runner(self, plan: Plan, id: str) -> Runner:
+    def _runner(self, plan: Plan, id: str, predecessor: Runner | None = None) -> Runner:
         planned = plan.nodes[id]
         try:
-            return Runner(planned, wired_ports(plan, id), self._graph, self._exited)
+            return Runner(planned, wired_ports(plan, id), self._graph, self._exited, predecessor)
         except Exception as error:
             message = f"{id} ({planned.type_id}): {type(error).__name__}: {error}"
             raise NodeError(id, message, place=planned.place) from error
@@ -178,9 +175,13 @@ class Engine:
 
     async def _discard(self, runners: Iterable[Runner]) -> None:
         """Ends runners now and waits until they are closed; a close is bounded in time by itself."""
-        ending = [runner for runner in runners if not runner.is_over]
-        for runner in ending:
-            runner.stop()
+        ending = []
+        for runner in runners:
+            if runner in self._alive:
+                ending.append(runner)
+                runner.stop()
+            elif not runner.is_over:  # it was made and never started
+                runner.inbox.close("reload")
         for runner in ending:
             await runner.done.wait()
 
@@ -210,11 +211,8 @@ class Engine:
         runner.go.set()
 
     def _request_keyframes(self, edges: Iterable[Edge]) -> None:
-        """A new edge with encoded pictures begins at a keyframe: asks for one at once."""
         for edge in edges:
-            outlet = self.runners[edge.producer].outlets[edge.output]
-            if not edge.feedback and issubclass(EncodedPacket, outlet.payloads):
-                outlet.request(KeyframeRequest(f"{edge.name} was connected"))
+            request_keyframe(edge, self.runners[edge.producer])
 
     # --- reload -----------------------------------------------------------------------------------------------------
 
@@ -237,8 +235,6 @@ class Engine:
             switch = Switch(self, plan, patch)
             try:
                 await switch.prepare()
-                if self._is_stopping:
-                    raise ReloadError("the graph is stopping")
             except BaseException as error:
                 with anyio.CancelScope(shield=True):
                     await switch.abandon()
@@ -256,11 +252,19 @@ class Engine:
         return diff(self._running_plan(), plan)
 
     def _running_plan(self) -> Plan:
-        """The plan with, for each node, the configuration that its instance was opened with."""
+        """The plan with what is known of each node's instance: its first configuration, how long it took to open."""
         assert self.plan is not None
         return replace(
             self.plan,
-            nodes={id: replace(node, opened=self.runners[id].opened) for id, node in self.plan.nodes.items()},
+            nodes={
+                id: replace(
+                    node,
+                    opened=self.runners[id].opened,
+                    ready_in_ns=self.runners[id].ready_in_ns,
+                    holds=self._holdings.has(id),
+                )
+                for id, node in self.plan.nodes.items()
+            },
         )
 
     def _succeed(self, old: Runner, new: Runner) -> None:
@@ -272,14 +276,14 @@ class Engine:
             self._connect(edge)
         for edge in self.plan.outputs_of(id):
             channel = self.runners[edge.consumer].inbox.channels[(edge.input, edge.index)]
-            for feed in list(channel.feeds):
-                feed.close()
+            channel.end()
             self._connect(edge)
         self._go(new)
         self._request_keyframes(self.plan.inputs_of(id))
 
     async def _see_off(self, retired: list[Runner]) -> None:
         """Waits for replaced and removed nodes to finish; ends those that do not in time."""
+        let_go: list[tuple[Channel, Outlet, int]] = []
         with anyio.move_on_after(DRAIN_SECONDS):
             if self._graph.is_live:
                 with anyio.move_on_after(HANDOVER_SECONDS):
@@ -287,10 +291,12 @@ class Engine:
                         await runner.done.wait()
                 for runner in retired:
                     for outlet in runner.outlets.values():
-                        outlet.hand_over()
+                        let_go += [(channel, outlet, outlet.emitted) for channel in outlet.hand_over()]
             for runner in retired:
                 await runner.done.wait()
         await self._discard(retired)
+        for channel, outlet, emitted in let_go:
+            channel.lose(outlet.emitted - emitted, "reload-deadline")
         await self._holdings.release(self._may_hold)
 
     def _may_hold(self, node: str) -> bool:
@@ -393,7 +399,8 @@ class Engine:
         return self.runners.get(runner.planned.id) is not runner
 
     def _is_settled(self, runner: Runner) -> bool:
-        return runner.is_over and runner.state != "restarting"
+        is_awaited = self._supervisors[runner.planned.id].is_exit_expected  # its successor is being started
+        return runner.is_over and runner.state != "restarting" and not is_awaited
 
     def tell(self, event: Event) -> None:
         for listener in self._listeners:

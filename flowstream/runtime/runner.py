@@ -38,6 +38,8 @@ HANDOVER_SECONDS = 1.0
 """How long, in a live graph, what a replaced node gives last may hold up what its successor gives."""
 
 DRAIN_SECONDS = 10.0
+"""How long nodes may take to finish what they have."""
+
 _logger = logging.getLogger("flowstream.node")
 
 
@@ -444,7 +446,7 @@ class _Values:
         self._is_withdrawn = False
 
     def take(self) -> None:
-        """On the thread: gives the node its values, unless they were withdrawn; if that happens meanwhile, undoes it."""
+        """On the thread: gives the node its values, unless they were withdrawn; undoes it if that happens meanwhile."""
         if self._is_withdrawn:
             return
         self._old = self._node.config

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from flowstream.errors import FlowstreamError, NodeError, ResourceBusy
-from flowstream.graph.diff import Change, Patch
+from flowstream.errors import FlowstreamError, NodeError, Place, ResourceBusy
+from flowstream.graph.diff import Change, Patch, exclusive_key
 from flowstream.graph.plan import Edge, Plan, PlannedNode
-from flowstream.runtime.runner import Runner
+from flowstream.media.packets import EncodedPacket
+from flowstream.media.signals import KeyframeRequest
+from flowstream.runtime.runner import DRAIN_SECONDS, HANDOVER_SECONDS, Runner, node_error
 from flowstream.runtime.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -36,57 +38,114 @@ class Switch:
         self._plan = plan
         self._patch = patch
         self._prepared: dict[str, Runner] = {}
+        self._updated: list[tuple[Runner, PlannedNode]] = []  # with what they were before
         self._broken: dict[str, Runner] = {}  # what had to go before its successor could come
 
     async def prepare(self) -> None:
-        """Starts what is new beside the running graph, and gives kept nodes their live values once all that is ready.
+        """Starts what is new beside the running graph, gives kept nodes their live values once all that is ready, and
+        only then ends what stands in the way of a successor.
 
         Raises NodeError or ReloadError; ``abandon`` then.
         """
-        await self._start()
+        fresh = [change for change in self._patch.changes if await self._is_fresh(change)]
+        waiting = await self._start(fresh, self._owners(fresh))
         with anyio.CancelScope(shield=True):
             await self._update()
+        if waiting:
+            await self._break_before_make(waiting)
+        if self._engine._is_stopping:
+            raise ReloadError("the graph is stopping")
+        for runner in self._prepared.values():
+            if runner.error is not None:
+                raise node_error(runner)
 
-    async def _start(self) -> None:
-        """Starts what is new and asks what changes in place whether it can; the running graph is not touched."""
-        engine, prepared = self._engine, self._prepared
-        fresh: list[Change] = []
-        for change in self._patch.changes:
-            if change.action in ("add", "replace"):
-                fresh.append(change)
-            elif change.action in ("update", "rewire"):
-                runner = engine.runners[change.was or change.node]
-                # A node that failed is given another chance by any edit of it.
-                if runner.is_over or not await _takes(runner, change, self._plan):
-                    fresh.append(change)
+    async def _is_fresh(self, change: Change) -> bool:
+        """Whether a change needs another instance."""
+        if change.action not in ("update", "rewire"):
+            return change.action in ("add", "replace")
+        runner = self._engine.runners[change.was or change.node]
+        # A node that failed is given another chance by any edit of it.
+        return runner.is_over or not await _takes(runner, change, self._plan)
+
+    def _old(self, change: Change) -> Runner | None:
+        """The instance that a new one takes the place of."""
+        return self._engine.runners.get(change.was or change.node) if change.action != "add" else None
+
+    def _owners(self, fresh: list[Change]) -> dict[str, Runner]:
+        """Running instances that have what new nodes need for themselves, by the new nodes' ids.
+
+        Raises ReloadError when one of them stays.
+        """
+        leaving = {change.was or change.node for change in fresh if change.action != "add"}
+        leaving |= {change.node for change in self._patch.changes if change.action == "remove"}
+        taken: dict[str, str] = {}
+        for id, runner in self._engine.runners.items():
+            if not runner.is_over and (key := runner.planned.node_type.exclusive(runner.opened)) is not None:
+                taken[key] = id
+        owners: dict[str, Runner] = {}
         for change in fresh:
-            prepared[change.node] = engine._runner(self._plan, change.node)
+            key = exclusive_key(self._plan.nodes[change.node])
+            owner = taken.get(key) if key is not None else None
+            if owner is None:
+                continue
+            if owner not in leaving:
+                raise ReloadError(f"{change.node} needs {key}, which {owner} has", place=_place(change))
+            owners[change.node] = self._engine.runners[owner]
+        return owners
+
+    async def _start(self, fresh: list[Change], owners: dict[str, Runner]) -> dict[str, Runner]:
+        """Starts what can be started beside the running graph; gives the rest, with who is in the way of each."""
+        engine = self._engine
+        for change in fresh:
+            if change.node not in owners:
+                self._prepared[change.node] = engine._runner(self._plan, change.node, self._old(change))
         try:
-            await engine._start_all(prepared.values())
+            await engine._start_all(self._prepared.values())
         except NodeError as error:
             if not isinstance(error.__cause__, ResourceBusy):
                 raise
-            for change in fresh:
-                if isinstance(prepared[change.node].error, ResourceBusy):
-                    old = engine.runners.get(change.was or change.node)
-                    if change.action == "add" or old is None or old.is_over:
+            for change in fresh:  # a node type that does not tell beforehand what it needs for itself
+                if change.node in self._prepared and isinstance(self._prepared[change.node].error, ResourceBusy):
+                    old = self._old(change)
+                    if old is None or old.is_over:
                         raise
-                    with anyio.CancelScope(shield=True):
-                        await self._break_before_make(change)
+                    owners[change.node] = old
+        return owners
 
-    async def _break_before_make(self, change: Change) -> None:
-        """Swaps a node whose device cannot be opened twice."""
+    async def _break_before_make(self, waiting: Mapping[str, Runner]) -> None:
+        """Ends running instances and starts those that need what they had; what comes meanwhile waits for them."""
         engine = self._engine
-        id = change.was or change.node
-        self._broken[id] = engine.runners[id]
-        engine._supervisors[id].is_exit_expected = True
-        await engine._discard([self._broken[id]])
-        self._prepared[change.node] = engine._runner(self._plan, change.node)
-        await engine._start_all([self._prepared[change.node]])
+        changes = [change for change in self._patch.changes if change.node in waiting]
+        for change in changes:
+            self._prepared[change.node] = engine._runner(self._plan, change.node, self._old(change))
+            self._collect(change.node)
+        for owner in waiting.values():
+            self._broken[owner.planned.id] = owner
+            engine._supervisors[owner.planned.id].is_exit_expected = True
+            owner.is_succeeded = True
+            for channel in owner.inbox.channels.values():
+                channel.end()
+            if owner.is_source or not owner.inbox.channels:
+                owner.stop()
+        with anyio.move_on_after(HANDOVER_SECONDS if engine._graph.is_live else DRAIN_SECONDS):
+            for owner in waiting.values():
+                await owner.done.wait()
+        await engine._discard(waiting.values())
+        await engine._start_all([self._prepared[change.node] for change in changes])
+
+    def _collect(self, id: str) -> None:
+        """Lets what producers that stay give from now on wait for a node that is not there yet, within its limits."""
+        origins = {now: was for was, now in self._patch.renamed.items()}
+        inbox = self._prepared[id].inbox
+        edges = [edge for edge in self._plan.inputs_of(id) if edge.producer not in self._prepared]
+        for edge in edges:
+            producer = self._engine.runners.get(origins.get(edge.producer, edge.producer))
+            if producer is not None and edge.output in producer.outlets:
+                inbox.open(edge).attach(producer.outlets[edge.output])
+                request_keyframe(edge, producer)
 
     async def _update(self) -> None:
-        """Gives nodes their live values; all are undone, and ReloadError raised, when one does not take them."""
-        done: list[tuple[Runner, PlannedNode]] = []
+        """Gives nodes their live values. Raises ReloadError when one does not take them."""
         for change in self._patch.changes:
             if change.action not in ("update", "rewire") or not change.fields or change.node in self._prepared:
                 continue
@@ -95,18 +154,22 @@ class Switch:
             try:
                 await _reconfigure(runner, self._plan.nodes[change.node])
             except Exception as error:
-                for changed, planned in reversed(done):
-                    try:
-                        await _reconfigure(changed, planned)
-                    except Exception as caught:  # noqa: BLE001 - it is neither here nor there any more
-                        changed.fail(caught)
                 raise ReloadError(f"{change.node} did not take its new values: {error}") from error
-            done.append((runner, before))
+            self._updated.append((runner, before))
 
     async def abandon(self) -> None:
-        """Ends what was prepared, starts again what had to go for it, and closes what only the prepared ones held."""
+        """Ends what was prepared, gives nodes their old values back, starts again what had to go, and closes what only
+        the prepared ones held.
+        """
         engine = self._engine
         await engine._discard(self._prepared.values())
+        for changed, planned in reversed(self._updated):
+            try:
+                if not changed.is_over:
+                    await _reconfigure(changed, planned)
+            except Exception as caught:  # noqa: BLE001 - it is neither here nor there any more
+                changed.fail(caught)
+        await engine._discard(self._broken.values())
         for id, old in self._broken.items():
             await self._bring_back(id, old)
         await engine._holdings.release(engine._may_hold)
@@ -120,7 +183,7 @@ class Switch:
         try:
             if engine._is_stopping:
                 raise ReloadError("the graph is stopping")
-            again.append(engine._runner(engine.plan, id))
+            again.append(engine._runner(engine.plan, id, old))
             await engine._start_all(again)
         except FlowstreamError as error:
             await engine._discard(again)
@@ -157,9 +220,11 @@ class Switch:
             engine._go(runner)
         leaving = {id for id, _ in retired}
         for id, runner in retired:
+            runner.is_succeeded = id in prepared
             for edge in old_plan.inputs_of(id):
-                if edge.producer not in leaving:  # or it still gets what that one finishes with
-                    _end_input(runner, edge)
+                channel = runner.inbox.channels.get((edge.input, edge.index))
+                if channel is not None and edge.producer not in leaving:  # or it still gets what that one ends with
+                    channel.end()
             if runner.is_source or runner.is_over or not old_plan.inputs_of(id):
                 runner.stop()
                 runner.close_outlets()
@@ -188,8 +253,12 @@ class Switch:
             previous = before.get(key)
             if previous == edge and edge.consumer not in fresh and edge.producer not in fresh:
                 continue
-            consumer = engine.runners[edge.consumer]
+            consumer, producer = engine.runners[edge.consumer], engine.runners[edge.producer]
             channel = consumer.inbox.channels.get((edge.input, edge.index))
+            if edge.consumer in fresh and channel is not None:
+                if channel.feeds[-1].outlet is producer.outlets[edge.output]:
+                    continue  # it has been collecting from there already
+                channel.end()
             continues = False
             if channel is not None and previous is not None:
                 is_same = (previous.producer, previous.output) == (edge.producer, edge.output)
@@ -197,8 +266,7 @@ class Switch:
                 # The tail of a producer that is being replaced is still delivered; any other is let go now.
                 is_replaced = edge.producer in fresh and previous.producer == edge.producer
                 if not is_replaced or previous.output != edge.output:
-                    for feed in list(channel.feeds):
-                        feed.close()
+                    channel.end()
             engine._connect(edge, continues=continues)
             consumer.inbox.wakeup.set()
             if not continues:
@@ -206,11 +274,15 @@ class Switch:
         engine._request_keyframes(connected)
 
 
-def _end_input(runner: Runner, edge: Edge) -> None:
-    channel = runner.inbox.channels.get((edge.input, edge.index))
-    if channel is not None:
-        for feed in list(channel.feeds):
-            feed.close()
+def request_keyframe(edge: Edge, producer: Runner) -> None:
+    """A new edge with encoded pictures begins at a keyframe: asks for one at once."""
+    outlet = producer.outlets[edge.output]
+    if not edge.feedback and issubclass(EncodedPacket, outlet.payloads):
+        outlet.request(KeyframeRequest(f"{edge.name} was connected"))
+
+
+def _place(change: Change) -> Place | None:
+    return change.new.place if change.new is not None else None
 
 
 async def _takes(runner: Runner, change: Change, plan: Plan) -> bool:
