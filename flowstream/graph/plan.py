@@ -89,7 +89,8 @@ class PlannedNode:
     ``implementation`` is a digest of the node type's source; it differs when a type under development was edited.
     ``was`` is the id it had before it was renamed. ``written`` gives, for each config value that holds a secret, its
     dotted path and what the file says in its place (``$(env:NAME)``): the secret itself is never shown. ``opened`` is,
-    in the plan of a running graph, the configuration that the instance was opened with, before any live change.
+    in the plan of a running graph, the configuration that the instance was opened with, before any live change;
+    ``ready_in_ns`` is how long that took, and ``holds`` whether it holds something that a successor would get.
     ``conversion`` is set for converters only, whose ids are ``EDGE~KIND`` (``view.video~decode``).
     """
 
@@ -104,6 +105,8 @@ class PlannedNode:
     was: str = field(default="", compare=False)
     written: Mapping[str, str] = field(default_factory=dict, compare=False)
     opened: Config | None = field(default=None, compare=False, repr=False)
+    ready_in_ns: int | None = field(default=None, compare=False, repr=False)
+    holds: bool = field(default=False, compare=False, repr=False)
     conversion: Conversion | None = field(default=None, compare=False)
 
     @property

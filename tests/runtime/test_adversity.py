@@ -13,7 +13,6 @@ import pytest
 
 from flowstream import Context, Emit, Input, Node, Output, PeerError, Record, Sink, Transform
 from flowstream.graph.plan import Plan, PlannedNode, Restart
-from flowstream.runtime import engine as engine_module
 from flowstream.runtime.engine import Engine, ReloadError
 from flowstream.runtime.events import Applied, Event, NodeFailed
 from flowstream.testing.clock import VirtualClock
@@ -449,7 +448,7 @@ def test_a_bug_in_a_node_refuses_the_reload(before: dict[str, Any], after: dict[
 
 
 def test_a_node_that_hangs_is_replaced_rather_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "TAKE_SECONDS", 0.1)
+    monkeypatch.setattr("flowstream.runtime.switching.TAKE_SECONDS", 0.1)
     Hangs.gate.clear()
     Hangs.hangs.clear()
 
@@ -468,7 +467,7 @@ def test_a_node_that_hangs_is_replaced_rather_than_asked(monkeypatch: pytest.Mon
 
 
 def test_a_node_that_hangs_does_not_hold_up_its_successor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "HANDOVER_SECONDS", 0.1)
+    monkeypatch.setattr("flowstream.runtime.engine.HANDOVER_SECONDS", 0.1)
     Hangs.gate.clear()
     Hangs.hangs.clear()
     Keep.kept.clear()

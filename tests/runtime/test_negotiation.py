@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import anyio
+import cv2  # noqa: F401 - loaded before a loop runs, which must not block
 import pytest
 
 from flowstream import (
