@@ -22,6 +22,7 @@ from flowstream.runtime.holdings import Holdings
 from flowstream.runtime.mounts import Mounts
 from flowstream.runtime.runner import Graph, Runner, State, node_error
 from flowstream.runtime.supervisor import Supervisor
+from flowstream.runtime.wakeup import is_on_trio
 
 READY_SECONDS = 30.0
 DRAIN_SECONDS = 10.0
@@ -149,6 +150,13 @@ class Engine:
 
     def _runner(self, plan: Plan, id: str) -> Runner:
         planned = plan.nodes[id]
+        if planned.node_type.asyncio_only and is_on_trio():
+            raise NodeError(
+                id,
+                f"{id} ({planned.type_id}): this node type needs asyncio, but the program runs on trio",
+                hint="run the program on asyncio (anyio.run does unless told otherwise), or leave the node out",
+                place=planned.place,
+            )
         try:
             return Runner(planned, _wired(plan, id), self._graph, self._exited)
         except Exception as error:
