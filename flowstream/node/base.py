@@ -59,8 +59,8 @@ class Node(Generic[C]):
 
     Class attributes: ``thread`` runs its calls on a thread of its own, ``needs`` names libraries it imports when it
     runs, ``is_live`` is for sources that cannot be slowed down, ``serves`` for nodes that mount an application, so that
-    the graph has an address, ``restores`` are the versions of a snapshot that ``restore`` knows. A node object lives
-    for one run.
+    the graph has an address, ``restores`` are the versions of a snapshot that ``restore`` knows, ``asyncio_only`` is
+    for nodes that use asyncio themselves and so cannot run on trio. A node object lives for one run.
     """
 
     type_id: ClassVar[str] = ""
@@ -72,6 +72,7 @@ class Node(Generic[C]):
     thread: ClassVar[bool] = False
     is_live: ClassVar[bool] = False
     serves: ClassVar[bool] = False
+    asyncio_only: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = ()
     restores: ClassVar[tuple[int, ...]] = ()
 

@@ -24,6 +24,7 @@ from flowstream.runtime.runner import HANDOVER_SECONDS, Graph, Runner, State, no
 from flowstream.runtime.supervisor import Supervisor
 from flowstream.runtime.switching import ReloadError as ReloadError
 from flowstream.runtime.switching import Switch, request_keyframe, wired_ports
+from flowstream.runtime.wakeup import is_on_trio
 
 READY_SECONDS = 30.0
 
@@ -141,6 +142,13 @@ class Engine:
 
     def _runner(self, plan: Plan, id: str, predecessor: Runner | None = None) -> Runner:
         planned = plan.nodes[id]
+        if planned.node_type.asyncio_only and is_on_trio():
+            raise NodeError(
+                id,
+                f"{id} ({planned.type_id}): this node type needs asyncio, but the program runs on trio",
+                hint="run the program on asyncio (anyio.run does unless told otherwise), or leave the node out",
+                place=planned.place,
+            )
         try:
             return Runner(planned, wired_ports(plan, id), self._graph, self._exited, predecessor)
         except Exception as error:

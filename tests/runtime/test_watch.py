@@ -14,7 +14,9 @@ from flowstream.runtime.engine import Engine
 from flowstream.runtime.events import Applied, Event, Refused
 from flowstream.runtime.reload import Reloader, Revisions, digest, in_thread_until, watch_folders
 from flowstream.testing.clock import VirtualClock
-from tests.runtime.parts import Keep, plan, run
+from tests.runtime.parts import Keep, plan, run, run_real
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 class Saves:
@@ -210,7 +212,7 @@ def test_the_real_watcher_sees_every_way_of_saving(tmp_path: Path, way: str) -> 
                             await seen.wait()
                 tasks.cancel_scope.cancel()
 
-    anyio.run(main)
+    run_real(main)
 
 
 def test_what_watches_is_told_to_end_when_it_is_cancelled() -> None:
@@ -222,7 +224,7 @@ def test_what_watches_is_told_to_end_when_it_is_cancelled() -> None:
             await anyio.wait_all_tasks_blocked()
             tasks.cancel_scope.cancel()
 
-    anyio.run(main)
+    run_real(main)
     assert stop.is_set()
 
 
