@@ -141,6 +141,7 @@ class EdgeMeter:
     def __init__(self, engine: Engine, now_ns: int) -> None:
         self.begun_ns = now_ns
         self.last_ns: int | None = None  # when a payload was taken last
+        self.usual_ns: int | None = None  # between two, lately
         self.blocked_since_ns: int | None = None  # since when its producer waits, at every look
         self.window = Window(now_ns)
         self.channels: list[Channel] = []  # the newest last; others are drained by nodes that were replaced
@@ -148,6 +149,7 @@ class EdgeMeter:
         self._now_ns = engine.clock.now_ns
         self._fresh = Sketch()
         self._stride = 1
+        self._last_before_ns: int | None = None  # at the last tick
         self._gone: Counter[str] = Counter()  # counts of channels that are over, drops as "dropped CAUSE"
         self._before: Counter[str] = Counter()
 
@@ -186,6 +188,11 @@ class EdgeMeter:
         delivered = delta.get("delivered", 0)
         if delivered and (self.last_ns is None or self.last_ns < self.window.end_ns):
             self.last_ns = now_ns  # the look was too far apart for a stream that has become slow
+        if delivered and self.last_ns is not None:
+            if self._last_before_ns is not None:
+                gap_ns = (self.last_ns - self._last_before_ns) // delivered
+                self.usual_ns = gap_ns if self.usual_ns is None else (4 * self.usual_ns + gap_ns) // 5
+            self._last_before_ns = self.last_ns
         span_ns = max(1, now_ns - self.window.end_ns)
         self._stride = max(1, delivered * SECOND_NS // span_ns // SAMPLES)
         if self.channels:
@@ -210,7 +217,7 @@ def _counts(channel: Channel) -> Counter[str]:
 
 @dataclass(slots=True)
 class NodeMeter:
-    """Follows one node through reloads and restarts. ``failures`` are the moments of the last ones."""
+    """Follows one node through reloads and restarts. ``failures`` are moments, ``error`` is the last failure."""
 
     state: str
     since_ns: int
@@ -302,7 +309,7 @@ class Statistics:
         if isinstance(event, NodeRestarted) and event.node in self.nodes:
             node = self.nodes[event.node]
             node.restarts += 1
-            node.error = node.retry_at_ns = None
+            node.retry_at_ns = None
             node.state, node.since_ns = "running", now_ns
 
     # --- what is told -----------------------------------------------------------------------------------------------
