@@ -50,6 +50,7 @@ class Stalls:
         """Counts and looks once a second until cancelled."""
         clock = self.engine.clock
         next_ns = clock.now_ns()
+        self.statistics.follow(next_ns)
         while True:
             next_ns = max(next_ns + SECOND_NS, clock.now_ns())
             await clock.sleep_until_ns(next_ns)
@@ -127,7 +128,7 @@ class Stalls:
     def _edge(self, edge: Edge, meter: EdgeMeter) -> EdgeView:
         channel = self.statistics.channel(edge)
         feeds = list(channel.feeds) if channel else []
-        lately = meter.window.over(LATELY_NS)
+        lately, now = meter.window.over(LATELY_NS), meter.window.over(1)
         producer = self.engine.runners.get(edge.producer)
         return EdgeView(
             name=edge.name,
@@ -146,9 +147,9 @@ class Stalls:
             last_ns=meter.last_ns,
             usual_ns=meter.usual_ns,
             rate=lately.per_second("delivered"),
-            losses={
+            losses={  # of causes that go on
                 name.removeprefix("dropped "): lately.per_second(name)
-                for name in lately.counts
-                if name.startswith("dropped ") and lately.counts[name]
+                for name, count in now.counts.items()
+                if name.startswith("dropped ") and count
             },
         )

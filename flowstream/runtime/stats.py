@@ -164,6 +164,9 @@ class EdgeMeter:
     def follow(self, channel: Channel) -> None:
         """Takes the edge's channel as it is now."""
         if channel not in self.channels:
+            if not self.channels:  # what went before is no rate of now
+                self._before = _counts(channel)
+                self.last_ns = self.begun_ns if self._before["delivered"] else None
             self.channels.append(channel)
             self.blocked_since_ns = None
         if channel.meter != self.see:
@@ -178,6 +181,8 @@ class EdgeMeter:
 
     def tick(self, now_ns: int, *, is_blocked: bool) -> None:
         """Reads the counters."""
+        if now_ns <= self.window.end_ns:
+            return
         counts = self.counts()
         delta = {name: count - self._before[name] for name, count in counts.items()}
         self._before = counts
@@ -193,7 +198,7 @@ class EdgeMeter:
                 gap_ns = (self.last_ns - self._last_before_ns) // delivered
                 self.usual_ns = gap_ns if self.usual_ns is None else (4 * self.usual_ns + gap_ns) // 5
             self._last_before_ns = self.last_ns
-        span_ns = max(1, now_ns - self.window.end_ns)
+        span_ns = now_ns - self.window.end_ns
         self._stride = max(1, delivered * SECOND_NS // span_ns // SAMPLES)
         if self.channels:
             self.channels[-1].countdown = min(self.channels[-1].countdown, self._stride)
@@ -232,12 +237,20 @@ class NodeMeter:
 
     def tick(self, now_ns: int, runner: Runner) -> None:
         """Reads the counters; those of another instance begin at zero."""
-        counts = Counter({"in": runner.received, "cpu": getattr(runner, "cpu_ns", 0)})
-        for name, outlet in runner.outlets.items():
-            counts[f"out {name}"] = outlet.emitted
+        if now_ns <= self.window.end_ns:
+            self.runner, self.before = runner, _counted(runner)
+            return
+        counts = _counted(runner)
         before = self.before if runner is self.runner else Counter[str]()
         self.window.add(now_ns, {name: max(0, count - before[name]) for name, count in counts.items()})
         self.before, self.runner = counts, runner
+
+
+def _counted(runner: Runner) -> Counter[str]:
+    counts = Counter({"in": runner.received, "cpu": getattr(runner, "cpu_ns", 0)})
+    for name, outlet in runner.outlets.items():
+        counts[f"out {name}"] = outlet.emitted
+    return counts
 
 
 class Statistics:
@@ -257,14 +270,15 @@ class Statistics:
         cpu_ns = time.process_time_ns()
         self._process.add(now_ns, {"cpu": cpu_ns - self._process_cpu_ns})
         self._process_cpu_ns = cpu_ns
-        self._follow(now_ns)
+        self.follow(now_ns)
         for id, runner in self.engine.runners.items():
             self.nodes[id].tick(now_ns, runner)
         for meter in self.edges.values():
             is_blocked = bool(meter.channels) and any(feed.waiting for feed in meter.channels[-1].feeds)
             meter.tick(now_ns, is_blocked=is_blocked)
 
-    def _follow(self, now_ns: int) -> None:
+    def follow(self, now_ns: int) -> None:
+        """Begins with nodes and edges that are new, and ends with those that are gone."""
         plan = self.engine.plan
         if plan is None:
             return
@@ -298,7 +312,7 @@ class Statistics:
             self.nodes = {renamed.get(id, id): meter for id, meter in self.nodes.items()}
             self.edges = {(renamed.get(key[0], key[0]), *key[1:]): meter for key, meter in self.edges.items()}
         if isinstance(event, NodeFailed | NodeRestarted | Applied):
-            self._follow(now_ns)
+            self.follow(now_ns)
         if isinstance(event, NodeFailed) and event.node in self.nodes:
             node, cause = self.nodes[event.node], event.error.__cause__
             node.failures.append(now_ns)

@@ -242,8 +242,18 @@ class _Reasoning:
         return found
 
     def _deprived(self, root: str, edges: Iterable[EdgeView], told: set[str]) -> dict[str, str]:
-        """As ``_suffering``, of those that get nothing on these edges of ``root``."""
+        """As ``_suffering``, of those that get nothing on these edges of ``root``, or will get nothing soon."""
         near = {edge.consumer: root for edge in edges if edge.consumer not in told and self._works(edge.consumer)}
+        for id in self.view.nodes:  # in the order in which media goes
+            givers = [edge.producer for edge in self.inputs[id]]
+            if (
+                givers
+                and id not in near
+                and id not in told
+                and self._works(id)
+                and all(each in near for each in givers)
+            ):
+                near[id] = givers[0]
         return near | self._suffering(near, {*told, root})
 
     # --- causes -----------------------------------------------------------------------------------------------------
@@ -423,6 +433,9 @@ class _Reasoning:
             since_ns = edge.blocked_since_ns
             if edge.consumer in told or since_ns is None or self.now_ns - since_ns <= self.stalled_ns:
                 continue
+            seldom_ns = max(self.stalled_ns, PATIENCE * (edge.usual_ns or 0))
+            if edge.last_ns is None or self.now_ns - edge.last_ns > seldom_ns:
+                continue  # it takes nothing at all
             if self.waits[edge.consumer] or any(out.blocked_since_ns for out in self.outputs[edge.consumer]):
                 continue  # it waits in its turn
             ago = duration(self.now_ns - since_ns)

@@ -74,7 +74,10 @@ CASES: dict[str, tuple[View, list[tuple[str, Kind, str]]]] = {
     "one of two outputs is silent": (
         view(
             AV,
-            [edge("film > tape", "tape.video", output="video"), still("film > tape", name="tape.audio", output="audio")],
+            [
+                edge("film > tape", "tape.video", output="video"),
+                still("film > tape", name="tape.audio", output="audio"),
+            ],
         ),
         [
             (
