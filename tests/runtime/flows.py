@@ -24,34 +24,36 @@ from flowstream.graph.plan import Edge, Plan, PlannedNode, Restart
 from flowstream.proto.overflow import Limit, Overflow
 
 CAPS = EncodedCaps(codec="h264", width=64, height=64)
-FRAME_NS = 20_000_000
 
 
 class PicturesConfig(Config):
     pause_at: int = field(default=-1, description="Picture before which to pause.")
     pause: int = field(default=3600, description="For how long, in seconds.")
     fail_after: int = field(default=-1, description="After how many pictures to fail.")
+    each_us: int = field(default=20_000, ge=1, description="Microseconds between two.")
+    slow_us: int = field(default=20_000, ge=1, description="The same after a pause.")
     count: int = field(default=0, description="How many to make; 0 never ends.")
 
 
 class Pictures(Source[PicturesConfig], type="test/pictures"):
-    """A packet of 100 bytes each 20 ms, captured 3 ms before it is given."""
+    """A packet of 100 bytes each so often, captured 3 ms before it is given."""
 
     is_live = True
     out = Output(EncodedPacket)
 
     async def run(self, ctx: Context) -> None:
-        made, next_ns = 0, ctx.now_ns()
+        made, next_ns, each_us = 0, ctx.now_ns(), self.config.each_us
         while not self.config.count or made < self.config.count:
             if made == self.config.fail_after:
                 raise PeerError("the X server closed the connection")
             if made == self.config.pause_at:
                 next_ns += self.config.pause * 1_000_000_000
+                each_us = self.config.slow_us
             await ctx.sleep_until_ns(next_ns)
             packet = EncodedPacket(CAPS, bytes(100), ctx.media_ns(), capture_ns=ctx.now_ns() - 3_000_000)
             await ctx.emit(self.out(packet))
             made += 1
-            next_ns += FRAME_NS
+            next_ns += each_us * 1000
 
 
 class Relay(Transform, type="test/relay"):
