@@ -136,6 +136,11 @@ class _AsyncioWakeup(Wakeup):
                     future.set_result(None)
                     self._is_set = False
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a task waits."""
+        return self._resume is not None or any(not future.done() for future in self._others)
+
     def __await__(self) -> Generator[Any, None, None]:
         if self._is_set:
             self._is_set = False
