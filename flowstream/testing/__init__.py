@@ -4,18 +4,29 @@ from flowstream.proto.barcode import Counter
 from flowstream.testing.barcode import read_counter
 from flowstream.testing.clock import VirtualClock, run_virtual
 from flowstream.testing.conformance import ConformanceError, check_node, graph_of
-from flowstream.testing.harness import FakeClock, FakeContext, Harness, Mount
+from flowstream.testing.context import FakeContext, Mount
+from flowstream.testing.fake_clock import FakeClock
+from flowstream.testing.harness import Harness
 from flowstream.testing.leaks import Open
 from flowstream.testing.media import make_frame, make_frames, make_packet, make_packets, make_sound
+from flowstream.testing.script import Emission, End, Expect, Give, Reconfigure, Replace, Request, Step
 
 __all__ = [
     "ConformanceError",
     "Counter",
+    "Emission",
+    "End",
+    "Expect",
     "FakeClock",
     "FakeContext",
+    "Give",
     "Harness",
     "Mount",
     "Open",
+    "Reconfigure",
+    "Replace",
+    "Request",
+    "Step",
     "VirtualClock",
     "check_node",
     "graph_of",
