@@ -8,12 +8,16 @@ from flowstream.testing.context import FakeContext, Mount
 from flowstream.testing.fake_clock import FakeClock
 from flowstream.testing.harness import Harness
 from flowstream.testing.leaks import Open
+from flowstream.testing.link import Change, Delivery, Link, LinkConditions
 from flowstream.testing.media import make_frame, make_frames, make_packet, make_packets, make_sound
+from flowstream.testing.relay import UdpLink, udp_link
 from flowstream.testing.script import Emission, End, Expect, Give, Reconfigure, Replace, Request, Step
 
 __all__ = [
+    "Change",
     "ConformanceError",
     "Counter",
+    "Delivery",
     "Emission",
     "End",
     "Expect",
@@ -21,12 +25,15 @@ __all__ = [
     "FakeContext",
     "Give",
     "Harness",
+    "Link",
+    "LinkConditions",
     "Mount",
     "Open",
     "Reconfigure",
     "Replace",
     "Request",
     "Step",
+    "UdpLink",
     "VirtualClock",
     "check_node",
     "graph_of",
@@ -37,4 +44,5 @@ __all__ = [
     "make_sound",
     "read_counter",
     "run_virtual",
+    "udp_link",
 ]
