@@ -381,10 +381,18 @@ def describe(patch: Patch) -> list[str]:
         why = f"  ({'; '.join(each.causes)})" if each.causes else ""
         lines.append(f"{each.node.ljust(width)}  {each.effect}{_who_feels(each)}{why}")
     if patch.serve != patch.old_serve:
-        lines.append("serve changes: it takes effect when the graph is started again")
+        lines.append(_serve_line(patch.old_serve or Serve(), patch.serve or Serve()))
     if patch.log != patch.old_log:
         lines.append("log changes")
     return lines
+
+
+def _serve_line(old: Serve, new: Serve) -> str:
+    if old.address != new.address:
+        return "serve changes: it takes effect when the graph is started again"
+    if old.api != new.api:
+        return f"the control API is {'served' if new.api else 'not served any more'}"
+    return "the token of the control API changes" if old.token != new.token else "serve changes"
 
 
 def patch_to_json(patch: Patch) -> dict[str, Any]:
