@@ -412,10 +412,18 @@ def describe(patch: Patch) -> list[str]:
         lines.append(f"{each.node.ljust(width)}  {each.effect}{_who_feels(each)}{_gap(each)}{why}")
     lines += [_hint(gone, come) for gone, come in _may_be_renamed(patch)]
     if patch.serve != patch.old_serve:
-        lines.append("serve changes: it takes effect when the graph is started again")
+        lines.append(_serve_line(patch.old_serve or Serve(), patch.serve or Serve()))
     if patch.log != patch.old_log:
         lines.append("log changes")
     return lines
+
+
+def _serve_line(old: Serve, new: Serve) -> str:
+    if old.address != new.address:
+        return "serve changes: it takes effect when the graph is started again"
+    if old.api != new.api:
+        return f"the control API is {'served' if new.api else 'not served any more'}"
+    return "the token of the control API changes" if old.token != new.token else "serve changes"
 
 
 def patch_to_json(patch: Patch) -> dict[str, Any]:

@@ -22,6 +22,7 @@ NOT_YET = {"needs": "starting nodes in a given order"}
 VERSION = 1
 MAX_NODES = 2_000
 MAX_ITEMS = 100_000
+MIN_TOKEN, MAX_TOKEN = 16, 512  # characters; fewer can be guessed
 
 _WORD = r"[a-z][a-z0-9-]{0,62}"
 _ID = re.compile(rf"{_WORD}(?:/{_WORD}){{0,15}}", re.ASCII)
@@ -324,17 +325,43 @@ class _Builder:
         block = self._map(root, "serve", 'listen: "127.0.0.1:8080"')
         if block is None:
             return None
-        self._known(block, "serve", ("listen",))
+        self._known(block, "serve", ("listen", "api", "token"))
+        has_api = self._switch(block, "api", "api") or False
+        token = self._token(block)
         listen = self._scalar(block, "listen", "listen")
         if listen is None:
-            return Serve()
+            return Serve(api=has_api, token=token)
         match = _LISTEN.fullmatch(listen.value) if isinstance(listen.value, str) else None
         if match is None or int(match[2]) > 65535:
             hint = f'write listen: "127.0.0.1:{listen.text}"' if isinstance(listen.value, int) else None
             self.add("FS208", listen.span, f"listen takes HOST:PORT, not {shown(listen)}",
                      hint or 'write listen: "127.0.0.1:8080" to serve this machine alone')  # fmt: skip
             return None
-        return Serve(match[1].strip("[]"), int(match[2]))
+        return Serve(match[1].strip("[]"), int(match[2]), has_api, token)
+
+    def _switch(self, block: Map, key: str, name: str) -> bool | None:
+        value = self._scalar(block, key, name)
+        if value is None:
+            return None
+        on = {"true": True, "false": False}.get(str(value.value)) if value.loose else value.value
+        if not isinstance(on, bool):
+            self.add("FS208", value.span, f"{name} takes true or false, not {shown(value)}")
+            return None
+        return on
+
+    def _token(self, block: Map) -> str | None:
+        value = self._scalar(block, "token", "token")
+        if value is None:
+            return None
+        if not value.secret or not isinstance(value.value, str):
+            self.add("FS208", value.span, "a token that stands in a file is no secret",
+                     "write token: $(env:NAME), or leave it out: then each run makes one of its own")  # fmt: skip
+            return None
+        if not MIN_TOKEN <= len(value.value) <= MAX_TOKEN or not value.value.isascii() or not value.value.isprintable():
+            self.add("FS208", value.span, f"what {value.text} holds does not fit token; it takes {MIN_TOKEN} to "
+                     f"{MAX_TOKEN} characters of ASCII")  # fmt: skip
+            return None
+        return value.value
 
     def _log(self, root: Map) -> Log | None:
         block = self._map(root, "log", "level and format")
@@ -442,12 +469,8 @@ class _Builder:
                      "`flowstream nodes` lists what there is")  # fmt: skip
         if (label := self._text(value, "label", "label", "")) is not None:
             node.label = str(label.value)
-        if (enabled := self._scalar(value, "enabled", "enabled")) is not None:
-            on = {"true": True, "false": False}.get(str(enabled.value)) if enabled.loose else enabled.value
-            if not isinstance(on, bool):
-                self.add("FS208", enabled.span, f"enabled takes true or false, not {shown(enabled)}")
-            else:
-                node.enabled = on
+        if (enabled := self._switch(value, "enabled", "enabled")) is not None:
+            node.enabled = enabled
         if (was := self._text(value, "was", "was", "old-name")) is not None:
             if _WAS.fullmatch(str(was.value)):
                 node.was = was

@@ -234,8 +234,9 @@ class Engine:
             if self.plan is None or self._is_stopping:
                 raise ReloadError("the graph is not running")
             patch = diff(self._running_plan(), plan)
-            serve, listen = plan.serve, self.mounts.listen
-            if serve not in (None, self.plan.serve) and listen not in (None, (serve.host, serve.port)):
+            serve, listen = plan.serve.address if plan.serve else None, self.mounts.listen
+            before = self.plan.serve.address if self.plan.serve else None
+            if serve not in (None, before) and listen not in (None, serve):
                 raise ReloadError(
                     "serve: the address cannot change while viewers are connected to it",
                     hint="restart flowstream to serve elsewhere",
