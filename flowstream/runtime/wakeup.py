@@ -58,6 +58,11 @@ class Wakeup:
         """Wakes."""
         raise NotImplementedError  # pragma: no cover
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a task waits."""
+        raise NotImplementedError  # pragma: no cover
+
     def __await__(self) -> Generator[Any, None, None]:
         raise NotImplementedError  # pragma: no cover
 
@@ -138,7 +143,6 @@ class _AsyncioWakeup(Wakeup):
 
     @property
     def is_awaited(self) -> bool:
-        """Whether a task waits."""
         return self._resume is not None or any(not future.done() for future in self._others)
 
     def __await__(self) -> Generator[Any, None, None]:
@@ -210,6 +214,10 @@ class _TrioWakeup(Wakeup):
                 self._lowlevel.reschedule(task)
         else:
             self._is_set = True
+
+    @property
+    def is_awaited(self) -> bool:
+        return bool(self._waiting)
 
     def __await__(self) -> Generator[Any, None, None]:
         if self._is_set:
