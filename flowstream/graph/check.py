@@ -225,9 +225,9 @@ def _fitting(port: Any, spec: GraphSpec, types: Types, consumer: str) -> str | N
     for id_ in spec.nodes:
         if id_ == consumer:
             break
-        if id_ in types and spec.scope(id_) == scope and any(
-            port.takes(p) for o in types[id_].outputs.values() for p in o.payloads
-        ):
+        if id_ not in types or spec.scope(id_) != scope:
+            continue
+        if any(port.takes(p) for o in types[id_].outputs.values() for p in o.payloads):
             found = id_.removeprefix(scope)
     return found
 

@@ -13,7 +13,7 @@ from flowstream.graph.load import MAX_VALUES, Entry, List, Map, Scalar, Value, l
 Read = Callable[[str], bytes]
 
 MAX_FILES = 200
-MAX_BYTES = 4 << 20  # of all files together
+MAX_BYTES = 2 << 20  # of all files together
 
 
 class Sources:
