@@ -21,7 +21,7 @@ from flowstream.graph.policy import defaults
 from flowstream.graph.resolve import ResolvedEdge, Resolver
 from flowstream.graph.settings import Settled, validate
 from flowstream.graph.sources import Sources
-from flowstream.graph.spec import EdgeSpec, GraphSpec
+from flowstream.graph.spec import EdgeSpec, GraphSpec, NodeSpec
 from flowstream.graph.subgraphs import Expansion
 from flowstream.graph.variables import Surroundings
 from flowstream.media.packets import EncodedPacket
@@ -223,7 +223,7 @@ class _Planning:
             restart=node.restart,
             implementation=implementation_of(node_type),
             place=node.span.place,
-            was=str(node.was.value).lstrip("/") if node.was else "",
+            was=_old_id(node),
             written=settled.secrets,
         )
 
@@ -263,16 +263,22 @@ class _Planning:
     def _converter(self, edge: ResolvedEdge, name: str, step: Step) -> PlannedNode:
         node_type = self._resolver.converter(step)
         assert node_type is not None
+        was = _old_id(self._spec.nodes[edge.spec.consumer])
         return PlannedNode(
             id=f"{name}~{step.kind}",
             type_id=node_type.type_id,
             node_type=node_type,
             config=node_type.config_class.model_validate_json(json.dumps(step.settings)),
             restart=self._spec.nodes[edge.spec.consumer].restart,
+            was=f"{was}{name.removeprefix(edge.spec.consumer)}~{step.kind}" if was else "",
             implementation=implementation_of(node_type),
             place=edge.spec.span.place,
             conversion=Conversion(name, step.does, step.cost, step.certain),
         )
+
+
+def _old_id(node: NodeSpec) -> str:
+    return str(node.was.value).lstrip("/") if node.was else ""
 
 
 def _hop(edge: ResolvedEdge, carried: Carried | None, number: int) -> EdgeSpec:

@@ -119,19 +119,31 @@ class Reloader:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._follow)
             while True:
-                folders = folders_of(self.files)
+                folders = await self._folders()
                 async with anyio.create_task_group() as watching:
-                    watching.start_soon(self._watch, folders)
-                    while folders_of(self.files) == folders:
+                    watching.start_soon(self._watch, frozenset(folders))
+                    while await self._folders() == folders:
                         await self._moved
                     watching.cancel_scope.cancel()
 
+    async def _folders(self) -> dict[Path, int]:
+        files = self.files
+        return await self._in_thread(lambda: folders_of(files))
+
     async def _watch(self, folders: frozenset[Path]) -> None:
-        async for _ in self.watch(folders):
-            await self._look()
+        while True:
+            try:
+                async for _ in self.watch(folders):
+                    await self._look()
+                return
+            except OSError as error:  # a folder went away before it was watched, or cannot be
+                _logger.debug("cannot watch yet: %s", error)
+                self._moved.set()
+                await anyio.sleep(LOOK_MS / 1000)
 
     async def _look(self) -> None:
         """Something changed in a folder; a recording that grows there, or what is being applied, is no news."""
+        self._moved.set()  # a folder may have gone, or come
         files = self.files
         revision = await self._in_thread(lambda: digest(files))
         if revision != (self._current if self._applying is not None else self.attempted):
@@ -208,9 +220,20 @@ class Reloader:
         self.engine.tell(Refused(revision, reason, error.diagnostics if isinstance(error, GraphError) else ()))
 
 
-def folders_of(files: Iterable[str]) -> frozenset[Path]:
-    """The folders that files lie in."""
-    return frozenset(Path(file).parent for file in files)
+def folders_of(files: Iterable[str]) -> dict[Path, int]:
+    """The folders that files lie in, each with what tells it from another of its name; where one is missing, the
+    nearest above it, so that it is seen when it comes.
+    """
+    found: dict[Path, int] = {}
+    for file in files:
+        for folder in Path(file).parents:
+            try:
+                if folder.is_dir():
+                    found[folder] = folder.stat().st_ino
+                    break
+            except (OSError, ValueError):
+                continue
+    return found
 
 
 def digest(files: Iterable[str]) -> str:
@@ -221,7 +244,7 @@ def digest(files: Iterable[str]) -> str:
             if Path(file).is_file():
                 with Path(file).open("rb") as content:
                     total.update(hashlib.file_digest(content, "sha256").digest())
-        except OSError:
+        except (OSError, ValueError):
             pass
         total.update(b"\0")
     return total.hexdigest()[:12]

@@ -1,5 +1,6 @@
 """A watched file: what is saved is applied or refused, and the last save wins."""
 
+import shutil
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -277,6 +278,66 @@ def test_files_in_other_folders_are_watched_once_a_save_includes_them(tmp_path: 
             assert Keep.kept["keep"][-1] > 3000
             await save(file, "7")
             assert watched[-1] == frozenset([tmp_path])
+            tasks.cancel_scope.cancel()
+
+    run(call)
+
+
+def test_a_folder_that_is_missing_goes_away_or_comes_back_is_followed(tmp_path: Path) -> None:
+    """The run goes on meanwhile, also when the folder goes away just before it would have been watched."""
+    from dataclasses import replace
+
+    file, part = tmp_path / "graph.yaml", tmp_path / "parts" / "deep" / "part.yaml"
+    file.write_text("0")
+    watched: list[frozenset[Path]] = []
+    told: list[anyio.Event] = []
+    is_late = [False]
+
+    async def watch(folders: frozenset[Path]) -> AsyncIterator[None]:
+        if is_late[0]:
+            is_late[0] = False
+            raise FileNotFoundError("No path was found.")
+        watched.append(folders)
+        while True:
+            told.append(anyio.Event())
+            await told[-1].wait()
+            yield
+
+    def compile() -> Plan:
+        if file.read_text() != "part":
+            return compiled(file)
+        files = (str(file), str(part))
+        if not part.exists():
+            raise GraphError([Diagnostic("FS130", "file not found", str(part))], files=files)
+        return replace(compiled(part), files=files)
+
+    async def call(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        async def does(*calls: Callable[[], object]) -> None:
+            for each in calls:
+                await anyio.to_thread.run_sync(each)
+            told[-1].set()
+            await anyio.sleep(1)
+
+        await engine.start(compile())
+        reloader = Reloader(engine, compile, Revisions("0", "0"), clock=clock, watch=watch)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(reloader.run)
+            await anyio.sleep(0.01)
+            await does(lambda: file.write_text("part"))
+            assert [type(event) for event in events] == [Refused]
+            assert watched == [frozenset([tmp_path])]
+            await does(part.parent.parent.mkdir)
+            assert watched[-1] == frozenset([tmp_path, part.parent.parent])
+            is_late[0] = True
+            await does(part.parent.mkdir, lambda: part.write_text("2000"))
+            assert watched[-1] == frozenset([tmp_path, part.parent])
+            assert [type(event) for event in events] == [Refused, Applied]
+            await does(lambda: shutil.rmtree(part.parent))
+            assert watched[-1] == frozenset([tmp_path, part.parent.parent])
+            assert [type(event) for event in events] == [Refused, Applied, Refused]
+            await does(part.parent.mkdir, lambda: part.write_text("3000"))
+            assert watched[-1] == frozenset([tmp_path, part.parent])
+            assert Keep.kept["keep"][-1] > 3000
             tasks.cancel_scope.cancel()
 
     run(call)
