@@ -1,4 +1,4 @@
-"""A storm of edits: the end is what a fresh start of the last good plan would be, and what did not change was not touched."""
+"""A storm of edits ends as a fresh start of the last good plan would; what did not change was not touched."""
 
 import os
 import random
