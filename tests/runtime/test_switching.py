@@ -142,7 +142,7 @@ class Early(Node[AddConfig], type="test/early"):
         if self.config.kind == "too early":
             await ctx.emit(self.sums(Record(0, 0)))
         ctx.ready()
-        for number in (-3, -2, -1):
+        for number in (-13, -12, -11):
             await ctx.emit(self.sums(Record(number, 0)))
         async for item in ctx.stream(self.numbers):
             await ctx.emit(self.sums(item))
@@ -187,7 +187,7 @@ def test_the_plan_says_that_a_device_is_gone_for_a_while_and_for_how_long() -> N
     async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
         await engine.start(chain("test/device", {}))
         patch = engine.preview(chain("test/device", {"kind": "b"}))
-        assert describe(patch)[1] == "mid    replaced, felt by keep, break-before-make, gap about 300ms  (kind a -> b)"
+        assert describe(patch)[1] == "mid    replaced, break-before-make, gap about 300ms  (kind a -> b)"
         told = patch_to_json(patch)["changes"][1]
         assert (told["breaks"], told["gap_seconds"]) == (["mid"], 0.3)
         other = engine.preview(chain("test/device", {"device": "two"}))
@@ -392,7 +392,7 @@ def test_values_that_were_given_up_are_not_taken_later(kind: str, monkeypatch: p
             monkeypatch.setattr(runner, "accepts", takes_all)
             if kind == "busy":
                 assert await anyio.to_thread.run_sync(SlowTaker.hangs.wait, 5)
-            with pytest.raises(ReloadError, match="mid did not take its new values: no answer within 0.1 s"):
+            with pytest.raises(ReloadError, match="mid did not take its new values: no answer"):
                 await engine.apply(chain("test/slow-taker", {"kind": kind, "add": 5}, overflow="drop-oldest"))
             assert engine.status()["mid"].config["add"] == 0
             seen = runner.received
@@ -424,8 +424,8 @@ def test_what_a_node_gives_before_its_edges_are_there_waits_for_them(moment: str
         before = len(Keep.kept.get("keep", ()))
         await (engine.apply if moment == "reload" else engine.start)(chain("test/early", {}))
         await anyio.sleep(0.05)
-        come = [value for value in Keep.kept["keep"][before:] if value < 0]
-        assert come == ([-1, -3, -2, -1] if moment == "reload" else [-3, -2, -1])  # the first -1 is the end of test/add
+        come = [value for value in Keep.kept["keep"][before:] if value < -1]
+        assert come == [-13, -12, -11]
 
     run(main)
 
