@@ -172,7 +172,7 @@ def test_a_file_that_is_gone_is_refused_with_its_name(tmp_path: Path) -> None:
     async def main(engine: Engine, saves: Saves, reloader: Reloader, events: list[Event]) -> None:
         saves.file.unlink()
         reloader.changed()
-        await anyio.sleep(0.1)
+        await anyio.sleep(0.5)
         (event,) = events
         assert isinstance(event, Refused)
         assert "graph.yaml" in event.reason
