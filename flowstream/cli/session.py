@@ -29,6 +29,8 @@ from flowstream.runtime.log import Secrets
 from flowstream.runtime.mounts import Mounts
 from flowstream.runtime.reload import Reloader, Revisions, digest
 from flowstream.runtime.runner import CLOSE_SECONDS
+from flowstream.runtime.stalls import Stalls
+from flowstream.runtime.stats import Statistics
 
 ENDED, FAILED, STOPPED = 0, 1, 130
 """Exit statuses: it ended by itself or was drained; a node or the start failed; it was stopped at once."""
@@ -88,17 +90,18 @@ class Session:
                 async with Engine.open(mounts=self.mounts) as engine:
                     self._engine = engine
                     engine.listen(self.report.event)
-                    app = api.make_app(engine, plan, revisions, self.secrets, self._compile_others)
+                    stalls = Stalls(Statistics(engine), revisions)
+                    app = api.make_app(engine, plan, revisions, self.secrets, self._compile_others, stalls)
                     servers.start_soon(keep, serving(app, listener, connections=api.CONNECTIONS))
                     try:
                         open_door(plan)
-                        status = await self._live(engine, plan, revisions, stopping)
+                        status = await self._live(engine, plan, revisions, stopping, stalls)
                     except FlowstreamError as error:
                         self.report.error(error)
                 servers.cancel_scope.cancel()
         return status
 
-    async def _live(self, engine: Engine, plan: Plan, revisions: Revisions, stopping: Stopping) -> int:
+    async def _live(self, engine: Engine, plan: Plan, revisions: Revisions, stopping: Stopping, stalls: Stalls) -> int:
         async with anyio.create_task_group() as tasks:
             starting = anyio.CancelScope()
             tasks.start_soon(self._obey, engine, stopping, starting)
@@ -114,6 +117,7 @@ class Session:
             self.report.running(plan, is_watched=self.watch)
             engine.listen(lambda event: self._tell_links() if isinstance(event, Applied) else None)
             tasks.start_soon(self._tick, engine)
+            tasks.start_soon(stalls.run)
             if self.watch:
                 reloader = Reloader(engine, self._compile, revisions, attempted=self._digest)
                 tasks.start_soon(self._follow, reloader, stopping)

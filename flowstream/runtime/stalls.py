@@ -77,9 +77,9 @@ class Stalls:
                 if known.is_told:
                     self.engine.tell(Recovered(known.cause, now_ns - known.cause.since_ns))
 
-    def causes(self) -> tuple[Cause, ...]:
-        """What is wrong now, the gravest first."""
-        return causes(self.view())
+    def causes(self, view: View | None = None) -> tuple[Cause, ...]:
+        """What is wrong now, or in a view, the gravest first."""
+        return causes(view or self.view())
 
     def _heard(self, event: Event) -> None:
         if isinstance(event, Refused):

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
+from flowstream.graph.diagnostics import listed
+
 Kind = Literal[
     "deadlock",
     "silent-source",
@@ -272,7 +274,7 @@ class _Reasoning:
             yield Cause(
                 nodes[0],
                 "deadlock",
-                f"nothing moves since {self._clock(since_ns)}: {_listed(steps)}; "
+                f"nothing moves since {self._clock(since_ns)}: {listed(steps)}; "
                 f"raise limit: of {full.name}, or let it drop (overflow: drop-oldest)",
                 since_ns,
                 (*suffering, *nodes),
@@ -373,7 +375,7 @@ class _Reasoning:
         return Cause(
             edge.consumer,
             "blocked-siblings",
-            f"{edge.consumer} holds up {_listed(siblings)}: it {what}; {edge.name} makes {edge.producer} wait "
+            f"{edge.consumer} holds up {listed(siblings)}: it {what}; {edge.name} makes {edge.producer} wait "
             f"(overflow: block), and with it all that take from it",
             since_ns,
             chain,
@@ -389,7 +391,7 @@ class _Reasoning:
             still = [name for name in outputs if all(self._gives_nothing(e) for e in given if e.output == name)]
             if still:
                 given = [edge for edge in given if edge.output in still]
-                yield self._silence(id, given, "" if len(still) == len(outputs) else f" on {_listed(still)}", told)
+                yield self._silence(id, given, "" if len(still) == len(outputs) else f" on {listed(still)}", told)
 
     def _gives_nothing(self, edge: EdgeView) -> bool:
         return self._is_still(edge) and not edge.queued and not edge.drop_rate
@@ -402,7 +404,7 @@ class _Reasoning:
         if self.inputs[id]:
             kind = "starvation"
             givers = list(dict.fromkeys(edge.producer for edge in self.inputs[id]))
-            what = f"takes what {_listed(givers)} {'gives' if len(givers) == 1 else 'give'} and {what}"
+            what = f"takes what {listed(givers)} {'gives' if len(givers) == 1 else 'give'} and {what}"
         return self._cause(id, kind, what, since_ns, since_ns, self._deprived(id, given, told))
 
     def _cause(
@@ -422,7 +424,7 @@ class _Reasoning:
             clause = f"{links or waiting[0] + ' '}has waited {waited} for {id}, which {what}"
         else:
             clause = f"{'it has' if len(ends) == 1 else 'they have'} waited {waited} for {id}, which {what}"
-        starved = f"{_listed(ends)} {'is' if len(ends) == 1 else 'are'} starved"
+        starved = f"{listed(ends)} {'is' if len(ends) == 1 else 'are'} starved"
         return Cause(id, kind, f"{starved}: {clause}", since_ns, (*reversed(found), id))
 
     def _slow(self, told: set[str]) -> Iterable[Cause]:
@@ -526,13 +528,7 @@ def _healthy_node(view: View, node: NodeView) -> str:
     ]
     given = [edge for edge in view.edges if edge.producer == node.id and not edge.feedback]
     parts += [f"gives {edge.consumer} {_rate(edge.rate)}" for edge in given]
-    return f"{node.id} is well: it {_listed(parts)}" if parts else f"{node.id} is well"
-
-
-def _listed(words: Iterable[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
-    *most, last = words
-    return f"{', '.join(most)} and {last}" if most else last
+    return f"{node.id} is well: it {listed(parts)}" if parts else f"{node.id} is well"
 
 
 def _count(number: int) -> str:

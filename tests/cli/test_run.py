@@ -314,7 +314,7 @@ def test_a_save_is_applied_or_refused(here: Path, call: Call) -> None:
         assert revision["file"] != revision["running"]
         assert revision["refused"] == refused["message"] == "1 finding in the file"
         said = call("status").out
-        assert "which was refused: 1 finding in the file" in said
+        assert ": 1 finding in the file; " in said
         run.interrupt()
         assert run.ended() == 0
 
