@@ -515,20 +515,17 @@ def _healthy(view: View) -> str:
         return f"the graph is {view.state}, and nothing is in its way"
     working = [node for node in view.nodes.values() if node.state in ("running", "ready")]
     nodes = f"{len(working)} nodes work" if len(working) != 1 else "1 node works"
-    return f"all is well: {nodes}, nothing waits for long and nothing is lost"
+    return f"all is well: {nodes} and nothing waits for long"
 
 
 def _healthy_node(view: View, node: NodeView) -> str:
     if node.state not in ("running", "ready"):
         return f"{node.id} has {node.state}" if node.state == "ended" else f"{node.id} is {node.state}"
-    parts = [
-        f"takes {_rate(edge.rate)} from {edge.producer}"
-        for edge in view.edges
-        if edge.consumer == node.id and not edge.feedback
-    ]
-    given = [edge for edge in view.edges if edge.producer == node.id and not edge.feedback]
-    parts += [f"gives {edge.consumer} {_rate(edge.rate)}" for edge in given]
-    return f"{node.id} is well: it {listed(parts)}" if parts else f"{node.id} is well"
+    edges = [edge for edge in view.edges if not edge.feedback]
+    takes = [f"{_rate(edge.rate)} from {edge.producer}" for edge in edges if edge.consumer == node.id]
+    taken = [f"{edge.consumer} takes {_rate(edge.rate)} from it" for edge in edges if edge.producer == node.id]
+    parts = ([f"it takes {listed(takes)}"] if takes else []) + taken
+    return f"{node.id} is well: {', '.join(parts)}" if parts else f"{node.id} is well"
 
 
 def _count(number: int) -> str:

@@ -367,8 +367,8 @@ def test_two_things_that_are_wrong_are_two_causes() -> None:
 
 def test_a_verdict_is_never_silent() -> None:
     well = HEALTHY["all flows"]
-    assert verdict(well, ()) == ["all is well: 3 nodes work, nothing waits for long and nothing is lost"]
-    assert verdict(well, (), "encode") == ["encode is well: it takes 30/s from screen and gives out 30/s"]
+    assert verdict(well, ()) == ["all is well: 3 nodes work and nothing waits for long"]
+    assert verdict(well, (), "encode") == ["encode is well: it takes 30/s from screen, out takes 30/s from it"]
     ill, _ = CASES["silent source"]
     assert verdict(ill, causes(ill), "out") == [causes(ill)[0].sentence]
     ended = dataclasses.replace(well, state="ended", nodes={"screen": node("screen", "ended")}, edges=())
