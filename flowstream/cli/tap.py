@@ -65,6 +65,8 @@ def command(edge: str, frames: int | None, path: Path | None, name: str | None, 
                 click.echo(line_of(head))
                 if saving is not None:
                     saving.take(head, body)
+                    if not saving.count:
+                        break  # what comes does not go into such a file
             elif not head["end"].endswith(" came"):
                 click.echo(head["end"], err=True)
     except KeyboardInterrupt:
@@ -211,6 +213,8 @@ class _Container(_Saving):
         context.extradata = _extradata(head, body)
         if head["width"]:
             context.width, context.height = head["width"], head["height"]
+            if head["duration_ns"]:
+                context.framerate = Fraction(1_000_000_000, head["duration_ns"]).limit_denominator(1001)
         else:
             context.sample_rate, context.layout = 48_000, head["layout"] or "stereo"
         context.time_base = self._stream.time_base = (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
@@ -322,7 +322,7 @@ class _Reasoning:
         since_ns = node.since_ns
         if len(recent) >= LOOP_FAILURES:
             kind, since_ns = "restart-loop", recent[0]
-            what = f"has failed {len(recent)} times in the last minute, at {self._clock(recent[-1])} with: {node.error}"
+            what = f"has failed {len(recent)} times in the last minute, last at {self._clock(recent[-1])}: {node.error}"
         elif found and last:
             what = f"has delivered nothing since {self._clock(max(last))}; {node.error}"
         else:
@@ -354,16 +354,18 @@ class _Reasoning:
                 f"has taken nothing since {self._clock(since_ns)} ({ago}): "
                 f"it is still busy with what it took last, and {_count(edge.queued)} on {edge.name}"
             )
-            found = self._suffering([id], told)
+            found = self._deprived(id, self._media_of(id), told)
             siblings = self._siblings(edge) if edge.waits else []
             if siblings:
-                yield self._stops(edge, siblings, what, since_ns, found)
-            else:
-                if edge.waits:
-                    what += f", so {edge.producer} waits too"
-                elif edge.drop_rate:
-                    what += f"; {_rate(edge.drop_rate)} are dropped there"
-                yield Cause(id, "slow-consumer", f"{id} {what}", since_ns, (*reversed(found), id))
+                yield self._stops(edge, siblings, what, since_ns, self._suffering([id], told))
+                continue
+            if edge.waits:
+                what += f", so {edge.producer} waits too"
+            elif edge.drop_rate:
+                what += f"; {_rate(edge.drop_rate)} are dropped there"
+            cause = self._cause(id, "slow-consumer", what, since_ns, since_ns, found)
+            held_up = [each for each in reversed(self._suffering([id], told)) if each not in cause.chain]
+            yield replace(cause, chain=(*cause.chain[:-1], *held_up, id))
 
     def _siblings(self, edge: EdgeView) -> list[str]:
         """Who else takes from the producer of an edge, and would get more if it did not wait."""
