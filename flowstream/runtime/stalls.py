@@ -146,7 +146,7 @@ class Stalls:
             ended=channel is None or channel.ended,
             queued=sum(len(feed.queue) for feed in feeds),
             most=edge.limit.items,
-            waits=any(feed.waiting for feed in feeds),
+            waits=channel is not None and channel.makes_wait,
             blocked_since_ns=meter.blocked_since_ns,
             last_ns=meter.last_ns,
             usual_ns=meter.usual_ns,

@@ -46,6 +46,7 @@ class Tap:
         """Raises TapError, with the names that there are, when there is no such edge."""
         self.edge = _find(engine, edge)
         self._engine = engine
+        self._unseen = 0  # what a new producer gave before it was noticed
         turns = Turns()
         self._wakeup = Wakeup(turns)
         self._channel = Channel(replace(self.edge, overflow="drop-oldest", limit=LIMIT), self._wakeup, turns)
@@ -62,7 +63,7 @@ class Tap:
     @property
     def missed(self) -> int:
         """How many payloads went by because they were not taken in time."""
-        return self._channel.losses()["overflow"]
+        return self._channel.losses()["overflow"] + self._unseen
 
     def request_keyframe(self) -> None:
         """Asks the producer for a picture that can be decoded on its own."""
@@ -97,6 +98,7 @@ class Tap:
             return False
         for feed in feeds:
             feed.close()
+        self._unseen += outlet.emitted if feeds else 0
         feed = self._channel.attach(outlet, continues=True)
         if self._engine.runners[edge.producer].state in ("ended", "stopped"):
             feed.close()
