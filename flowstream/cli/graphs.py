@@ -39,6 +39,13 @@ layer_option: Option = click.option(
 )
 
 
+run_option: Option = click.option("--run", "name", metavar="NAME", help="Which run, when there are several.")
+
+control_option: Option = click.option(
+    "--control", metavar="PATH", type=click.Path(path_type=Path), help="The run's control socket, by its path."
+)
+
+
 def parse_sets(given: Sequence[str]) -> dict[str, str]:
     """``NAME=VALUE`` words as a mapping; BadParameter for one that is not."""
     sets: dict[str, str] = {}

@@ -178,7 +178,7 @@ def count_line(diagnostics: Iterable[Diagnostic]) -> str:
 
 def recovery(event: Recovered) -> str:
     """What moves again, for a person."""
-    return f"{', '.join(event.cause.chain)}: all is well again, after {duration(event.after_ns)}"
+    return f"{event.cause.node}: all is well again, after {duration(event.after_ns)}"
 
 
 def consequence(event: NodeFailed) -> str:

@@ -185,7 +185,7 @@ def is_foreground_terminal(stream: TextIO) -> bool:
         return True
 
 
-_STATES = {"failed": "bold red", "restarting": "yellow", "ended": "dim", "stopped": "dim"}
+STATES = {"failed": "bold red", "restarting": "yellow", "ended": "dim", "stopped": "dim"}
 
 
 def _rendered(table: Table, console: Console) -> RenderableType:
@@ -206,7 +206,7 @@ def _rendered(table: Table, console: Console) -> RenderableType:
         grid.add_row(
             Text(row.node, "bold"),
             Text(row.type, "dim"),
-            Text(row.state, _STATES.get(row.state, "green")),
+            Text(row.state, STATES.get(row.state, "green")),
             row.rate,
             Text(row.detail if len(row.detail) <= room else f"{row.detail[: max(0, room - 1)]}…", "dim"),
         )

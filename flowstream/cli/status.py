@@ -9,21 +9,21 @@ from typing import Any
 import click
 
 from flowstream.cli import COMMANDS
+from flowstream.cli.graphs import control_option, run_option
 
 
 @click.command("status", short_help=COMMANDS["status"])
-@click.option("--run", "name", metavar="NAME", help="Which run, when there are several.")
-@click.option(
-    "--control", metavar="PATH", type=click.Path(path_type=Path), help="The run's control socket, by its path."
-)
+@run_option
+@control_option
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", help="For people, or for programs."
 )
 def command(name: str | None, control: Path | None, form: str) -> int:
-    """Show how a running graph is doing: its state, its revision, and every node."""
-    from flowstream.control.client import choose
+    """Show how a running graph is doing: its state, its revision, every node, and what is wrong if anything is."""
+    from flowstream.control.client import ask, choose
 
-    status = choose(name, control).status
+    run = choose(name, control)
+    status = {**run.status, "causes": ask(run.socket, "/why")["causes"]}
     if form == "json":
         click.echo(json.dumps(status, indent=2, ensure_ascii=False))
     else:
@@ -38,10 +38,7 @@ def _lines(status: dict[str, Any]) -> list[str]:
     listen = status.get("listen")
     where = f", at http://{address(*listen)}/" if listen else ""
     lines = [f"{status['graph']}: {status['state']}{where}"]
-    revision = status["revision"]
-    if revision["refused"] is not None:
-        lines.append(f"the file holds {revision['file']}, which was refused: {revision['refused']}")
-        lines.append(f"what runs is {revision['running']}")
+    lines += [f"! {cause['sentence']}" for cause in status["causes"]]
     rows = []
     for id, node in status["nodes"].items():
         details = [fact_text(key, value) for key, value in node.get("facts", {}).items() if value is not None]

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from flowstream.control import observe
 from flowstream.errors import FlowstreamError, GraphError
 from flowstream.graph.diagnostics import to_json
 from flowstream.graph.diff import patch_to_json
@@ -20,6 +21,7 @@ from flowstream.graph.sources import MAX_FILES
 from flowstream.runtime.engine import Engine
 from flowstream.runtime.log import Secrets
 from flowstream.runtime.reload import Revisions
+from flowstream.runtime.stalls import Stalls
 
 CONNECTIONS = 32
 """How many connections may be open at a time."""
@@ -65,8 +67,10 @@ def status(engine: Engine, plan: Plan, revisions: Revisions) -> dict[str, Any]:
     }
 
 
-def make_app(engine: Engine, plan: Plan, revisions: Revisions, secrets: Secrets, compile: Compile) -> Starlette:
-    """The ASGI application behind a control socket: ``GET /status`` and ``POST /plan``.
+def make_app(
+    engine: Engine, plan: Plan, revisions: Revisions, secrets: Secrets, compile: Compile, stalls: Stalls
+) -> Starlette:
+    """The ASGI application behind a control socket: ``GET /status`` and ``POST /plan``, and what ``observe`` tells.
 
     ``POST /plan`` takes ``{"files": [PATH, LAYER, ...]}`` and says what saving that would do to what runs; 422 with
     ``{"diagnostics"}`` or ``{"error"}`` when it cannot be run.
@@ -87,7 +91,8 @@ def make_app(engine: Engine, plan: Plan, revisions: Revisions, secrets: Secrets,
             return JSONResponse(secrets.scrubbed({"error": str(error)}), 422)
         return JSONResponse(secrets.scrubbed(patch_to_json(patch)))
 
-    return Starlette(routes=[Route("/status", tell_status), Route("/plan", tell_plan, methods=["POST"])])
+    routes = [Route("/status", tell_status), Route("/plan", tell_plan, methods=["POST"])]
+    return Starlette(routes=[*routes, *observe.routes(stalls, secrets)])
 
 
 async def _files(request: Request) -> tuple[str, ...] | None:

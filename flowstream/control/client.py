@@ -5,11 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from flowstream.control.records import unpack
 from flowstream.control.socket import ControlError, found_sockets
 
 TIMEOUT_SECONDS = 3.0
@@ -85,6 +87,32 @@ def ask(path: Path, resource: str, body: dict[str, Any] | None = None) -> dict[s
     if response.status != 200 or not isinstance(answer, dict):
         raise ControlError(f"{path} did not answer as a run does: {response.status} {response.reason}")
     return answer
+
+
+def follow(path: Path, resource: str) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """The records that a run answers to ``GET resource``, as they come, until it ends them.
+
+    Raises what ``ask`` raises, at the first record.
+    """
+    connection = _Connection(path)
+    try:
+        try:
+            connection.request("GET", resource)
+            response = connection.getresponse()
+            if response.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+                raise Refused(json.loads(response.read(MAX_ANSWER_BYTES)))
+            if response.status != HTTPStatus.OK:
+                raise ControlError(f"{path} did not answer as a run does: {response.status} {response.reason}")
+            while (record := unpack(response.read)) is not None:
+                yield record
+        except (ConnectionRefusedError, FileNotFoundError) as error:
+            raise NobodyThere(f"no run listens at {path}") from error
+        except TimeoutError as error:
+            raise ControlError(f"{path} said nothing for {TIMEOUT_SECONDS:g} s") from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise ControlError(f"{path} did not answer as a run does: {error}") from error
+    finally:
+        connection.close()
 
 
 def runs() -> list[Run]:

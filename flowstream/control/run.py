@@ -22,6 +22,8 @@ from flowstream.runtime.engine import Engine
 from flowstream.runtime.log import Secrets
 from flowstream.runtime.mounts import Mounts
 from flowstream.runtime.reload import Reloader, Revisions, digest
+from flowstream.runtime.stalls import Stalls
+from flowstream.runtime.stats import Statistics
 
 
 class Run:
@@ -39,6 +41,8 @@ class Run:
         self.revisions = Revisions(plan.revision, plan.revision)
         self.socket: Path | None = None
         self.reloader = Reloader(engine, self._compile, self.revisions)
+        self.statistics = Statistics(engine)
+        self.stalls = Stalls(self.statistics, self.revisions)
         self._servers = servers
 
     @classmethod
@@ -68,7 +72,7 @@ class Run:
                     run.reloader.attempted = await anyio.to_thread.run_sync(digest, plan.files)
                     run.socket = socket
                     if listener is not None:
-                        app = api.make_app(engine, plan, run.revisions, run.secrets, run.compile_others)
+                        app = api.make_app(engine, plan, run.revisions, run.secrets, run.compile_others, run.stalls)
                         run._serve(serving(app, listener, connections=api.CONNECTIONS))
                     yield run
                 servers.cancel_scope.cancel()
@@ -77,6 +81,7 @@ class Run:
         """Starts every node. Raises NodeError when one fails, ServeError when the address cannot be had."""
         self.open_door(self.plan)
         await self.engine.start(self.plan)
+        self._servers.start_soon(self.stalls.run)
 
     async def follow(self) -> None:
         """Applies what is saved to the files, until cancelled."""

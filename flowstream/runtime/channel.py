@@ -119,6 +119,11 @@ class Channel:
         return queue.policy in ("block", "drop-to-keyframe") and not queue.needs_keyframe
 
     @property
+    def makes_wait(self) -> bool:
+        """Whether a producer waits for room."""
+        return any(feed.waiting for feed in self.feeds)
+
+    @property
     def ended(self) -> bool:
         """Whether all has been delivered and nothing will follow."""
         return all(feed.closed and not len(feed.queue) for feed in self.feeds)

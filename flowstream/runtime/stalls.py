@@ -20,6 +20,9 @@ LOOKS_TO_STALL = 2
 LOOKS_TO_RECOVER = 3
 """In how many looks in a row, a second apart, a cause is there before it is told, and gone before that is."""
 
+LOOKS_AT_LOSSES = 6
+"""The same before losses are told: some come with every start."""
+
 TOLD_OTHERWISE = ("failed", "refused-peer", "refused-file", "held-loop")
 """Causes that have events of their own."""
 
@@ -66,7 +69,8 @@ class Stalls:
             known = self._known.setdefault(key, _Known(cause))
             known.cause, known.missed = cause, 0
             known.seen += 1
-            if known.seen >= LOOKS_TO_STALL and not known.is_told:
+            looks = LOOKS_AT_LOSSES if cause.kind == "drop-storm" else LOOKS_TO_STALL
+            if known.seen >= looks and not known.is_told:
                 known.is_told = True
                 self.engine.tell(Stalled(cause))
         for key in [key for key in self._known if key not in found]:
@@ -77,9 +81,9 @@ class Stalls:
                 if known.is_told:
                     self.engine.tell(Recovered(known.cause, now_ns - known.cause.since_ns))
 
-    def causes(self) -> tuple[Cause, ...]:
-        """What is wrong now, the gravest first."""
-        return causes(self.view())
+    def causes(self, view: View | None = None) -> tuple[Cause, ...]:
+        """What is wrong now, or in a view, the gravest first."""
+        return causes(view or self.view())
 
     def _heard(self, event: Event) -> None:
         if isinstance(event, Refused):
@@ -142,7 +146,7 @@ class Stalls:
             ended=channel is None or channel.ended,
             queued=sum(len(feed.queue) for feed in feeds),
             most=edge.limit.items,
-            waits=any(feed.waiting for feed in feeds),
+            waits=channel is not None and channel.makes_wait,
             blocked_since_ns=meter.blocked_since_ns,
             last_ns=meter.last_ns,
             usual_ns=meter.usual_ns,

@@ -274,7 +274,7 @@ class Statistics:
         for id, runner in self.engine.runners.items():
             self.nodes[id].tick(now_ns, runner)
         for meter in self.edges.values():
-            is_blocked = bool(meter.channels) and any(feed.waiting for feed in meter.channels[-1].feeds)
+            is_blocked = bool(meter.channels) and meter.channels[-1].makes_wait
             meter.tick(now_ns, is_blocked=is_blocked)
 
     def follow(self, now_ns: int) -> None:
@@ -397,7 +397,7 @@ class Statistics:
             drop_rate=sum(lately.per_second(name) for name in lately.counts if name.startswith("dropped ")),
             latency=_latency(lately.spread),
             queue=Fill(
-                sum(len(queue) for queue in queues),
+                sum(channel.counts()["queued"] for channel in meter.channels),
                 sum(queue.size_bytes for queue in queues),
                 max(span, default=0),
                 edge.limit.items,

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
+
+from flowstream.graph.diagnostics import listed
 
 Kind = Literal[
     "deadlock",
@@ -272,7 +274,7 @@ class _Reasoning:
             yield Cause(
                 nodes[0],
                 "deadlock",
-                f"nothing moves since {self._clock(since_ns)}: {_listed(steps)}; "
+                f"nothing moves since {self._clock(since_ns)}: {listed(steps)}; "
                 f"raise limit: of {full.name}, or let it drop (overflow: drop-oldest)",
                 since_ns,
                 (*suffering, *nodes),
@@ -320,7 +322,7 @@ class _Reasoning:
         since_ns = node.since_ns
         if len(recent) >= LOOP_FAILURES:
             kind, since_ns = "restart-loop", recent[0]
-            what = f"has failed {len(recent)} times in the last minute, at {self._clock(recent[-1])} with: {node.error}"
+            what = f"has failed {len(recent)} times in the last minute, last at {self._clock(recent[-1])}: {node.error}"
         elif found and last:
             what = f"has delivered nothing since {self._clock(max(last))}; {node.error}"
         else:
@@ -352,16 +354,18 @@ class _Reasoning:
                 f"has taken nothing since {self._clock(since_ns)} ({ago}): "
                 f"it is still busy with what it took last, and {_count(edge.queued)} on {edge.name}"
             )
-            found = self._suffering([id], told)
+            found = self._deprived(id, self._media_of(id), told)
             siblings = self._siblings(edge) if edge.waits else []
             if siblings:
-                yield self._stops(edge, siblings, what, since_ns, found)
-            else:
-                if edge.waits:
-                    what += f", so {edge.producer} waits too"
-                elif edge.drop_rate:
-                    what += f"; {_rate(edge.drop_rate)} are dropped there"
-                yield Cause(id, "slow-consumer", f"{id} {what}", since_ns, (*reversed(found), id))
+                yield self._stops(edge, siblings, what, since_ns, self._suffering([id], told))
+                continue
+            if edge.waits:
+                what += f", so {edge.producer} waits too"
+            elif edge.drop_rate:
+                what += f"; {_rate(edge.drop_rate)} are dropped there"
+            cause = self._cause(id, "slow-consumer", what, since_ns, since_ns, found)
+            held_up = [each for each in reversed(self._suffering([id], told)) if each not in cause.chain]
+            yield replace(cause, chain=(*cause.chain[:-1], *held_up, id))
 
     def _siblings(self, edge: EdgeView) -> list[str]:
         """Who else takes from the producer of an edge, and would get more if it did not wait."""
@@ -373,7 +377,7 @@ class _Reasoning:
         return Cause(
             edge.consumer,
             "blocked-siblings",
-            f"{edge.consumer} holds up {_listed(siblings)}: it {what}; {edge.name} makes {edge.producer} wait "
+            f"{edge.consumer} holds up {listed(siblings)}: it {what}; {edge.name} makes {edge.producer} wait "
             f"(overflow: block), and with it all that take from it",
             since_ns,
             chain,
@@ -389,7 +393,7 @@ class _Reasoning:
             still = [name for name in outputs if all(self._gives_nothing(e) for e in given if e.output == name)]
             if still:
                 given = [edge for edge in given if edge.output in still]
-                yield self._silence(id, given, "" if len(still) == len(outputs) else f" on {_listed(still)}", told)
+                yield self._silence(id, given, "" if len(still) == len(outputs) else f" on {listed(still)}", told)
 
     def _gives_nothing(self, edge: EdgeView) -> bool:
         return self._is_still(edge) and not edge.queued and not edge.drop_rate
@@ -402,7 +406,7 @@ class _Reasoning:
         if self.inputs[id]:
             kind = "starvation"
             givers = list(dict.fromkeys(edge.producer for edge in self.inputs[id]))
-            what = f"takes what {_listed(givers)} {'gives' if len(givers) == 1 else 'give'} and {what}"
+            what = f"takes what {listed(givers)} {'gives' if len(givers) == 1 else 'give'} and {what}"
         return self._cause(id, kind, what, since_ns, since_ns, self._deprived(id, given, told))
 
     def _cause(
@@ -422,7 +426,7 @@ class _Reasoning:
             clause = f"{links or waiting[0] + ' '}has waited {waited} for {id}, which {what}"
         else:
             clause = f"{'it has' if len(ends) == 1 else 'they have'} waited {waited} for {id}, which {what}"
-        starved = f"{_listed(ends)} {'is' if len(ends) == 1 else 'are'} starved"
+        starved = f"{listed(ends)} {'is' if len(ends) == 1 else 'are'} starved"
         return Cause(id, kind, f"{starved}: {clause}", since_ns, (*reversed(found), id))
 
     def _slow(self, told: set[str]) -> Iterable[Cause]:
@@ -513,26 +517,17 @@ def _healthy(view: View) -> str:
         return f"the graph is {view.state}, and nothing is in its way"
     working = [node for node in view.nodes.values() if node.state in ("running", "ready")]
     nodes = f"{len(working)} nodes work" if len(working) != 1 else "1 node works"
-    return f"all is well: {nodes}, nothing waits for long and nothing is lost"
+    return f"all is well: {nodes} and nothing waits for long"
 
 
 def _healthy_node(view: View, node: NodeView) -> str:
     if node.state not in ("running", "ready"):
         return f"{node.id} has {node.state}" if node.state == "ended" else f"{node.id} is {node.state}"
-    parts = [
-        f"takes {_rate(edge.rate)} from {edge.producer}"
-        for edge in view.edges
-        if edge.consumer == node.id and not edge.feedback
-    ]
-    given = [edge for edge in view.edges if edge.producer == node.id and not edge.feedback]
-    parts += [f"gives {edge.consumer} {_rate(edge.rate)}" for edge in given]
-    return f"{node.id} is well: it {_listed(parts)}" if parts else f"{node.id} is well"
-
-
-def _listed(words: Iterable[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
-    *most, last = words
-    return f"{', '.join(most)} and {last}" if most else last
+    edges = [edge for edge in view.edges if not edge.feedback]
+    takes = [f"{_rate(edge.rate)} from {edge.producer}" for edge in edges if edge.consumer == node.id]
+    taken = [f"{edge.consumer} takes {_rate(edge.rate)} from it" for edge in edges if edge.producer == node.id]
+    parts = ([f"it takes {listed(takes)}"] if takes else []) + taken
+    return f"{node.id} is well: {', '.join(parts)}" if parts else f"{node.id} is well"
 
 
 def _count(number: int) -> str:

@@ -66,8 +66,8 @@ def test_a_graph_that_flows_is_well() -> None:
         assert watched.sentences == []
         assert watched.events == []
         view = watched.stalls.view()
-        assert verdict(view, ()) == ["all is well: 3 nodes work, nothing waits for long and nothing is lost"]
-        assert verdict(view, (), "encode") == ["encode is well: it takes 50/s from screen and gives out 50/s"]
+        assert verdict(view, ()) == ["all is well: 3 nodes work and nothing waits for long"]
+        assert verdict(view, (), "encode") == ["encode is well: it takes 50/s from screen, out takes 50/s from it"]
 
     watch(flow({"screen": ("test/pictures", {}), **CHAIN}, WIRES), main)
 

@@ -137,7 +137,7 @@ CASES: dict[str, tuple[View, list[tuple[str, Kind, str]]]] = {
                 "screen",
                 "restart-loop",
                 "out is starved: encode has waited 4.1 s for screen, which has failed 3 times in the last minute, "
-                "at 12:03:08 with: the X server closed the connection; an attempt is under way",
+                "last at 12:03:08: the X server closed the connection; an attempt is under way",
             )
         ],
     ),
@@ -156,7 +156,7 @@ CASES: dict[str, tuple[View, list[tuple[str, Kind, str]]]] = {
             (
                 "screen",
                 "restart-loop",
-                "screen has failed 3 times in the last minute, at 12:03:08 with: unplugged; "
+                "screen has failed 3 times in the last minute, last at 12:03:08: unplugged; "
                 "it runs again since 12:03:09",
             )
         ],
@@ -176,6 +176,20 @@ CASES: dict[str, tuple[View, list[tuple[str, Kind, str]]]] = {
                 "slow-consumer",
                 "tape has taken nothing since 12:03:06 (4.1 s): it is still busy with what it took last, "
                 "and 4 wait on tape.video; 30/s are dropped there",
+            )
+        ],
+    ),
+    "a transform that takes nothing": (
+        view(
+            [SCREEN, node("encode", is_waiting=False), node("out")],
+            [still("screen > encode", queued=4, losses={"overflow": 30.0}), still("encode > out", 4.0)],
+        ),
+        [
+            (
+                "encode",
+                "slow-consumer",
+                "out is starved: it has waited 4.1 s for encode, which has taken nothing since 12:03:06 (4.1 s): "
+                "it is still busy with what it took last, and 4 wait on encode.video; 30/s are dropped there",
             )
         ],
     ),
@@ -367,8 +381,8 @@ def test_two_things_that_are_wrong_are_two_causes() -> None:
 
 def test_a_verdict_is_never_silent() -> None:
     well = HEALTHY["all flows"]
-    assert verdict(well, ()) == ["all is well: 3 nodes work, nothing waits for long and nothing is lost"]
-    assert verdict(well, (), "encode") == ["encode is well: it takes 30/s from screen and gives out 30/s"]
+    assert verdict(well, ()) == ["all is well: 3 nodes work and nothing waits for long"]
+    assert verdict(well, (), "encode") == ["encode is well: it takes 30/s from screen, out takes 30/s from it"]
     ill, _ = CASES["silent source"]
     assert verdict(ill, causes(ill), "out") == [causes(ill)[0].sentence]
     ended = dataclasses.replace(well, state="ended", nodes={"screen": node("screen", "ended")}, edges=())
