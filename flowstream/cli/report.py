@@ -12,8 +12,9 @@ from flowstream.errors import Diagnostic, FlowstreamError, GraphError, NodeError
 from flowstream.graph.diagnostics import render, to_json
 from flowstream.graph.diff import describe, describe_plan
 from flowstream.graph.plan import Plan
-from flowstream.runtime.events import Applied, Event, NodeFailed, NodeRestarted, Refused
+from flowstream.runtime.events import Applied, Event, NodeFailed, NodeRestarted, Recovered, Refused, Stalled
 from flowstream.runtime.log import Secrets, json_line, text_line
+from flowstream.runtime.why import duration
 
 
 class Report(Protocol):
@@ -73,6 +74,10 @@ class TextReport:
                 self._write(f"  {consequence(event)}")
             case NodeRestarted():
                 self.note("node-restarted", f"{event.node}: running again")
+            case Stalled():
+                self.note("stalled", event.cause.sentence, level="warning")
+            case Recovered():
+                self.note("recovered", recovery(event))
 
     def note(self, name: str, message: str, *, level: str = "info") -> None:
         self._write(text_line(message, at=time.time(), level=level))
@@ -131,6 +136,16 @@ class JsonReport:
                 )  # fmt: skip
             case NodeRestarted():
                 self._write("node-restarted", "running again", node=event.node)
+            case Stalled():
+                self._write(
+                    "stalled", event.cause.sentence, level="warning", node=event.cause.node or None,
+                    kind=event.cause.kind, chain=list(event.cause.chain),
+                )  # fmt: skip
+            case Recovered():
+                self._write(
+                    "recovered", recovery(event), node=event.cause.node or None, kind=event.cause.kind,
+                    after_seconds=event.after_ns / 1e9,
+                )  # fmt: skip
 
     def note(self, name: str, message: str, *, level: str = "info") -> None:
         self._write(name, message, level=level)
@@ -159,6 +174,11 @@ def count_line(diagnostics: Iterable[Diagnostic]) -> str:
         counts[each.severity] += 1
     words = [f"{n} {word}{'s' if n > 1 else ''}" for word in ("error", "warning") if (n := counts[word])]
     return ", ".join(words) or "no findings"
+
+
+def recovery(event: Recovered) -> str:
+    """What moves again, for a person."""
+    return f"{', '.join(event.cause.chain)}: all is well again, after {duration(event.after_ns)}"
 
 
 def consequence(event: NodeFailed) -> str:

@@ -78,7 +78,8 @@ class GraphFile:
 
         found = examine(self.path, registry=Registry.installed(self.folders), as_part=as_part, **self._surroundings)
         sources = [str(file) for folder in self.folders for file in sorted(folder.resolve().glob("*.py"))]
-        files = (*found.files, *sources)
+        folders = [str(folder.resolve()) for folder in self.folders]  # a new file in one of them is a save too
+        files = (*found.files, *sources, *folders)
         return replace(found, files=files, plan=replace(found.plan, files=files) if found.plan else None)
 
     def expand(self) -> str:

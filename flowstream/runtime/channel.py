@@ -18,6 +18,8 @@ from flowstream.proto.overflow import Offered, OverflowQueue
 from flowstream.runtime.wakeup import Turns, Wakeup
 
 Request = Callable[[str, KeyframeRequest], None]
+Meter = Callable[[Any], int]
+"""Looks at a payload that is taken, and says after how many it wants to see the next."""
 
 
 class Feed:
@@ -54,7 +56,10 @@ class Feed:
 class Channel:
     """A consumer's end of an edge."""
 
-    __slots__ = ("blocks", "caps", "delivered", "drops", "edge", "feeds", "port", "received", "turns", "wakeup")
+    __slots__ = (
+        "blocks", "caps", "countdown", "delivered", "drops", "edge", "feeds", "meter", "port", "received", "turns",
+        "wakeup",
+    )  # fmt: skip
 
     def __init__(self, edge: Edge, wakeup: Wakeup, turns: Turns) -> None:
         self.edge = edge
@@ -67,6 +72,13 @@ class Channel:
         self.received = 0  # of feeds that are gone, as are the next two
         self.delivered = 0
         self.drops: Counter[str] = Counter()
+        self.meter: Meter | None = None
+        self.countdown = 0  # payloads until the meter sees one; below zero it sees none
+
+    def watch(self, meter: Meter) -> None:
+        """Shows a meter the next payload that is taken."""
+        self.meter = meter
+        self.countdown = 1
 
     def rewire(self, edge: Edge) -> None:
         """The same port with another producer or other options, for the feeds to come."""
@@ -91,6 +103,9 @@ class Channel:
             if item is not None:
                 if self.blocks:
                     feed.space.set()
+                self.countdown -= 1
+                if not self.countdown and self.meter is not None:
+                    self.countdown = self.meter(item)
                 return item
             if not feed.closed or len(feeds) == 1:
                 return None
@@ -119,6 +134,16 @@ class Channel:
             feed.queue.flush(cause)
             feed.close()
             feed.queue.flush(cause)
+
+    def end(self) -> None:
+        """Nothing more comes from those who feed it now; what waits is still delivered."""
+        for feed in list(self.feeds):
+            feed.close()
+
+    def lose(self, count: int, cause: str) -> None:
+        """Counts payloads that came after their producer had been let go."""
+        self.received += count
+        self.drops[cause] += count
 
     def _retire(self, feed: Feed) -> None:
         self.received += feed.queue.received
@@ -251,11 +276,12 @@ class Outlet:
                     self.request(KeyframeRequest(f"{feed.channel.edge.name} overflowed"))
         return blocked
 
-    def hand_over(self) -> None:
-        """Lets go of the edges on which a successor waits."""
-        for feed in self.feeds:
-            if feed.channel.feeds[-1] is not feed:
-                feed.close()
+    def hand_over(self) -> list[Channel]:
+        """Lets go of the edges on which a successor waits, and gives them."""
+        late = [feed for feed in self.feeds if feed.channel.feeds[-1] is not feed]
+        for feed in late:
+            feed.close()
+        return [feed.channel for feed in late]
 
     def close(self) -> None:
         """The node will emit nothing more."""

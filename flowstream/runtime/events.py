@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from flowstream.errors import Diagnostic, FlowstreamError
 from flowstream.graph.diff import Patch
+from flowstream.runtime.why import Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,5 +44,20 @@ class Refused:
     diagnostics: tuple[Diagnostic, ...] = ()
 
 
-Event = NodeFailed | NodeRestarted | Applied | Refused
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """Something in the graph does not move, or not as it should; told once for each cause, while that lasts."""
+
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What had stalled moves again, ``after_ns`` after it began to stall."""
+
+    cause: Cause
+    after_ns: int
+
+
+Event = NodeFailed | NodeRestarted | Applied | Refused | Stalled | Recovered
 Listener = Callable[[Event], None]

@@ -1,0 +1,155 @@
+"""Keeps an eye on a running graph: a View of it for ``why``, and an event when something stalls or recovers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from flowstream.graph.plan import Edge
+from flowstream.runtime.events import Event, Recovered, Refused, Stalled
+from flowstream.runtime.reload import Revisions
+from flowstream.runtime.runner import Runner
+from flowstream.runtime.stats import SECOND_NS, EdgeMeter, Statistics, carries_records
+from flowstream.runtime.why import Cause, EdgeView, Hold, NodeView, View, causes
+
+LATELY_NS = 5 * SECOND_NS
+"""Over how long rates and losses are judged."""
+
+LOOKS_TO_STALL = 2
+LOOKS_TO_RECOVER = 3
+"""In how many looks in a row, a second apart, a cause is there before it is told, and gone before that is."""
+
+TOLD_OTHERWISE = ("failed", "refused-peer", "refused-file", "held-loop")
+"""Causes that have events of their own."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """A cause that is, or was, there."""
+
+    cause: Cause
+    seen: int = 0
+    missed: int = 0
+    is_told: bool = False
+
+
+class Stalls:
+    """Looks once a second at what ``statistics`` counts and tells the engine's listeners of what stalls."""
+
+    def __init__(self, statistics: Statistics, revisions: Revisions | None = None) -> None:
+        self.statistics = statistics
+        self.engine = statistics.engine
+        self.holds: Callable[[], tuple[Hold, ...]] = lambda: ()
+        self._revisions = revisions
+        self._refused_ns: int | None = None
+        self._known: dict[tuple[str, str, str], _Known] = {}
+        self.engine.listen(self._heard)
+
+    async def run(self) -> None:
+        """Counts and looks once a second until cancelled."""
+        clock = self.engine.clock
+        next_ns = clock.now_ns()
+        self.statistics.follow(next_ns)
+        while True:
+            next_ns = max(next_ns + SECOND_NS, clock.now_ns())
+            await clock.sleep_until_ns(next_ns)
+            self.tick(clock.now_ns())
+
+    def tick(self, now_ns: int) -> None:
+        """Counts, looks, and tells what is new."""
+        self.statistics.tick(now_ns)
+        if self.engine.state not in ("running", "degraded"):
+            return
+        found = {cause.key: cause for cause in self.causes() if cause.kind not in TOLD_OTHERWISE}
+        for key, cause in found.items():
+            known = self._known.setdefault(key, _Known(cause))
+            known.cause, known.missed = cause, 0
+            known.seen += 1
+            if known.seen >= LOOKS_TO_STALL and not known.is_told:
+                known.is_told = True
+                self.engine.tell(Stalled(cause))
+        for key in [key for key in self._known if key not in found]:
+            known = self._known[key]
+            known.seen, known.missed = 0, known.missed + 1
+            if not known.is_told or known.missed >= LOOKS_TO_RECOVER:
+                del self._known[key]
+                if known.is_told:
+                    self.engine.tell(Recovered(known.cause, now_ns - known.cause.since_ns))
+
+    def causes(self) -> tuple[Cause, ...]:
+        """What is wrong now, the gravest first."""
+        return causes(self.view())
+
+    def _heard(self, event: Event) -> None:
+        if isinstance(event, Refused):
+            self._refused_ns = self.engine.clock.now_ns()
+
+    # --- the view ---------------------------------------------------------------------------------------------------
+
+    def view(self) -> View:
+        """The graph as it stands now."""
+        engine, plan, revisions = self.engine, self.engine.plan, self._revisions
+        clock = engine.clock
+        wallclock_ns = clock.wallclock_ns()
+        here = datetime.fromtimestamp(wallclock_ns // SECOND_NS, UTC).astimezone().utcoffset()
+        followed = [edge for edge in plan.edges if edge.key in self.statistics.edges] if plan else []
+        return View(
+            now_ns=clock.now_ns(),
+            wallclock_ns=wallclock_ns,
+            nodes={id: self._node(id, runner) for id, runner in engine.runners.items() if id in self.statistics.nodes},
+            edges=tuple(self._edge(edge, self.statistics.edges[edge.key]) for edge in followed),
+            zone_s=round(here.total_seconds()) if here else 0,
+            is_live=plan.is_live if plan else True,
+            state=engine.state,
+            running=revisions.running if revisions else "",
+            file=revisions.file if revisions else "",
+            refused=revisions.refused if revisions else None,
+            refused_ns=self._refused_ns,
+            holds=self.holds(),
+        )
+
+    def _node(self, id: str, runner: Runner) -> NodeView:
+        meter = self.statistics.nodes[id]
+        wakeup = runner.inbox.wakeup
+        return NodeView(
+            id=id,
+            state=runner.state,
+            since_ns=meter.since_ns,
+            is_source=runner.is_source,
+            # Through a thread everything is taken that comes, unless the thread is busy.
+            is_waiting=wakeup.is_awaited,
+            error=meter.error,
+            is_peer_error=meter.is_peer_error,
+            retry_at_ns=meter.retry_at_ns,
+            failures=tuple(meter.failures),
+        )
+
+    def _edge(self, edge: Edge, meter: EdgeMeter) -> EdgeView:
+        channel = self.statistics.channel(edge)
+        feeds = list(channel.feeds) if channel else []
+        lately, now = meter.window.over(LATELY_NS), meter.window.over(1)
+        producer = self.engine.runners.get(edge.producer)
+        return EdgeView(
+            name=edge.name,
+            producer=edge.producer,
+            output=edge.output,
+            consumer=edge.consumer,
+            overflow=edge.overflow,
+            begun_ns=meter.begun_ns,
+            feedback=edge.feedback,
+            is_media=producer is None or not carries_records(producer, edge.output),
+            ended=channel is None or channel.ended,
+            queued=sum(len(feed.queue) for feed in feeds),
+            most=edge.limit.items,
+            waits=any(feed.waiting for feed in feeds),
+            blocked_since_ns=meter.blocked_since_ns,
+            last_ns=meter.last_ns,
+            usual_ns=meter.usual_ns,
+            rate=lately.per_second("delivered"),
+            losses={  # of causes that go on
+                name.removeprefix("dropped "): lately.per_second(name)
+                for name, count in now.counts.items()
+                if name.startswith("dropped ") and count
+            },
+        )
