@@ -19,7 +19,6 @@ OPUS_SAMPLES = 960
 _PARAMETER_SETS = (7, 8)
 
 
-@lru_cache(maxsize=32)
 def encode_pictures(
     count: int = 30,
     *,
@@ -35,6 +34,13 @@ def encode_pictures(
     keyframe, no picture is reordered. With ``is_captured`` each was captured a second after media time zero plus its
     own time. The same arguments give the same objects. Raises ImportError without PyAV.
     """
+    return _pictures(count, width, height, fps, gop, is_captured)
+
+
+@lru_cache(maxsize=32)
+def _pictures(
+    count: int, width: int, height: int, fps: float, gop: int, is_captured: bool
+) -> tuple[EncodedPacket, ...]:  # fmt: skip
     import av
 
     encoder: Any = av.CodecContext.create("libx264", "w")
@@ -70,12 +76,16 @@ def encode_pictures(
     )  # fmt: skip
 
 
-@lru_cache(maxsize=32)
 def encode_sound(count: int = 50, *, layout: str = "stereo", frequency: float = 440.0) -> tuple[EncodedPacket, ...]:
     """Opus packets of 20 ms at 48 kHz, of the tone of ``make_sound``; ``frequency`` in hertz.
 
     ``layout`` is ``mono`` or ``stereo``. The same arguments give the same objects. Raises ImportError without PyAV.
     """
+    return _sound(count, layout, frequency)
+
+
+@lru_cache(maxsize=32)
+def _sound(count: int, layout: str, frequency: float) -> tuple[EncodedPacket, ...]:
     import av
 
     encoder: Any = av.CodecContext.create("libopus", "w")

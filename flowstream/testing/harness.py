@@ -43,7 +43,8 @@ class Harness(Generic[C]):
     without, in place. Raises what the node raises; AssertionError when the node waits for what cannot come.
 
     ``emits`` holds everything it emitted, ``emitted_ns`` when, ``requests`` what it asked upstream as
-    ``(input, signal)``, ``facts`` what it reported, ``mounts`` what it serves.
+    ``(input, signal)``, ``facts`` what it reported, ``mounts`` what it serves. ``emitted_at_end`` is how many it had
+    emitted when its ``run`` ended or its ``finish`` returned.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Harness(Generic[C]):
         self.connected: frozenset[str] = frozenset(ports if connected is None else connected)
         self.emits: list[Emit[Any]] = []
         self.emitted_ns: list[int] = []
+        self.emitted_at_end: int | None = None
         self.requests: list[tuple[str, KeyframeRequest]] = []
         self.facts: dict[str, str | int | float | None] = {}
         self.mounts: list[Mount] = []
@@ -190,6 +192,7 @@ class Harness(Generic[C]):
                     raise AssertionError(f"{self.node_type.type_id} goes on although its inputs have ended")
         else:
             self._give(self._call(cast("Transform[Any] | Sink[Any]", self.node).finish))
+            self.emitted_at_end = len(self.emits)
         return self._payloads_since(before)
 
     def run(self, *, emissions: int | None = None, duration_ns: int | None = None) -> list[Any]:
@@ -257,11 +260,19 @@ class Harness(Generic[C]):
             if name not in fields or not is_live(fields[name]):
                 raise AssertionError(f"{name!r} is not a live field of {self.node_type.type_id}")
         old = self.node.config
-        new = self._config({**{n: getattr(old, n) for n in fields}, **changes})
-        self._call(self.node.accepts, new)
-        self.node.config = new
+        self.reconfigure_to(self._config({**{n: getattr(old, n) for n in fields}, **changes}))
+
+    def reconfigure_to(self, config: C) -> None:
+        """Puts another configuration in place, of which only live fields may differ."""
+        old = self.node.config
+        self._call(self.node.accepts, config)
+        self.node.config = config
         self._call(self.node.reconfigured, old)
         self.settle()
+
+    def call_close(self) -> None:
+        """Calls ``close`` of a node that was never opened, as after an ``open`` that failed at once."""
+        self._call(self.node.close)
 
     def payloads(self, output: str | Output[Any] | None = None) -> list[Any]:
         """All payloads so far, of one output or of all."""
@@ -374,6 +385,7 @@ class Harness(Generic[C]):
             self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
+        self.emitted_at_end = len(self.emits)
         if self._stop is not None and not self._stop.done() and task is self._task:
             self._stop.set_result(None)
 
