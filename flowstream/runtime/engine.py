@@ -567,6 +567,10 @@ class Engine:
 
     # --- status -----------------------------------------------------------------------------------------------------
 
+    def held(self, node: str, key: str) -> Any:
+        """What a node holds under a key; None when it holds nothing there."""
+        return self._holdings.held(node, key)
+
     @property
     def state(self) -> str:
         """``starting``, ``running``, ``degraded`` (a node failed), ``draining`` or ``ended``."""

@@ -44,4 +44,6 @@ class Refused:
 
 
 Event = NodeFailed | NodeRestarted | Applied | Refused
+"""Whatever happens to a run."""
+
 Listener = Callable[[Event], None]

@@ -73,6 +73,11 @@ class Holdings:
         finally:
             entry.holders -= 1
 
+    def held(self, node: str, key: str) -> Any:
+        """What a node holds under a key; None when that is not open."""
+        entry = self._entries.get((node, key))
+        return None if entry is None else entry.value
+
     def rename(self, renamed: Mapping[str, str]) -> None:
         """Nodes have other ids from now on and keep what they hold."""
         for entry in self._entries.values():

@@ -27,6 +27,7 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "recorder": {"path": "talk.mp4"},
 }
 PERIPHERAL = {
+    "app-in": "a program that pushes",
     "camera": "a camera",
     "screen": "a screen",
     "display": "a screen",
