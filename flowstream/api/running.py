@@ -27,7 +27,7 @@ from flowstream.media.frames import AudioFrame, VideoFrame
 from flowstream.media.packets import EncodedPacket
 from flowstream.node.context import AsgiApp, EndOfInput
 from flowstream.runtime.engine import DRAIN_SECONDS, Engine
-from flowstream.runtime.events import Applied, NodeFailed
+from flowstream.runtime.events import NodeFailed
 from flowstream.runtime.program import PROGRAM, ProgramInput, ProgramOutput
 from flowstream.runtime.runner import node_error
 
@@ -205,9 +205,7 @@ class Run:
 
         Gives whether everything came to its end by itself.
         """
-        for id in self._engine.runners:
-            if isinstance(output := self._engine.held(id, PROGRAM), ProgramOutput):
-                output.let_go()
+        self._let_go(readers=False)
         return await self._engine.stop(drain_seconds=drain)
 
     # --- in another web application ---------------------------------------------------------------------------------
@@ -252,12 +250,14 @@ class Run:
             hint=f"{listed(there)} does" if there else f"add a node of type {type_id}",
         )
 
-    def _attend(self, event: object = None) -> None:
-        """Tells nodes that are new that there is a program."""
+    def _let_go(self, *, readers: bool) -> None:
+        """The graph stops: nothing is pushed any more, and nobody is waited for who does not read."""
         for id in self._engine.runners:
-            met = self._engine.held(id, PROGRAM)
-            if isinstance(met, ProgramInput | ProgramOutput):
-                met.attend()
+            match self._engine.held(id, PROGRAM):
+                case ProgramInput() as met:
+                    met.abandon(EndedError(f"{id} takes nothing more: the graph is stopping"))
+                case ProgramOutput() as met:
+                    met.let_go(readers=readers)
 
     def _abandon(self, event: NodeFailed) -> None:
         """Whoever waits for a node that will not come back learns of it."""
@@ -343,14 +343,14 @@ async def _opened(
             follower = _Follower(controlled, tasks.start_soon) if watch else None
             run = Run._of(controlled, dispatch, follower.begin if follower else lambda: None)
             controlled.engine.listen(dispatch.tell)
+            controlled.engine.greet(_attend)
             try:
                 await controlled.start()
-                run._attend()
-                dispatch.call(Applied, run._attend)
                 dispatch.call(NodeFailed, run._abandon)
                 if follower is not None:
                     follower.begin()
                 yield run
+                run._let_go(readers=True)
                 await run.stop()
             except anyio.get_cancelled_exc_class():
                 raise
@@ -358,11 +358,18 @@ async def _opened(
                 raised = error
             finally:
                 with anyio.CancelScope(shield=True):
+                    run._let_go(readers=True)
                     await run.stop(drain=0)
                 dispatch.end()
             tasks.cancel_scope.cancel()
     if raised is not None:
         raise raised
+
+
+def _attend(key: str, held: object) -> None:
+    """Tells what a node holds for a program that there is one."""
+    if key == PROGRAM and isinstance(held, ProgramInput | ProgramOutput):
+        held.attend()
 
 
 class _Follower:

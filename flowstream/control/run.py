@@ -126,10 +126,14 @@ class Run:
 
     async def _replan(self, file: GraphFile, check: Callable[[Plan], None]) -> Patch:
         async with self._replanning:
+            files = self.reloader.files or self.plan.files
+            attempted = await anyio.to_thread.run_sync(digest, files)
             plan = await anyio.to_thread.run_sync(file.compile)
+            if plan.files != files:  # what those hold by now may not be what was read
+                attempted = await anyio.to_thread.run_sync(digest, plan.files)
+                plan = await anyio.to_thread.run_sync(file.compile)
             self.secrets.update(file.environment.asked)
             check(plan)
-            attempted = await anyio.to_thread.run_sync(digest, plan.files)
             self.open_door(plan)
             patch = await self.engine.apply(plan)
             self.file = file

@@ -153,6 +153,7 @@ class ProgramOutput:
         self._readers = 0
         self._asked = 0
         self._waits_for_reader = False
+        self._is_dismissed = False
         self._is_over = False
         self._error: Exception | None = None
 
@@ -172,9 +173,10 @@ class ProgramOutput:
         """There is a program that may read."""
         self.is_attended = True
 
-    def let_go(self) -> None:
-        """Nobody who does not read yet is waited for any more."""
+    def let_go(self, *, readers: bool = False) -> None:
+        """The first who reads is not waited for any more; with ``readers`` nobody is."""
         self._waits_for_reader = False
+        self._is_dismissed = self._is_dismissed or readers
         self._changes.tell()
 
     def join(self) -> None:
@@ -234,13 +236,13 @@ class ProgramOutput:
             await self._changes.wait()
 
     def _holds_back(self) -> bool:
-        if not self.is_attended:
+        if not self.is_attended or self._is_dismissed:
             return False
         return self._asked <= len(self._given) if self._readers else self._waits_for_reader
 
     def give(self, payload: Any) -> bool:
         """Gives a payload to who reads; whether there is anybody."""
-        if not self._readers:
+        if not self._readers or self._is_dismissed:
             return False
         self._given.append(payload)
         self._changes.tell()
