@@ -75,7 +75,7 @@ class SyncFrames(Generic[P]):
         return self
 
     def __next__(self) -> P:
-        if self._frames is None:
+        if self._frames is None or self._loop.is_closed:
             raise StopIteration
         return _next(self._loop, self._frames.__anext__)  # type: ignore[no-any-return]
 
@@ -100,6 +100,11 @@ class SyncEvents:
         return self
 
     def __next__(self) -> Event | EventsMissed:
+        if self._loop.is_closed:
+            try:
+                return self._events._next()
+            except IndexError:
+                raise StopIteration from None
         return _next(self._loop, self._events.__anext__)  # type: ignore[no-any-return]
 
 
@@ -212,7 +217,7 @@ class SyncRun:
                 return
             atexit.unregister(self.close)
             try:
-                self.stop(drain=drain)
+                self._call(self._run._finish, drain)
             finally:
                 self._loop.is_closed = True
                 self._stack.close()

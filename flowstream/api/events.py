@@ -47,6 +47,10 @@ class Events:
                 raise StopAsyncIteration
             self._changed = anyio.Event()
             await self._changed.wait()
+        return self._next()
+
+    def _next(self) -> Event | EventsMissed:
+        """The next of those that wait. Raises IndexError when there is none."""
         if self._missed:
             missed, self._missed = self._missed, 0
             return EventsMissed(missed)

@@ -250,6 +250,11 @@ class Run:
             hint=f"{listed(there)} does" if there else f"add a node of type {type_id}",
         )
 
+    async def _finish(self, drain: float) -> None:
+        """Stops as ``stop`` does, and waits for nobody who reads: the program is through with the run."""
+        self._let_go(readers=True)
+        await self._engine.stop(drain_seconds=drain)
+
     def _let_go(self, *, readers: bool) -> None:
         """The graph stops: nothing is pushed any more, and nobody is waited for who does not read."""
         for id in self._engine.runners:
@@ -346,20 +351,19 @@ async def _opened(
             controlled.engine.greet(_attend)
             try:
                 await controlled.start()
+                tasks.start_soon(_end_with, controlled.engine, dispatch)
                 dispatch.call(NodeFailed, run._abandon)
                 if follower is not None:
                     follower.begin()
                 yield run
-                run._let_go(readers=True)
-                await run.stop()
+                await run._finish(DRAIN_SECONDS)
             except anyio.get_cancelled_exc_class():
                 raise
             except BaseException as error:  # noqa: BLE001 - raised below
                 raised = error
             finally:
                 with anyio.CancelScope(shield=True):
-                    run._let_go(readers=True)
-                    await run.stop(drain=0)
+                    await run._finish(0)
                 dispatch.end()
             tasks.cancel_scope.cancel()
     if raised is not None:
@@ -370,6 +374,11 @@ def _attend(key: str, held: object) -> None:
     """Tells what a node holds for a program that there is one."""
     if key == PROGRAM and isinstance(held, ProgramInput | ProgramOutput):
         held.attend()
+
+
+async def _end_with(engine: Engine, dispatch: Dispatch) -> None:
+    await engine.wait()
+    dispatch.end()
 
 
 class _Follower:
