@@ -1,4 +1,4 @@
-"""Live video as a graph: everything that a node author needs, and nothing else.
+"""Live video as a graph: what programs that run graphs need, and what node authors need.
 
 Names are loaded on first use: the command line starts without the libraries behind them.
 """
@@ -11,8 +11,16 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flowstream.api.blocking import SyncEvents, SyncFrames, SyncRun, open_sync
+    from flowstream.api.events import Events, EventsMissed
+    from flowstream.api.running import Authorize, Frames, Run, open
+    from flowstream.api.sharing import share
+    from flowstream.api.status import NodeStatus, Status
+    from flowstream.control.door import ServeError
+    from flowstream.control.socket import ControlError
     from flowstream.errors import (
         Diagnostic,
+        EndedError,
         FlowstreamError,
         GraphError,
         NegotiationError,
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
         ResourceBusy,
     )
     from flowstream.graph.builder import Graph, GraphEdge, GraphNode, GraphPort, edge
+    from flowstream.graph.diff import Change, Patch
     from flowstream.media.caps import AudioCaps, Caps, CapsConflict, EncodedCaps, VideoCaps
     from flowstream.media.frames import AudioFrame, Plane, VideoFrame
     from flowstream.media.packets import EncodedPacket
@@ -50,22 +59,31 @@ if TYPE_CHECKING:
         format_duration,
         format_percentage,
     )
+    from flowstream.runtime.engine import ReloadError
+    from flowstream.runtime.events import Applied, Event, NodeFailed, NodeRestarted, Refused
+    from flowstream.runtime.program import PROGRAM, Delivery, ProgramInput, ProgramOutput
 
 __version__ = "0.1.0"
 
 __all__ = [
     "NS_PER_S",
+    "PROGRAM",
+    "Applied",
     "AsgiApp",
     "AspectRatio",
     "AudioCaps",
     "AudioFrame",
+    "Authorize",
     "AvHeaders",
     "Bitrate",
     "ByteSize",
     "Caps",
     "CapsConflict",
+    "Change",
     "Config",
     "Context",
+    "ControlError",
+    "Delivery",
     "Diagnostic",
     "Duration",
     "Emit",
@@ -73,7 +91,12 @@ __all__ = [
     "EncodedPacket",
     "EndOfInput",
     "EndOfStream",
+    "EndedError",
+    "Event",
+    "Events",
+    "EventsMissed",
     "FlowstreamError",
+    "Frames",
     "FunctionNode",
     "Graph",
     "GraphEdge",
@@ -87,19 +110,33 @@ __all__ = [
     "NegotiationError",
     "Node",
     "NodeError",
+    "NodeFailed",
+    "NodeRestarted",
+    "NodeStatus",
     "Output",
     "PackError",
+    "Patch",
     "PeerError",
     "Percentage",
     "PictureSize",
     "Place",
     "Plane",
+    "ProgramInput",
+    "ProgramOutput",
     "Record",
+    "Refused",
+    "ReloadError",
     "ResourceBusy",
+    "Run",
+    "ServeError",
     "Sink",
     "Size",
     "Snapshot",
     "Source",
+    "Status",
+    "SyncEvents",
+    "SyncFrames",
+    "SyncRun",
     "Target",
     "Targets",
     "Transform",
@@ -115,15 +152,26 @@ __all__ = [
     "format_percentage",
     "live",
     "node",
+    "open",
+    "open_sync",
     "period_ns",
+    "share",
     "ticks_of",
     "time_of",
 ]
 
 _HOMES = {
-    "flowstream.errors": "Diagnostic FlowstreamError GraphError NegotiationError NodeError "
+    "flowstream.api.blocking": "SyncEvents SyncFrames SyncRun open_sync",
+    "flowstream.api.events": "Events EventsMissed",
+    "flowstream.api.running": "Authorize Frames Run open",
+    "flowstream.api.sharing": "share",
+    "flowstream.api.status": "NodeStatus Status",
+    "flowstream.control.door": "ServeError",
+    "flowstream.control.socket": "ControlError",
+    "flowstream.errors": "Diagnostic EndedError FlowstreamError GraphError NegotiationError NodeError "
     "PackError PeerError Place ResourceBusy",
     "flowstream.graph.builder": "Graph GraphEdge GraphNode GraphPort edge",
+    "flowstream.graph.diff": "Change Patch",
     "flowstream.media.caps": "AudioCaps Caps CapsConflict EncodedCaps VideoCaps",
     "flowstream.media.frames": "AudioFrame Plane VideoFrame",
     "flowstream.media.packets": "EncodedPacket",
@@ -140,6 +188,9 @@ _HOMES = {
     "flowstream.node.ports": "Emit Input Output",
     "flowstream.node.quantities": "AspectRatio Bitrate ByteSize Duration Percentage PictureSize "
     "format_aspect format_bitrate format_bytes format_duration format_percentage",
+    "flowstream.runtime.engine": "ReloadError",
+    "flowstream.runtime.events": "Applied Event NodeFailed NodeRestarted Refused",
+    "flowstream.runtime.program": "PROGRAM Delivery ProgramInput ProgramOutput",
 }
 
 

@@ -94,6 +94,10 @@ class NodeError(FlowstreamError):
         self.node = node
 
 
+class EndedError(FlowstreamError):
+    """Raised when a graph, or the node that is meant, has come to its end and takes or does nothing more."""
+
+
 class PeerError(FlowstreamError):
     """Raised by a node when the other side misbehaved or left: a device unplugged, a server gone. Restartable."""
 

@@ -1,6 +1,6 @@
 """Check the types that node authors see, with pyright: free of errors, and every public name's type complete.
 
-Authors import from ``flowstream``, ``flowstream.proto`` and ``flowstream.testing``; what those re-export is defined in
+Programs and authors import from ``flowstream``, ``flowstream.proto`` and ``flowstream.testing``; what those re-export is defined in
 the packages and modules named in `PUBLIC`. Complete means that a type checker knows each parameter, result and
 attribute without inferring it, so that two checkers cannot disagree.
 """
@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 
 PUBLIC = (
-    "flowstream.errors", "flowstream.graph.builder", "flowstream.media", "flowstream.node", "flowstream.proto",
-    "flowstream.testing",
+    "flowstream.api.blocking", "flowstream.api.events", "flowstream.api.running", "flowstream.api.sharing",
+    "flowstream.api.status", "flowstream.errors", "flowstream.graph.builder", "flowstream.graph.diff",
+    "flowstream.media", "flowstream.node", "flowstream.proto", "flowstream.runtime.events",
+    "flowstream.runtime.program", "flowstream.testing",
 )  # fmt: skip
 
 

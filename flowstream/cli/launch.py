@@ -93,4 +93,5 @@ def _set_up_logging(screen: Screen, secrets: Secrets, *, is_json: bool, level: s
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("flowstream").setLevel(level.upper())
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # its word on connections that it had to cut
     logging.captureWarnings(True)

@@ -168,11 +168,13 @@ class Door:
     """The ASGI application in front of all mounts.
 
     The only page is at ``/`` too; several are listed there. Where only this machine is served, requests must name it:
-    a page of another site whose name was pointed to 127.0.0.1 (DNS rebinding) gets nothing.
+    a page of another site whose name was pointed to 127.0.0.1 (DNS rebinding) gets nothing. With ``is_mounted`` the
+    application stands in another one, at any path, whose business that is.
     """
 
-    def __init__(self, mounts: Mounts) -> None:
+    def __init__(self, mounts: Mounts, *, is_mounted: bool = False) -> None:
         self._mounts = mounts
+        self._is_mounted = is_mounted
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
         started = False
@@ -197,36 +199,36 @@ class Door:
 
     async def _route(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
         request = Request(scope)
-        path: str = scope["path"]
+        root, path = scope.get("root_path", ""), path_below(scope)
         mount = self._mounts.find(path)
         response: Response
         if not self._is_meant(request):
             response = PlainTextResponse("This address is served to this machine alone, under its own name.\n", 403)
         elif mount is None:
-            response = self._index() if path == "/" else self._nothing(path)
+            response = self._index(root) if path in ("", "/") else self._nothing(path)
         elif f"{path}/" == mount.path:
             query = f"?{request.url.query}" if request.url.query else ""
-            response = RedirectResponse(f"{mount.path}{query}", 307)
+            response = RedirectResponse(f"{root}{mount.path}{query}", 307)
         else:
-            await mount.app({**scope, "root_path": mount.path.rstrip("/")}, receive, send)
+            await mount.app({**scope, "root_path": root + mount.path.rstrip("/")}, receive, send)
             return
         response.headers["Cache-Control"] = "no-store"
         await response(scope, receive, send)
 
     def _is_meant(self, request: Request) -> bool:
-        if self._mounts.listen is None or not is_loopback(self._mounts.listen[0]):
+        if self._is_mounted or self._mounts.listen is None or not is_loopback(self._mounts.listen[0]):
             return True
         host = request.headers.get("host")
         return host is None or is_loopback(_name_of(host))
 
-    def _index(self) -> Response:
+    def _index(self, root: str) -> Response:
         pages = self._mounts.pages
         if not pages:
             return PlainTextResponse("No page is up at the moment.\n", 503, {"Retry-After": "2"})
         if len(pages) == 1:
-            return RedirectResponse(pages[0], 307)
+            return RedirectResponse(root + pages[0], 307)
         items = "\n".join(
-            f'<li><a href="{html.escape(page)}">{html.escape(page.strip("/"))}</a></li>' for page in pages
+            f'<li><a href="{html.escape(root + page)}">{html.escape(page.strip("/"))}</a></li>' for page in pages
         )
         return HTMLResponse(_INDEX.format(items=items), headers={"Content-Security-Policy": _INDEX_POLICY})
 
@@ -234,6 +236,14 @@ class Door:
         pages = self._mounts.pages
         where = f" There is {', '.join(pages)}." if pages else ""
         return PlainTextResponse(f"There is nothing at {path[:200]!r}.{where}\n", 404)
+
+
+def path_below(scope: MutableMapping[str, Any]) -> str:
+    """The path of a request below where the application is mounted; servers differ in whether it holds that too."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    below = path.removeprefix(root)
+    return below if root and (not below or below.startswith("/")) else path
 
 
 def _name_of(host: str) -> str:

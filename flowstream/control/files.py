@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flowstream.graph.builder import Setting
     from flowstream.graph.compile import Examined
-    from flowstream.graph.plan import Plan
+    from flowstream.graph.plan import Plan, Serve
 
 MAX_BYTES = 1024 * 1024 + 1
 """How much of a file is read; one byte more than a graph may have."""
@@ -48,7 +49,11 @@ def now_here() -> datetime:
 
 @dataclass(slots=True)
 class GraphFile:
-    """A graph file and what else decides on its plan: ``layers`` are files over it, lowest first."""
+    """A graph file and what else decides on its plan: ``layers`` are files over it, lowest first.
+
+    ``text`` is what the file holds when it is not on disk; ``settings`` are given other values over all layers, by
+    their names such as ``encode.bitrate``; ``serve`` counts in the place of what the graph says.
+    """
 
     path: str
     folders: tuple[Path, ...] = ()
@@ -56,6 +61,9 @@ class GraphFile:
     environment: Environment = field(default_factory=lambda: Environment(os.environ))
     began: datetime = field(default_factory=now_here)
     layers: tuple[str, ...] = ()
+    text: str | None = None
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    serve: Serve | None = None
 
     def compile(self) -> Plan:
         """The plan of the file as it is now. Raises GraphError with all findings, PackError for a missing folder."""
@@ -74,13 +82,18 @@ class GraphFile:
         from dataclasses import replace
 
         from flowstream.graph.compile import examine
+        from flowstream.graph.overlay import OVERLAY
         from flowstream.node.registry import Registry
 
         found = examine(self.path, registry=Registry.installed(self.folders), as_part=as_part, **self._surroundings)
         sources = [str(file) for folder in self.folders for file in sorted(folder.resolve().glob("*.py"))]
         folders = [str(folder.resolve()) for folder in self.folders]  # a new file in one of them is a save too
-        files = (*found.files, *sources, *folders)
-        return replace(found, files=files, plan=replace(found.plan, files=files) if found.plan else None)
+        unwritten = {OVERLAY} if self.text is None else {OVERLAY, self.path}
+        files = (*(file for file in found.files if file not in unwritten), *sources, *folders)
+        plan = found.plan
+        if plan is not None:
+            plan = replace(plan, files=files, serve=self.serve or plan.serve)
+        return replace(found, files=files, plan=plan)
 
     def expand(self) -> str:
         """The file with everything put in. Raises GraphError with all findings, PackError for a missing folder."""
@@ -91,10 +104,19 @@ class GraphFile:
 
     @property
     def _surroundings(self) -> dict[str, Any]:
+        from flowstream.graph.overlay import OVERLAY
+
         return {
-            "read": read,
+            "read": self._read,
             "environ": self.environment,
             "wallclock": self.began,
             "sets": self.sets,
-            "layers": self.layers,
+            "layers": (*self.layers, OVERLAY) if self.settings else self.layers,
         }
+
+    def _read(self, path: str) -> bytes:
+        from flowstream.graph.overlay import OVERLAY, overlay
+
+        if path == OVERLAY and self.settings:
+            return overlay(self.settings).encode()
+        return self.text.encode() if self.text is not None and path == self.path else read(path)

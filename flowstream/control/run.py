@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,9 @@ from flowstream.control import api, door
 from flowstream.control.files import GraphFile
 from flowstream.control.server import serving
 from flowstream.control.socket import listening
+from flowstream.graph.builder import Setting
+from flowstream.graph.diff import Patch
+from flowstream.graph.overlay import require_live, require_setting
 from flowstream.graph.plan import Plan
 from flowstream.runtime.engine import Engine
 from flowstream.runtime.log import Secrets
@@ -32,7 +35,16 @@ class Run:
     ``plan`` is what it begins with, ``socket`` the path of its control socket, if it has one.
     """
 
-    def __init__(self, file: GraphFile, plan: Plan, engine: Engine, secrets: Secrets, servers: TaskGroup) -> None:
+    def __init__(
+        self,
+        file: GraphFile,
+        plan: Plan,
+        engine: Engine,
+        secrets: Secrets,
+        servers: TaskGroup,
+        *,
+        has_door: bool = True,
+    ) -> None:
         self.file = file
         self.plan = plan
         self.engine = engine
@@ -44,6 +56,8 @@ class Run:
         self.statistics = Statistics(engine)
         self.stalls = Stalls(self.statistics, self.revisions)
         self._servers = servers
+        self.has_door = has_door
+        self._replanning = anyio.Lock()
 
     @classmethod
     @asynccontextmanager
@@ -55,11 +69,13 @@ class Run:
         secrets: Secrets | None = None,
         control: Path | None = None,
         has_control: bool = True,
+        has_door: bool = True,
     ) -> AsyncIterator[Run]:
         """A run that has yet to be started; leaving the block ends it.
 
         It has a control socket, at ``control`` or in the usual place, unless ``has_control`` says otherwise. Raises
-        ControlError when that cannot be made.
+        ControlError when that cannot be made. Without ``has_door`` it binds no address for pages, which somebody else
+        serves; media goes to the host that the graph names.
         """
         async with AsyncExitStack() as stack:
             listener = None
@@ -68,7 +84,7 @@ class Run:
                 listener, socket = stack.enter_context(listening(plan.name, control))
             async with anyio.create_task_group() as servers:
                 async with Engine.open(mounts=Mounts()) as engine:
-                    run = cls(file, plan, engine, secrets or Secrets(), servers)
+                    run = cls(file, plan, engine, secrets or Secrets(), servers, has_door=has_door)
                     run.reloader.attempted = await anyio.to_thread.run_sync(digest, plan.files)
                     run.socket = socket
                     if listener is not None:
@@ -90,9 +106,44 @@ class Run:
     def open_door(self, plan: Plan) -> None:
         """Binds the address where the graph is served, once it has something to serve."""
         if self.mounts.listen is None and door.serves(plan):
+            if not self.has_door:
+                self.mounts.listen = (plan.serve or door.DEFAULT).host, 0
+                return
             socket = door.bind(plan.serve)
             self.mounts.listen = socket.getsockname()[:2]
             self._serve(serving(door.Door(self.mounts), socket, connections=door.CONNECTIONS))
+
+    async def reload(self, file: GraphFile | None = None) -> Patch:
+        """Applies the files as they are now, or another graph that is followed from then on, and gives what was done.
+
+        Raises GraphError, ReloadError and what else is in its way; the graph then runs on as it was.
+        """
+        return await self._replan(file or self.file, lambda plan: None)
+
+    async def set(self, name: str, value: Setting) -> Patch:
+        """Gives a live setting, NODE.FIELD, another value over the files, and gives what was done.
+
+        Raises FlowstreamError for what is no setting, or none that changes in place, and what ``reload`` raises.
+        """
+        require_setting(self.engine.plan or self.plan, name)
+        file = replace(self.file, settings={**self.file.settings, name: value})
+        return await self._replan(file, lambda plan: require_live(self.engine.preview(plan), name))
+
+    async def _replan(self, file: GraphFile, check: Callable[[Plan], None]) -> Patch:
+        async with self._replanning:
+            files = self.reloader.files or self.plan.files
+            attempted = await anyio.to_thread.run_sync(digest, files)
+            plan = await anyio.to_thread.run_sync(file.compile)
+            if plan.files != files:  # what those hold by now may not be what was read
+                attempted = await anyio.to_thread.run_sync(digest, plan.files)
+                plan = await anyio.to_thread.run_sync(file.compile)
+            self.secrets.update(file.environment.asked)
+            check(plan)
+            self.open_door(plan)
+            patch = await self.engine.apply(plan)
+            self.file = file
+            self.reloader.adopt(plan, attempted)
+            return patch
 
     @property
     def links(self) -> tuple[str, ...]:

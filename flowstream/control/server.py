@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -26,11 +27,24 @@ GRACE_SECONDS = 1
 MAX_HEAD_BYTES = 16 * 1024
 
 
+_unheard = logging.getLogger("flowstream.http")
+_unheard.setLevel(logging.CRITICAL)  # what applications raise is logged by them; what clients send is not worth a line
+
+
+class _Config(uvicorn.Config):
+    """Leaves uvicorn's loggers alone: the program around may serve by uvicorn too."""
+
+    def configure_logging(self) -> None:
+        pass
+
+
 class _Protocol(H11Protocol):
     """Closes connections that begin a request and do not go on with it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.logger = _unheard
+        self.access_log = False
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -93,14 +107,13 @@ async def serving(app: AsgiApp, listener: socket.socket, *, connections: int) ->
 
     More than ``connections`` at a time are answered with 503. Leaving the block takes little more than GRACE_SECONDS.
     """
-    config = uvicorn.Config(
+    config = _Config(
         app,
         http=_Protocol,
         ws="none",
         lifespan="off",
         interface="asgi3",
         log_config=None,
-        log_level="critical",  # what applications raise is logged by them, what clients send is not worth a line
         access_log=False,
         proxy_headers=False,
         server_header=False,

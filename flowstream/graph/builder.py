@@ -73,7 +73,7 @@ class GraphNode:
             if value is None:
                 node.pop(key, None)
             else:
-                node[key] = _plain(value, key)
+                node[key] = plain(value, key)
         return self
 
     def __eq__(self, other: object) -> bool:
@@ -261,8 +261,8 @@ class Graph:
             if not isinstance(inputs, Mapping):
                 raise TypeError(f"inputs= takes each input with what it takes, {{'video': encode}}, not {inputs!r}")
             node["inputs"] = {_key(port, "inputs"): self._sources(each, str(port)) for port, each in inputs.items()}
-        node |= {key: _plain(value, key) for key, value in settings.items() if value is not None}
-        node |= {key: _plain(value, key) for key, value in words.items() if value is not None}
+        node |= {key: plain(value, key) for key, value in settings.items() if value is not None}
+        node |= {key: plain(value, key) for key, value in words.items() if value is not None}
         self._part("nodes")[id] = node
         return GraphNode(self, id)
 
@@ -379,7 +379,7 @@ class Graph:
         if name in block:
             raise ValueError(f"the variable {name} is there already")
         given = {"default": default, "description": description, "type": type}
-        made = {key: _plain(value, f"{key} of {name}") for key, value in given.items() if value is not None}
+        made = {key: plain(value, f"{key} of {name}") for key, value in given.items() if value is not None}
         if isinstance(made.get("default"), dict | list):
             raise TypeError(f"a variable is a single value, not {default!r}")
         if not made:
@@ -440,7 +440,7 @@ class Graph:
         block[worker] = {key: value for key, value in given.items() if value is not None}
 
     def _options(self, part: str, given: Mapping[str, Any]) -> None:
-        made = {_key(key, part): _plain(value, key) for key, value in given.items() if value is not None}
+        made = {_key(key, part): plain(value, key) for key, value in given.items() if value is not None}
         self._part(part).update(made)
 
     def _part(self, key: str) -> Tree:
@@ -589,7 +589,7 @@ def _sound(text: str, name: str) -> str:
     return str.__str__(text)  # of a member of an enumeration, its value
 
 
-def _plain(value: Any, name: str, depth: int = 0) -> Any:
+def plain(value: Any, name: str, depth: int = 0) -> Any:
     """A setting as the plain values of YAML, copied. Raises TypeError or ValueError."""
     if depth > _MAX_DEPTH:
         raise ValueError(f"{name} is nested more than {_MAX_DEPTH} levels deep")
@@ -616,12 +616,12 @@ def _plain(value: Any, name: str, depth: int = 0) -> Any:
             return float(value)
         case Mapping():
             return {
-                _key(key, name): _plain(each, f"{name}.{key}", depth + 1)
+                _key(key, name): plain(each, f"{name}.{key}", depth + 1)
                 for key, each in value.items()
                 if each is not None
             }
         case list() | tuple():
-            return [_plain(each, f"{name}[{index}]", depth + 1) for index, each in enumerate(value)]
+            return [plain(each, f"{name}[{index}]", depth + 1) for index, each in enumerate(value)]
     if isinstance(value, GraphNode | GraphPort | GraphEdge):
         raise TypeError(f"{name} takes a value, not {value!r}; nodes are given to from_= or inputs=")
     raise TypeError(f"{name}: {value!r} cannot stand in a graph; text, numbers, true and false, lists and maps can")

@@ -240,7 +240,7 @@ def _compare(
         said = _shown(path, shown_before[name], old.written), _shown(path, shown_after[name], new.written)
         if said[0] == said[1]:
             said = said[0], "another value"
-        found[path] = (*said, changes_in_place)
+        found[path] = (said[0], said[1], changes_in_place)
 
 
 def _shown(path: str, value: Any, written: Mapping[str, str]) -> str:

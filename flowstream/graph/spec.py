@@ -35,6 +35,12 @@ _REFERENCE = re.compile(rf"({_WORD}(?:/{_WORD}){{0,15}})(?:\.([a-z][a-z0-9_]*))?
 _LISTEN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})", re.ASCII)
 
 
+def listen_of(text: str) -> Serve | None:
+    """What HOST:PORT says; None for what is none."""
+    match = _LISTEN.fullmatch(text)
+    return None if match is None or int(match[2]) > 65535 else Serve(match[1].strip("[]"), int(match[2]))
+
+
 @dataclass(slots=True)
 class EdgeSpec:
     """One edge as written on its consumer. ``input`` is None for ``from:``; ``output`` is None for a bare node.
@@ -357,13 +363,13 @@ class _Builder:
         listen = self._scalar(block, "listen", "listen")
         if listen is None:
             return Serve(api=has_api, token=token)
-        match = _LISTEN.fullmatch(listen.value) if isinstance(listen.value, str) else None
-        if match is None or int(match[2]) > 65535:
+        serve = listen_of(listen.value) if isinstance(listen.value, str) else None
+        if serve is None:
             hint = f'write listen: "127.0.0.1:{listen.text}"' if isinstance(listen.value, int) else None
             self.add("FS208", listen.span, f"listen takes HOST:PORT, not {shown(listen)}",
                      hint or 'write listen: "127.0.0.1:8080" to serve this machine alone')  # fmt: skip
             return None
-        return Serve(match[1].strip("[]"), int(match[2]), has_api, token)
+        return replace(serve, api=has_api, token=token)
 
     def _switch(self, block: Map, key: str, name: str) -> bool | None:
         value = self._scalar(block, key, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -85,6 +85,10 @@ class Engine:
     def listen(self, listener: Listener) -> None:
         """Calls the listener with every event from now on."""
         self._listeners.append(listener)
+
+    def greet(self, greeter: Callable[[str, Any], None]) -> None:
+        """Calls the greeter with the key and the value of whatever a node holds from now on, before the node does."""
+        self._holdings.greet = greeter
 
     # --- start and end ----------------------------------------------------------------------------------------------
 
@@ -416,6 +420,10 @@ class Engine:
             listener(event)
 
     # --- status -----------------------------------------------------------------------------------------------------
+
+    def held(self, node: str, key: str) -> Any:
+        """What a node holds under a key; None when it holds nothing there."""
+        return self._holdings.held(node, key)
 
     @property
     def state(self) -> str:

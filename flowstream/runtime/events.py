@@ -60,4 +60,6 @@ class Recovered:
 
 
 Event = NodeFailed | NodeRestarted | Applied | Refused | Stalled | Recovered
+"""Whatever happens to a run."""
+
 Listener = Callable[[Event], None]

@@ -42,12 +42,16 @@ class _Entry:
 
 
 class Holdings:
-    """All holdings of a graph. Each lives in a task of its own, so that it outlives the node that opened it."""
+    """All holdings of a graph. Each lives in a task of its own, so that it outlives the node that opened it.
+
+    ``greet`` is called with the key and the value of each when it has been opened, before its node sees it.
+    """
 
     def __init__(self, tasks: TaskGroup, clock: Clock, on_error: Callable[[str, BaseException], None]) -> None:
         self._tasks = tasks
         self._clock = clock
         self._on_error = on_error
+        self.greet: Callable[[str, Any], None] = lambda key, value: None
         self._entries: dict[tuple[str, str], _Entry] = {}
 
     @asynccontextmanager
@@ -77,6 +81,11 @@ class Holdings:
         """Whether the node holds anything."""
         return any(holder == node for holder, _ in self._entries)
 
+    def held(self, node: str, key: str) -> Any:
+        """What a node holds under a key; None when that is not open."""
+        entry = self._entries.get((node, key))
+        return None if entry is None else entry.value
+
     def rename(self, renamed: Mapping[str, str]) -> None:
         """Nodes have other ids from now on and keep what they hold."""
         for entry in self._entries.values():
@@ -102,6 +111,7 @@ class Holdings:
         try:
             async with anyio.create_task_group() as tasks:
                 async with open(_OpenHolding(tasks, log, self._clock)) as entry.value:
+                    self.greet(key, entry.value)
                     entry.opened.set()
                     await entry.released.wait()
                 tasks.cancel_scope.cancel()

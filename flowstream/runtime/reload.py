@@ -190,6 +190,13 @@ class Reloader:
                 await self.reload()
             self._applying = None
 
+    def adopt(self, plan: Plan, attempted: str) -> None:
+        """A plan was applied beside the watching: its files are followed from now on."""
+        self.revisions.running = self.revisions.file = plan.revision
+        self.revisions.refused = None
+        self.attempted = attempted
+        self._take_files(plan.files)
+
     async def reload(self) -> None:
         """Applies the files as they are now, if they differ from what was tried last."""
         files = self.files

@@ -3,8 +3,6 @@
 Names are loaded on first use: pytest loads the plugin in every project of an environment.
 """
 
-
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

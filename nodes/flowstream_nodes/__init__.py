@@ -20,6 +20,8 @@ NODES = {
     "recorder": "flowstream_nodes.record.recorder:Recorder",
     "webrtc-out": "flowstream_nodes.webrtc.webrtc_out:WebrtcOut",
     "display": "flowstream_nodes.view.display:Display",
+    "app-in": "flowstream_nodes.app.app_in:AppIn",
+    "app-out": "flowstream_nodes.app.app_out:AppOut",
     "discard": "flowstream_nodes.flow.discard:Discard",
     "probe": "flowstream_nodes.flow.probe:Probe",
     "fault": "flowstream_nodes.flow.fault:Fault",

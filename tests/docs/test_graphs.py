@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +25,7 @@ from flowstream.graph.diagnostics import render
 from flowstream.graph.plan import Plan
 from flowstream.node.registry import Registry
 from flowstream.testing import graph_of
-from tests.docs.graphs import Watched, checked, compiled, run_for_a_moment
+from tests.docs.graphs import ENOUGH, Watched, checked, compiled, run_for_a_moment
 from tests.e2e.running import PATIENCE_S, running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,8 +46,8 @@ def header(graph: Path) -> list[str]:
 
 
 def commands(graph: Path) -> list[list[str]]:
-    """The commands in a header."""
-    return [shlex.split(line) for line in header(graph) if line.startswith("flowstream ")]
+    """The commands in a header: those that run the graph, or the program that does."""
+    return [shlex.split(line) for line in header(graph) if line.startswith(("flowstream ", "python "))]
 
 
 def sets_of(command: list[str]) -> dict[str, str]:
@@ -113,7 +114,10 @@ def test_header_says_what_it_shows_and_how_to_run_it(graph: Path) -> None:
     assert what.endswith(".")
     assert commands(graph)
     for command in commands(graph):
-        assert command[:3] == ["flowstream", "run", graph.stem]
+        if command[0] == "python":
+            assert command == ["python", f"graphs/{graph.stem}.py"]
+        else:
+            assert command[:3] == ["flowstream", "run", graph.stem]
 
 
 @pytest.mark.parametrize("graph", GRAPHS, ids=lambda path: path.stem)
@@ -132,6 +136,12 @@ def test_it_is_without_findings(graph: Path) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("graph", GRAPHS, ids=lambda path: path.stem)
 def test_it_runs_as_its_header_says(graph: Path, folder: Path) -> None:
+    if commands(graph)[0][0] == "python":
+        program = graph.with_suffix(".py")
+        done = subprocess.run([sys.executable, program], capture_output=True, text=True, cwd=folder, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        assert len(done.stdout.splitlines()) >= ENOUGH
+        return
     _, _, name, *options = commands(graph)[0]
     plan = compiled(graph, sets=sets_of(options))
     camera = next((node for node in plan.nodes.values() if node.type_id == "camera"), None)

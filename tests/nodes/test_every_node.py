@@ -29,6 +29,7 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
 BREAKING = {"fault": ("fail_after",)}
 """Live settings that are there to make a node fail."""
 PERIPHERAL = {
+    "app-in": "a program that pushes",
     "camera": "a camera",
     "screen": "a screen",
     "display": "a screen",

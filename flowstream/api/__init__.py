@@ -1,0 +1,1 @@
+"""Graphs within a Python program: run them, steer them, put frames in and get frames out."""

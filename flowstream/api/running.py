@@ -1,0 +1,402 @@
+"""A graph that runs within an async program, on its own event loop."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+import anyio
+import anyio.to_thread
+
+from flowstream.api.events import Dispatch, Events
+from flowstream.api.status import Status
+from flowstream.control import api
+from flowstream.control.files import GraphFile
+from flowstream.control.run import Run as ControlledRun
+from flowstream.errors import EndedError, FlowstreamError
+from flowstream.graph.builder import Graph, Setting
+from flowstream.graph.diagnostics import did_you_mean, listed
+from flowstream.graph.diff import Patch
+from flowstream.graph.plan import Serve
+from flowstream.graph.spec import listen_of
+from flowstream.media.frames import AudioFrame, VideoFrame
+from flowstream.media.packets import EncodedPacket
+from flowstream.node.context import AsgiApp, EndOfInput
+from flowstream.runtime.engine import DRAIN_SECONDS, Engine
+from flowstream.runtime.events import NodeFailed
+from flowstream.runtime.program import PROGRAM, ProgramInput, ProgramOutput
+from flowstream.runtime.runner import node_error
+
+if TYPE_CHECKING:
+    import numpy as np
+    from starlette.requests import Request
+
+E = TypeVar("E")
+P = TypeVar("P")
+Q = TypeVar("Q")
+
+Authorize = Callable[["Request"], "bool | str | Awaitable[bool | str | None] | None"]
+"""Says whether a request may pass: True or the viewer's name, else False or None. May be async."""
+
+_EVENTS = 1000
+
+_logger = logging.getLogger("flowstream.api")
+
+
+class Frames(Generic[P]):
+    """The payloads that a program reads out of one node, until there are no more.
+
+    What is read by one is read by no other; the node takes from its edge only what is asked for.
+    """
+
+    def __init__(self, node: str, output: ProgramOutput, kind: type[P]) -> None:
+        self._node = node
+        self._output: ProgramOutput | None = output
+        self._kind = kind
+        output.join()
+
+    def __aiter__(self) -> Frames[P]:
+        return self
+
+    async def __anext__(self) -> P:
+        output = self._output
+        if output is None:
+            raise StopAsyncIteration
+        try:
+            payload = await output.read()
+        except EndOfInput:
+            self.close()
+            raise StopAsyncIteration from None
+        if not isinstance(payload, self._kind):
+            given = type(payload).__name__
+            raise TypeError(
+                f"{self._node} gives {given}, not {self._kind.__name__}; ask for it: frames({self._node!r}, {given})"
+            )
+        return payload
+
+    def close(self) -> None:
+        """Reads no more; what comes to the node then is thrown away, unless somebody else reads."""
+        if self._output is not None:
+            output, self._output = self._output, None
+            output.leave()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Run:
+    """A graph that runs, as the program around it sees it. Made by `flowstream.open`; for the loop it was opened on."""
+
+    _run: ControlledRun
+    _engine: Engine
+    _dispatch: Dispatch
+    _follow: Callable[[], None]
+    _link: str | None = None
+
+    @classmethod
+    def _of(cls, run: ControlledRun, dispatch: Dispatch, follow: Callable[[], None]) -> Run:
+        made = cls()
+        made._run, made._engine, made._dispatch, made._follow = run, run.engine, dispatch, follow
+        return made
+
+    # --- what there is to know --------------------------------------------------------------------------------------
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """The addresses of the pages that people open; empty when the graph has none."""
+        if self._link is not None:
+            return tuple(f"{self._link}{page}" for page in self._run.mounts.pages)
+        return self._run.links if self._run.has_door else ()
+
+    @property
+    def control(self) -> Path | None:
+        """The control socket, by which ``flowstream status`` finds the run; None when it has none."""
+        return self._run.socket
+
+    def status(self) -> Status:
+        """The run and every node of it as they stand. What is secret shows as the graph writes it."""
+        told = api.status(self._engine, self._run.plan, self._run.revisions)
+        return Status.of(self._run.secrets.scrubbed(told), self.links)
+
+    def events(self, *, limit: int = _EVENTS) -> Events:
+        """What happens from now on, to iterate over: `NodeFailed`, `NodeRestarted`, `Applied`, `Refused` ...
+
+        ``limit`` is how many may wait; the oldest are then lost, and an `EventsMissed` says how many.
+        """
+        return self._dispatch.iterate(limit)
+
+    def on(self, kind: type[E], callback: Callable[[E], object]) -> Callable[[], None]:
+        """Calls back for each event of a class, on the event loop, so it must not block. Gives what ends that."""
+        return self._dispatch.call(kind, callback)
+
+    # --- changing it ------------------------------------------------------------------------------------------------
+
+    async def reload(self, source: str | os.PathLike[str] | Graph | None = None) -> Patch:
+        """Applies the files as they are now, or another graph in their place, and gives what was done to each node.
+
+        Variables and layers stay those that the run was opened with. Raises GraphError when the graph has mistakes,
+        ReloadError when it cannot be applied; what runs then goes on as it was.
+        """
+        file = None
+        if source is not None:
+            old = self._run.file
+            file = _file(source, sets=old.sets, layers=old.layers, nodes=old.folders, serve=old.serve)
+            file.environment, file.began, file.settings = old.environment, old.began, old.settings
+        patch = await self._run.reload(file)
+        self._follow()
+        return patch
+
+    async def set(self, name: str, value: Setting) -> Patch:
+        """Gives a live setting another value: ``set("encode.bitrate", "1M")``. It stays over what is saved later.
+
+        Raises FlowstreamError when there is no such setting, or the node would have to be replaced for it, and
+        GraphError when it does not take the value; nothing has changed then.
+        """
+        return await self._run.set(name, value)
+
+    # --- frames -----------------------------------------------------------------------------------------------------
+
+    async def push(
+        self,
+        node: str,
+        payload: np.ndarray[Any, Any] | VideoFrame | AudioFrame | EncodedPacket,
+        *,
+        time_ns: int | None = None,
+    ) -> None:
+        """Puts a frame into the graph, through a node of type ``app-in``; returns when the graph has taken it.
+
+        It waits for an edge that blocks; one that drops, drops and counts. ``time_ns`` is its media time; see
+        ``app-in`` for when it is left out. Raises TypeError or ValueError for what the node does not take, EndedError
+        when it takes nothing more, NodeError when it failed, and FlowstreamError when it is no such node.
+        """
+        await self._met(node, ProgramInput).push(payload, time_ns)
+
+    async def end(self, node: str) -> None:
+        """Ends the stream of a node of type ``app-in``, after all that was pushed. Raises as ``push``."""
+        await self._met(node, ProgramInput).end()
+
+    @overload
+    def frames(self, node: str) -> Frames[VideoFrame]: ...
+    @overload
+    def frames(self, node: str, kind: type[Q]) -> Frames[Q]: ...
+    def frames(self, node: str, kind: type[Any] = VideoFrame) -> Frames[Any]:
+        """Frames out of the graph, through a node of type ``app-out``: ``async for frame in run.frames("out")``.
+
+        ``kind`` is their class when they are no pictures. Ends with the stream. Raises TypeError for a payload of
+        another class, NodeError when the node failed, and FlowstreamError when it is no such node.
+        """
+        return Frames(node, self._met(node, ProgramOutput), kind)
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    async def wait(self) -> None:
+        """Returns when the graph has ended by itself or was stopped. Raises NodeError when a node had failed."""
+        await self._engine.wait()
+        for runner in self._engine.runners.values():
+            if runner.state == "failed":
+                raise node_error(runner)
+
+    async def stop(self, *, drain: float = DRAIN_SECONDS) -> bool:
+        """Stops the sources, lets the rest finish what it has for at most ``drain`` seconds, then ends what is left.
+
+        Gives whether everything came to its end by itself.
+        """
+        self._let_go(readers=False)
+        return await self._engine.stop(drain_seconds=drain)
+
+    # --- in another web application ---------------------------------------------------------------------------------
+
+    def asgi(
+        self, *, authorize: Authorize | None = None, owner: Authorize | None = None, url: str | None = None
+    ) -> AsgiApp:
+        """The pages and endpoints of the graph as an ASGI application, to be mounted in another one at any path.
+
+        ``authorize`` is asked before every request of a viewer and says whether it may pass; it gives True, or the
+        viewer's name, which the node then finds in the scope as ``flowstream.viewer``. ``owner`` is asked in the same
+        way for what only the owner of the graph may see, under ``/-/status``; without it there is no such thing. Open
+        the graph with ``serve=False``, or it is served at an address of its own too. ``url`` is where the application
+        is reached from outside, for `links`.
+        """
+        from flowstream.api.web import Pages
+
+        if url is not None:
+            self._link = url.rstrip("/")
+        return Pages(self._run, authorize, owner)
+
+    # --- behind it --------------------------------------------------------------------------------------------------
+
+    def _met(self, node: str, kind: type[P]) -> P:
+        """What a node holds for the program. Raises as `push` and `frames`."""
+        runner = self._engine.runners.get(node)
+        met = self._engine.held(node, PROGRAM)
+        if isinstance(met, kind):
+            return met
+        is_push = issubclass(kind, ProgramInput)
+        if runner is None:
+            close = did_you_mean(node, self._engine.runners)
+            raise FlowstreamError(f"there is no node {node}", hint=f"did you mean {close}?" if close else None)
+        if runner.error is not None:
+            raise node_error(runner)
+        type_id = "app-in" if is_push else "app-out"
+        if runner.planned.type_id == type_id:
+            raise EndedError(f"{node} has come to its end")
+        there = [id for id in self._engine.runners if isinstance(self._engine.held(id, PROGRAM), kind)]
+        raise FlowstreamError(
+            f"{node} ({runner.planned.type_id}) {'takes nothing from' if is_push else 'gives nothing to'} the program",
+            hint=f"{listed(there)} does" if there else f"add a node of type {type_id}",
+        )
+
+    async def _finish(self, drain: float) -> None:
+        """Stops as ``stop`` does, and waits for nobody who reads: the program is through with the run."""
+        self._let_go(readers=True)
+        await self._engine.stop(drain_seconds=drain)
+
+    def _let_go(self, *, readers: bool) -> None:
+        """The graph stops: nothing is pushed any more, and nobody is waited for who does not read."""
+        for id in self._engine.runners:
+            match self._engine.held(id, PROGRAM):
+                case ProgramInput() as met:
+                    met.abandon(EndedError(f"{id} takes nothing more: the graph is stopping"))
+                case ProgramOutput() as met:
+                    met.let_go(readers=readers)
+
+    def _abandon(self, event: NodeFailed) -> None:
+        """Whoever waits for a node that will not come back learns of it."""
+        met = self._engine.held(event.node, PROGRAM)
+        if event.retry_in_ns is None and isinstance(met, ProgramInput | ProgramOutput):
+            met.abandon(event.error)
+
+
+def open(
+    graph: str | os.PathLike[str] | Graph,
+    *,
+    sets: Mapping[str, str | int | float | bool] | None = None,
+    layers: Iterable[str | os.PathLike[str]] = (),
+    nodes: Iterable[str | os.PathLike[str]] = (),
+    watch: bool = False,
+    control: bool | str | os.PathLike[str] = False,
+    serve: str | bool = True,
+) -> AbstractAsyncContextManager[Run]:
+    """Runs a graph within an async program: ``async with flowstream.open("graph.yaml") as run``.
+
+    ``graph`` is the path of a file, or a `Graph`. ``sets`` gives variables other values, ``layers`` are files over it,
+    lowest first, ``nodes`` folders with node types. ``watch`` applies what is saved to the files while it runs,
+    ``control`` makes a control socket, at a path if one is given. ``serve`` is HOST:PORT in the place of what the graph
+    says; False serves no address, for a graph whose pages are mounted elsewhere by `Run.asgi`.
+
+    When the block is entered, everything runs; when it is left, the graph is drained as by `Run.stop`, or stopped at
+    once when an exception or a cancellation leaves it. Nothing outlives the block: no task, thread or socket. No signal
+    handler is set and no logging configured. To be entered and left by one task.
+
+    Raises GraphError when the graph has mistakes, PackError, NodeError when a node does not start, ServeError and
+    ControlError when an address cannot be had.
+    """
+    file = _file(graph, sets=sets or {}, layers=layers, nodes=nodes, serve=serve)
+    path = None if isinstance(control, bool) else Path(control)
+    return _opened(file, watch=watch, control=path, has_control=control is not False, has_door=serve is not False)
+
+
+def _file(
+    graph: str | os.PathLike[str] | Graph,
+    *,
+    sets: Mapping[str, Any],
+    layers: Iterable[str | os.PathLike[str]],
+    nodes: Iterable[str | os.PathLike[str]],
+    serve: str | bool | Serve | None,
+) -> GraphFile:
+    if not isinstance(graph, Graph | str | os.PathLike):
+        raise TypeError(f"a graph is the path of a file or a Graph, not {graph!r}")
+    if isinstance(layers, str) or isinstance(nodes, str):
+        raise TypeError("layers= and nodes= take lists of paths, also for one: ['path']")
+    return GraphFile(
+        graph.path if isinstance(graph, Graph) else os.fspath(graph),
+        tuple(Path(folder) for folder in nodes),
+        {name: _text(value) for name, value in sets.items()},
+        layers=tuple(os.fspath(layer) for layer in layers),
+        text=graph.to_yaml() if isinstance(graph, Graph) else None,
+        serve=_serve(serve) if isinstance(serve, str) else None if isinstance(serve, bool) else serve,
+    )
+
+
+def _serve(listen: str) -> Serve:
+    serve = listen_of(listen)
+    if serve is None:
+        raise ValueError(f"serve= takes HOST:PORT, such as '127.0.0.1:8080', not {listen!r}")
+    return serve
+
+
+def _text(value: str | int | float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@asynccontextmanager
+async def _opened(
+    file: GraphFile, *, watch: bool, control: Path | None, has_control: bool, has_door: bool
+) -> AsyncIterator[Run]:
+    dispatch = Dispatch()
+    raised: BaseException | None = None  # what the task groups would wrap
+    plan = await anyio.to_thread.run_sync(file.compile)
+    async with ControlledRun.open(
+        file, plan, control=control, has_control=has_control, has_door=has_door
+    ) as controlled:
+        controlled.secrets.update(file.environment.asked)
+        async with anyio.create_task_group() as tasks:
+            follower = _Follower(controlled, tasks.start_soon) if watch else None
+            run = Run._of(controlled, dispatch, follower.begin if follower else lambda: None)
+            controlled.engine.listen(dispatch.tell)
+            controlled.engine.greet(_attend)
+            try:
+                await controlled.start()
+                tasks.start_soon(_end_with, controlled.engine, dispatch)
+                dispatch.call(NodeFailed, run._abandon)
+                if follower is not None:
+                    follower.begin()
+                yield run
+                await run._finish(DRAIN_SECONDS)
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as error:  # noqa: BLE001 - raised below
+                raised = error
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await run._finish(0)
+                dispatch.end()
+            tasks.cancel_scope.cancel()
+    if raised is not None:
+        raise raised
+
+
+def _attend(key: str, held: object) -> None:
+    """Tells what a node holds for a program that there is one."""
+    if key == PROGRAM and isinstance(held, ProgramInput | ProgramOutput):
+        held.attend()
+
+
+async def _end_with(engine: Engine, dispatch: Dispatch) -> None:
+    await engine.wait()
+    dispatch.end()
+
+
+class _Follower:
+    """Follows the files of a run, if it has any, from the first time that it is told to."""
+
+    def __init__(self, run: ControlledRun, start_soon: Callable[..., object]) -> None:
+        self._run = run
+        self._start_soon = start_soon
+        self._has_begun = False
+
+    def begin(self) -> None:
+        plan = self._run.engine.plan
+        if not self._has_begun and plan is not None and plan.files:
+            self._has_begun = True
+            self._start_soon(self._keep_following)
+
+    async def _keep_following(self) -> None:
+        try:
+            await self._run.follow()
+        except Exception:
+            _logger.exception("the graph's files are not watched any more")

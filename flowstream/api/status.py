@@ -1,0 +1,61 @@
+"""A run as it stands, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Fact = str | int | float | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """A node as it stands.
+
+    ``state`` is ``starting``, ``ready``, ``running``, ``restarting``, ``ended``, ``failed`` or ``stopped``. ``config``
+    has its settings as people write them, secrets as the graph does. ``received`` and ``emitted`` count payloads,
+    ``dropped`` losses on its inputs by cause. ``error`` is what it failed with last.
+    """
+
+    type: str
+    state: str
+    config: Mapping[str, Any]
+    restarts: int
+    received: int
+    emitted: Mapping[str, int]
+    dropped: Mapping[str, int]
+    facts: Mapping[str, Fact]
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A run as it stands.
+
+    ``state`` is ``starting``, ``running``, ``degraded`` (a node failed), ``draining`` or ``ended``. ``running`` is the
+    revision that runs and ``file`` the one that the files have, digests both; they differ when one was ``refused``,
+    which says why. ``links`` are the addresses of the pages that people open.
+    """
+
+    graph: str
+    state: str
+    running: str
+    file: str
+    refused: str | None
+    nodes: Mapping[str, NodeStatus]
+    links: tuple[str, ...]
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any], links: tuple[str, ...]) -> Status:
+        """The same as what a control socket tells."""
+        names = NodeStatus.__dataclass_fields__
+        return cls(
+            graph=told["graph"],
+            state=told["state"],
+            running=told["revision"]["running"],
+            file=told["revision"]["file"],
+            refused=told["revision"]["refused"],
+            nodes={id: NodeStatus(**{name: node[name] for name in names}) for id, node in told["nodes"].items()},
+            links=links,
+        )

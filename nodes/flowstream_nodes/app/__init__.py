@@ -1,0 +1,1 @@
+"""Node types where a graph meets the Python program that runs it."""
