@@ -168,9 +168,7 @@ def check_exports(spec: GraphSpec, types: Types, findings: Findings) -> None:
                     _check_export(kind, target, scope, spec, types, findings)
 
 
-def _check_export(
-    kind: str, target: Reference, scope: str, spec: GraphSpec, types: Types, findings: Findings
-) -> None:
+def _check_export(kind: str, target: Reference, scope: str, spec: GraphSpec, types: Types, findings: Findings) -> None:
     group, node_type = spec.groups.get(target.node), types.get(target.node)
     name = target.node.removeprefix(scope)
     if group is not None:
