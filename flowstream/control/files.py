@@ -20,8 +20,11 @@ MAX_BYTES = 1024 * 1024 + 1
 
 def read(path: str) -> bytes:
     """The beginning of a file, as much as a graph may have. Raises OSError."""
-    with open(path, "rb") as file:
-        return file.read(MAX_BYTES)
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_BYTES)
+    except ValueError as error:  # no path at all, such as text with a zero byte
+        raise FileNotFoundError(path) from error
 
 
 class Environment(Mapping[str, str]):

@@ -94,7 +94,8 @@ def examine(
 class Compilation:
     """A graph on its way from files to a plan, with what stands between; arguments as for ``examine``.
 
-    Without a plan the graph cannot be run. ``tree`` and ``spec`` are None when a file could not be read.
+    ``may_lack`` lets the variables of a part be without a value. Without a plan the graph cannot be run. ``tree`` and
+    ``spec`` are None when a file could not be read.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Compilation:
         layers: Sequence[str] = (),
         as_part: bool = False,
         overrides: Sequence[Override] = (),
+        may_lack: bool = True,
     ) -> None:
         self.findings = Findings()
         self.tree: Map | None = None
@@ -122,7 +124,8 @@ class Compilation:
         tree = sources.layered(self._paths)
         if tree is not None:
             is_part = as_part and not tree.entries.keys().isdisjoint(("inputs", "outputs"))
-            expansion = Expansion(sources, Surroundings(environ, wallclock), self.findings, is_part=is_part)
+            surroundings = Surroundings(environ, wallclock)
+            expansion = Expansion(sources, surroundings, self.findings, is_part=is_part and may_lack)
             self.spec, self.tree = expansion.whole(tree, self._paths, sets or {})
             self.overrides = lay(self.spec, overrides, self.findings)
             self._planning = self._checked(self.spec, registry, is_part)

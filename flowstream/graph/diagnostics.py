@@ -43,8 +43,8 @@ class Findings:
         self._lines: dict[str, list[str]] = {}
         self._left_out = 0
         self._counts: dict[Severity, int] = {"error": 0, "warning": 0, "note": 0}
-        self._seen: set[tuple[str, str, Place | None]] = set()
-        self._users: dict[str, dict[str, tuple[Span, str]]] = {}
+        self._seen: set[tuple[str, str, Place | None, tuple[Place, ...]]] = set()
+        self._users: dict[str, dict[str, Span]] = {}
         self._guesses = _ALL_GUESSES
         self.about = ""
         self._files_with_errors: set[str] = set()
@@ -55,17 +55,17 @@ class Findings:
 
     def used_by(self, file: str, id_: str, span: Span) -> None:
         """Lets every finding in a file name the place that uses it as well: the node ``id_``."""
-        self._users.setdefault(file, {})[id_] = (span, f"{id_} uses it here")
+        self._users.setdefault(file, {})[id_] = span
 
-    def _user(self, file: str) -> tuple[Span, str] | None:
-        """The node that uses a file: the one that ``about`` stands in, else the first."""
+    def _user(self, file: str) -> str | None:
+        """The id of the node that uses a file: the one that ``about`` stands in, else the first."""
         users = self._users.get(file)
         if not users:
             return None
         owner = self.about
         while owner and owner not in users:
             owner = owner.rpartition("/")[0]
-        return users.get(owner) or next(iter(users.values()))
+        return owner or next(iter(users))
 
     def guess(self, word: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
         """``did_you_mean`` for the text of a finding; None for those too many to be shown, or to look through."""
@@ -92,15 +92,18 @@ class Findings:
         kind = CATALOG[code]
         place = span.place if span else None
         message = self.scrubbed(message)
-        key = (code, message, place)
+        related = list(related)
+        owner = self._user(span.file) if span else None
+        elsewhere = tuple(each.place for each, _ in related if span and each.file != span.file)
+        # What is wrong in a file is wrong wherever it is used, and said of the first use alone.
+        key = (code, message.replace(f"{owner}/", "") if owner else message, place, elsewhere)
         if key in self._seen:
             return
         self._seen.add(key)
         if kind.severity == "error" and span:
             self._files_with_errors.add(span.file)
-        related = list(related)
-        if span and (user := self._user(span.file)) and all(each.file == span.file for each, _ in related):
-            related.append(user)
+        if span and owner and not elsewhere:
+            related.append((self._users[span.file][owner], f"{owner} uses it here"))
         self._counts[kind.severity] += 1
         if self._counts[kind.severity] > MAX_FINDINGS:
             self._left_out += 1

@@ -22,6 +22,7 @@ from flowstream.node.registry import Registry
 _COMMENTS_FROM = 40  # the column where comments stand, if what is before leaves room
 _OPTIONS = ("overflow", "limit")
 _LAST = ("convert", "restart", "placement", "enabled", "was")
+_NUMBERS = frozenset({"enabled", "limit.items", "restart.limit"})  # where the language takes no text
 
 
 def expand(
@@ -37,7 +38,7 @@ def expand(
     """The text of the whole graph; arguments as for ``compile_graph``. Raises GraphError when it cannot be run."""
     made = Compilation(
         path, read=read, environ=environ, registry=registry, wallclock=wallclock, sets=sets, layers=layers,
-        as_part=True,
+        as_part=True, may_lack=False,
     )  # fmt: skip
     if made.plan is None or made.spec is None or made.tree is None:
         raise GraphError(made.diagnostics, files=made.files)
@@ -175,7 +176,7 @@ class _Writing:
         yield from lines
 
     def _entry(
-        self, key: str, entry: Entry, indent: int, numbers: frozenset[str] = frozenset(), path: str = ""
+        self, key: str, entry: Entry, indent: int, numbers: frozenset[str] = _NUMBERS, path: str = ""
     ) -> Iterator[str]:
         head = f"{' ' * indent}{scalar(key, is_flow=True)}:"
         path = f"{path}.{key}" if path else key

@@ -159,7 +159,11 @@ class Resolver:
         input_ = self._named_input(edge, consumer_type) if consumer_type and edge.input is not None else None
         if not leaves or consumer_type is None or (edge.input is not None and input_ is None):
             return None
-        offers = [offer for leaf in leaves for offer in self._offers(edge, leaf)]
+        by_output: dict[tuple[str, str], _Offer] = {}  # what is exported under two names is one output
+        for leaf in leaves:
+            for offer in self._offers(edge, leaf):
+                by_output.setdefault((offer.node, offer.output.name), offer)
+        offers = list(by_output.values())
         if not offers:
             return None
         inputs = [input_] if input_ is not None else self._from_inputs(edge, consumer_type)
@@ -350,15 +354,16 @@ class Resolver:
         related = [(producer.span, f"{producer.id} is here")] if producer.span[:2] != edge.span[:2] else []
         if consumer.span.file != edge.span.file:
             related.append((consumer.span, f"{consumer.id} is here"))
-        is_kept_off = self.spec.nodes[edge.consumer].converts is False and any(
+        is_kept_off = consumer.converts is False and any(
             self._fit(offer, port).steps for offer in offers for port in inputs
         )
+        never = f"take convert: never of {self._keeping_off(consumer)} out"
         if conflict is not None:
             port, offer, error = conflict
             offered, accepted = (listed(_words(each), "or") for each in (error.offered, error.accepted))
             self.findings.add(
                 "FS306", edge.span, f"{edge.consumer}.{port.name} takes {error.field} {accepted}, but "
-                f"{offer.said} gives {offered}", f"take convert: never of {edge.consumer} out" if is_kept_off else
+                f"{offer.said} gives {offered}", never if is_kept_off else
                 "put a node between them that converts it, or take another output", related,
             )  # fmt: skip
             return
@@ -367,13 +372,19 @@ class Resolver:
         if len(inputs) > 1:
             takes = listed(list(dict.fromkeys(payload_names(port.payloads) for port in inputs)), "or")
         gives = [f"{offer.said} gives {payload_names(self._payloads(offer))}" for offer in offers]
-        hint = f"take convert: never of {edge.consumer} out, or put a decoder between them" if is_kept_off else None
+        hint = f"{never}, or put a decoder between them" if is_kept_off else None
         for offer in offers:
             for gave in offer.carried.payloads if offer.carried else ():
                 for port in inputs:
                     for took in port.payloads:
                         hint = hint or CONVERTERS.get((gave.__name__, took.__name__))
         self.findings.add("FS305", edge.span, f"{name} takes {takes}, but {listed(gives)}", hint, related)
+
+    def _keeping_off(self, node: NodeSpec) -> str:
+        """The id of what has the ``convert: never`` that holds for a node: itself, or a subgraph that it stands in."""
+        owners = (group.node for group in self.spec.groups.values() if node.id.startswith(f"{group.node.id}/"))
+        said = node.entries.get("convert")
+        return next((owner.id for owner in owners if owner.entries.get("convert") is said), node.id)
 
     @staticmethod
     def _payloads(offer: _Offer) -> tuple[type[Any], ...]:

@@ -140,7 +140,7 @@ class Sources:
     def _content(self, path: str, named_at: Span | None) -> bytes | None:
         try:
             return self._read(path)
-        except (FileNotFoundError, ValueError):  # ValueError: what can be no path, such as text with a zero byte
+        except FileNotFoundError:
             reason = "there is no such file"
         except OSError as error:
             reason = error.strerror or str(error)

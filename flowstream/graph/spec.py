@@ -589,7 +589,10 @@ class _Builder:
             return None
         match = _REFERENCE.fullmatch(target.value) if isinstance(target.value, str) else None
         if match is None:
-            self.add("FS312", target.span, f"{shown(target)} names no output", "write NODE or NODE.OUTPUT")
+            small = str(target.value).lower()
+            is_case = not target.secret and _REFERENCE.fullmatch(small) is not None
+            hint = f"write {small}" if is_case else "write NODE or NODE.OUTPUT"
+            self.add("FS312", target.span, f"{shown(target)} names no output", hint)
             return None
         edge = EdgeSpec(node.id, port, span, match[1], match[2], target.span)
         if options is not None:

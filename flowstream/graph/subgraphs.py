@@ -183,12 +183,14 @@ class Expansion:
             names = listed(group.inputs)
             said = f"{group.node.id} has several inputs: {names}" if names else f"{group.node.id} takes no inputs"
             first = next(iter(group.inputs), "")
+            group.node.broken = True
             hint = f"name it: inputs: {{{first}: {edge.producer}}}" if names else f"{group.file} has no inputs:"
             self._findings.add("FS311" if names else "FS303", edge.input_span, said, hint)
             return
         else:
             found = group.inputs.get(edge.input)
             if found is None:
+                group.node.broken = True
                 close = self._findings.guess(edge.input, group.inputs)
                 known = f"it takes {listed(group.inputs)}" if group.inputs else f"{group.file} has no inputs:"
                 said = f"{group.node.id} ({group.file}) has no input {edge.input}"

@@ -127,11 +127,11 @@ class Variables:
                 self._findings.add("FS126", entry.key.span, f"$({name}) is already the {name} at which the run began",
                                    "choose another name")  # fmt: skip
                 continue
-            if self._use is not None and name in RESERVED:
+            if (self._use is not None or self._may_lack) and name in RESERVED:
                 self._findings.add(
                     "FS127", entry.key.span, f"every node has {name} already, so no graph that uses this file could "
                     "give it", "choose another name for the variable",
-                    [(self._use.span, f"{self._use.name} uses it here")],
+                    [(self._use.span, f"{self._use.name} uses it here")] if self._use else [],
                 )  # fmt: skip
                 self._given[name] = _Declared(entry.key, Scalar(entry.key.span, None, "", broken=True))
                 continue

@@ -112,3 +112,10 @@ def test_the_schema_leaves_out_what_does_not_load(call: Call, here: Path) -> Non
     assert called.json["title"] == "flowstream graph"
     assert "left out: bad: " in called.err
     assert "No module named 'no_such_module'" in called.err
+
+
+def test_what_can_be_no_path_is_a_missing_file(call: Call, here: Path) -> None:
+    (here / "main.yaml").write_text('nodes:\n  a: {use: "x\\0.yaml"}\n  b: {use: "\\ud800.yaml"}\n')
+    called = call("check", "main.yaml")
+    assert called.status == 1
+    assert called.out.count("there is no such file") == 2

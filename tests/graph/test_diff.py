@@ -280,3 +280,28 @@ def test_applying_the_patch_gives_the_new_plan(old: Plan, new: Plan) -> None:
 def test_producers_stand_before_their_consumers(plan: Plan) -> None:
     rank = {id_: index for index, id_ in enumerate(plan.nodes)}
     assert all(rank[edge.producer] < rank[edge.consumer] for edge in plan.edges if not edge.feedback)
+
+
+CONVERTED = """
+nodes:
+  film: {type: film, path: x.mp4}
+  view: {type: picky, from: film.video}
+"""
+
+
+def test_the_converters_of_a_renamed_node_are_kept() -> None:
+    old = compiled(CONVERTED)
+    found = diff(old, compiled(CONVERTED.replace("view: {", "show: {was: view, ")))
+    assert {each.node: each.action for each in found.changes} == {
+        "film": "keep",
+        "show.video~decode": "update",
+        "show.video~convert": "update",
+        "show.video~frame-rate": "update",
+        "show": "update",
+    }
+    assert not found.edges
+
+
+def test_a_label_from_the_environment_stays_secret() -> None:
+    graph = "nodes: {pattern: {type: pattern, label: a $(env:TOKEN)}, out: {type: discard, from: pattern}}"
+    assert compiled(graph, environ={"TOKEN": "hunter2"}).nodes["pattern"].label == "a $(env:TOKEN)"

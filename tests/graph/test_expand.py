@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowstream.errors import GraphError
 from flowstream.graph import Plan, compile_graph
 from flowstream.graph.expand import expand
 from flowstream.graph.sources import beside
@@ -167,6 +168,27 @@ def test_a_part_keeps_its_exports_and_placement_names_nodes() -> None:
     assert "  deep: group/soft\n  soft: soft.blurred\n" in text
     assert "  edge:\n    nodes: [group/soft]\n    address: a:1\n  center: {}\n" in text
     assert uncommented(written_out({"o.yaml": written_out(files)})) == text
+
+
+def test_numbers_of_the_language_itself_that_are_set_come_back_as_numbers() -> None:
+    check(
+        {
+            "g.yaml": "vars: {count: 3}\nnodes:\n  pattern: {type: pattern, restart: {limit: $(count)}}\n"
+            "  out: {type: discard, label: $(count), from: {output: pattern, limit: {items: $(count)}}}\n"
+        },
+        sets={"count": "5"},
+    )
+
+
+def test_a_part_is_written_out_with_its_variables_given() -> None:
+    files = {
+        "g.yaml": "vars: {radius: {type: integer}}\ninputs: {video: soft}\noutputs: {soft: soft}\n"
+        "nodes:\n  soft: {type: blur, radius: $(radius)}\n"
+    }
+    with pytest.raises(GraphError) as raised:
+        written_out(files)
+    assert [each.code for each in raised.value.diagnostics if each.severity == "error"] == ["FS120"]
+    assert "    radius: 3 " in written_out(files, sets={"radius": "3"})
 
 
 @given(
