@@ -7,7 +7,7 @@ import importlib
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -54,20 +54,35 @@ async def watch_folders(folders: frozenset[Path], *, poll: bool = False) -> Asyn
     told, which the kernel does not do for files on other machines.
     """
     watchfiles = await anyio.to_thread.run_sync(importlib.import_module, "watchfiles")
-    stop = threading.Event()
-    changes = watchfiles.watch(
-        *folders, recursive=False, debounce=10 * DEBOUNCE_MS, step=DEBOUNCE_MS, watch_filter=None,
-        stop_event=stop, raise_interrupt=False, rust_timeout=LOOK_MS, yield_on_timeout=True,
-        force_polling=poll, poll_delay_ms=LOOK_MS // 2,
-    )  # fmt: skip
-    is_first = True
+    while True:
+        there = await anyio.to_thread.run_sync(_that_are_there, folders)
+        stop = threading.Event()
+        changes = watchfiles.watch(
+            *there, recursive=False, debounce=10 * DEBOUNCE_MS, step=DEBOUNCE_MS, watch_filter=None,
+            stop_event=stop, raise_interrupt=False, rust_timeout=LOOK_MS, yield_on_timeout=True,
+            force_polling=poll, poll_delay_ms=LOOK_MS // 2,
+        )  # fmt: skip
+        is_first = True
+        try:
+            while (found := await in_thread_until(stop, partial(_next_of, changes))) is not None:
+                if found or is_first:
+                    is_first = False
+                    yield
+        finally:
+            changes.close()
+        yield  # a folder went away before it could be watched
+        await anyio.sleep(LOOK_MS / 1000)
+
+
+def _next_of(changes: Iterator[R]) -> R | None:
     try:
-        while (found := await in_thread_until(stop, lambda: next(changes, None))) is not None:
-            if found or is_first:
-                is_first = False
-                yield
-    finally:
-        changes.close()
+        return next(changes, None)
+    except FileNotFoundError:
+        return None
+
+
+def _that_are_there(folders: frozenset[Path]) -> list[Path]:
+    return [folder for folder in folders if folder.is_dir()] or [Path()]
 
 
 async def watch_nothing(folders: frozenset[Path]) -> AsyncIterator[None]:

@@ -76,7 +76,7 @@ class _VirtualSelector(selectors.DefaultSelector):
             return super().select(None if timeout is None or timeout > 0 else 0)
         ready = super().select(0)
         if not ready and timeout > 0:
-            self._clock.advance(timeout)
+            self._clock.advance(max(timeout, 1e-9))  # a deadline within the nanosecond would be waited for for ever
         return ready
 
 

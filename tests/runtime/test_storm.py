@@ -20,8 +20,8 @@ from flowstream.testing.leaks import Open
 from tests.runtime import parts
 from tests.runtime.parts import Keep, plan, run
 
-EDITS = 1000 if os.environ.get("FLOWSTREAM_FUZZ") else 150
-SEEDS = range(20 if os.environ.get("FLOWSTREAM_FUZZ") else 2)
+EDITS = 1000 if os.environ.get("FLOWSTREAM_FUZZ") else 400
+SEEDS = range(20 if os.environ.get("FLOWSTREAM_FUZZ") else 1)
 
 
 class ChangeConfig(Config):
