@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from flowstream.media.size import Size
     from flowstream.media.targets import Target, Targets
     from flowstream.media.time import NS_PER_S, period_ns, ticks_of, time_of
-    from flowstream.node.base import Need, Node, Sink, Source, Transform
+    from flowstream.node.base import Need, Node, Sink, Snapshot, Source, Transform
     from flowstream.node.config import Config, field, live
     from flowstream.node.context import AsgiApp, Context, EndOfInput, Holding
     from flowstream.node.function import FunctionNode, node
@@ -98,6 +98,7 @@ __all__ = [
     "ResourceBusy",
     "Sink",
     "Size",
+    "Snapshot",
     "Source",
     "Target",
     "Targets",
@@ -132,7 +133,7 @@ _HOMES = {
     "flowstream.media.size": "Size",
     "flowstream.media.targets": "Target Targets",
     "flowstream.media.time": "NS_PER_S period_ns ticks_of time_of",
-    "flowstream.node.base": "Need Node Sink Source Transform",
+    "flowstream.node.base": "Need Node Sink Snapshot Source Transform",
     "flowstream.node.config": "Config field live",
     "flowstream.node.context": "AsgiApp Context EndOfInput Holding",
     "flowstream.node.function": "FunctionNode node",

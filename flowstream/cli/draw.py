@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from flowstream.cli import COMMANDS
-from flowstream.cli.graphs import GraphFile, find_graph, layer_option, nodes_option, set_option
+from flowstream.cli.graphs import find_graph, layer_option, nodes_option, set_option
+from flowstream.control.files import GraphFile
 
 ENDINGS = {".svg": "svg", ".mmd": "mermaid", ".dot": "dot"}
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from flowstream.cli import COMMANDS
-from flowstream.cli.graphs import GraphFile, find_graph, nodes_option, set_option
+from flowstream.cli.graphs import find_graph, nodes_option, set_option
+from flowstream.control.files import GraphFile
 
 
 @click.command("expand", short_help=COMMANDS["expand"])

@@ -164,7 +164,7 @@ def command_of(example: Example) -> str:
 
 def findings_of(example: Example) -> tuple[Diagnostic, ...]:
     """What is found in an example, warnings too, with the built-in node types and those that it brings."""
-    from flowstream.cli.graphs import now_here
+    from flowstream.control.files import now_here
     from flowstream.graph.compile import examine
     from flowstream.node.registry import BUILT_IN, Pack, Registry
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import anyio
 
-from flowstream.cli.graphs import GraphFile
 from flowstream.cli.report import JsonReport, Report, TextReport
 from flowstream.cli.screen import Screen, is_foreground_terminal
 from flowstream.cli.session import FAILED, STOPPED, Session, leave, left_behind
+from flowstream.control.files import GraphFile
 from flowstream.errors import FlowstreamError
 from flowstream.graph.plan import Log
 from flowstream.runtime.log import JsonLines, Repeats, Secrets, TextLines

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from flowstream.cli import COMMANDS
+from flowstream.cli.package import LICENSES, Distribution, files_of
 
 SCHEMA = "graph.schema.json"
 MODELINE = f"# yaml-language-server: $schema={SCHEMA}"
@@ -27,32 +28,83 @@ def command() -> None:
     "--dir",
     "folder",
     metavar="DIR",
-    default="my_nodes",
-    show_default=True,
     type=click.Path(path_type=Path),
-    help="Folder to write to; its name becomes the namespace of the node type.",
+    help="Folder to write to, my_nodes unless given; its name becomes the namespace of the node type. With --package "
+    "the folder in which the package's own is made, unless given the current one.",
 )
-def new_node(name: str, folder: Path) -> int:
+@click.option(
+    "--package",
+    metavar="NAME",
+    help="Write a package to publish, such as flowstream-acme: what comes after flowstream- is the namespace.",
+)
+@click.option(
+    "--license",
+    "spdx",
+    metavar="SPDX",
+    help=f"With --package: the licence, {LICENSES[0]} unless given; one of {', '.join(LICENSES)}.",
+)
+def new_node(name: str, folder: Path | None, package: str | None, spdx: str | None) -> int:
     """Write a node type called NAME, a graph that uses it, and a test that passes. Nothing is overwritten."""
     module = _module_of(name)
-    namespace = _namespace_of(folder)
-    words = {"name": module.replace("_", "-"), "module": module, "type": f"{namespace}/{module.replace('_', '-')}"}
-    texts = {f"{module}.py": NODE, f"{module}.yaml": GRAPH, f"test_{module}.py": TEST}
-    files = {folder / file: _filled(text, words) for file, text in texts.items()}
-    if there := [str(path) for path in files if path.exists() or path.is_symlink()]:
-        raise click.UsageError(f"{', '.join(there)}: there already; nothing was written.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, text in files.items():
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text)
-    except OSError as error:
-        raise click.ClickException(f"{error.filename or folder}: {error.strerror}") from error
+    if package is not None:
+        return _new_package(module, folder or Path("."), package, spdx)
+    if spdx is not None:
+        raise click.UsageError("--license is about a package: give --package too.")
+    folder = folder or Path("my_nodes")
+    texts = _texts(_namespace_of(folder), module)
+    files = {folder / file: text for file, text in texts.items()}
+    _write(files)
     node, graph, test = (shlex.quote(str(path)) for path in files)
-    click.echo(f"{node}  the node type {words['type']}")
+    click.echo(f"{node}  the node type {_type_id(_namespace_of(folder), module)}")
     click.echo(f"{graph}  a graph that uses it:  flowstream run --nodes {shlex.quote(str(folder))} {graph}")
     click.echo(f"{test}  a test:  pytest {test}")
     return 0
+
+
+def _new_package(module: str, folder: Path, name: str, spdx: str | None) -> int:
+    """Writes a distribution with the node type in it."""
+    try:
+        distribution = Distribution.named(name)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.", param_hint="--package") from None
+    if spdx is not None and spdx not in LICENSES:
+        raise click.BadParameter(f"{spdx!r} is not one of {', '.join(LICENSES)}.", param_hint="--license")
+    node, graph, test = _texts(distribution.namespace, module).values()
+    inside = files_of(distribution, module, node, graph, test, spdx or LICENSES[0])
+    home = folder / distribution.name
+    _write({home / path: text for path, text in inside.items()})
+    here = shlex.quote(str(home))
+    click.echo(f"{here}  the package {distribution.name} with the node type {_type_id(distribution.namespace, module)}")
+    click.echo(f"  pip install --group test --editable {here}  installs it here, as it stands there")
+    click.echo(f"  pytest {here}  runs its tests")
+    click.echo(f"  flowstream run {shlex.quote(str(home / f'{module}.yaml'))}  runs a graph that uses it")
+    click.echo(f"  python -m build {here}  makes what is published; its README says how")
+    return 0
+
+
+def _type_id(namespace: str, module: str) -> str:
+    return f"{namespace}/{module.replace('_', '-')}"
+
+
+def _texts(namespace: str, module: str) -> dict[str, str]:
+    """The node type, a graph and a test, by the names of their files."""
+    words = {"name": module.replace("_", "-"), "module": module, "type": _type_id(namespace, module)}
+    texts = {f"{module}.py": NODE, f"{module}.yaml": GRAPH, f"test_{module}.py": TEST}
+    return {file: _filled(text, words) for file, text in texts.items()}
+
+
+def _write(files: dict[Path, str]) -> None:
+    """Writes new files, or none of them. Raises UsageError when one is there, ClickException when it cannot."""
+    if there := [str(path) for path in files if path.exists() or path.is_symlink()]:
+        raise click.UsageError(f"{', '.join(there)}: there already; nothing was written.")
+    path = Path()
+    try:
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or path}: {error.strerror}") from error
 
 
 @command.command("graph")

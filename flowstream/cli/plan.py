@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowstream.cli import COMMANDS
-from flowstream.cli.graphs import GraphFile, find_graph, layer_option, nodes_option, set_option
+from flowstream.cli.graphs import find_graph, layer_option, nodes_option, set_option
+from flowstream.control.files import GraphFile
 
 if TYPE_CHECKING:
     from flowstream.graph.diff import Patch

@@ -33,7 +33,7 @@ def command(
     control: Path | None,
     no_watch: bool,
 ) -> int:
-    """Run GRAPH: a file, or the name of a graph that comes with flowstream (hello, desk, camera, file).
+    """Run GRAPH: a file, or the name of a graph that comes with flowstream (hello, rooms, desk, camera, file).
 
     Each LAYER is a file over it: what stands there counts instead, null takes something away.
 

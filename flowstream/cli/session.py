@@ -6,31 +6,24 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 
-from flowstream.cli.graphs import GraphFile
 from flowstream.cli.report import Report
 from flowstream.cli.screen import Row, Screen, Table
 from flowstream.cli.signals import Stopping
-from flowstream.control import api, door
-from flowstream.control.server import serving
-from flowstream.control.socket import listening
+from flowstream.control import door
+from flowstream.control.files import GraphFile
+from flowstream.control.run import Run
 from flowstream.errors import FlowstreamError
 from flowstream.graph.plan import Plan
 from flowstream.media.frames import VideoFrame
 from flowstream.runtime.engine import DRAIN_SECONDS, Engine, NodeStatus
 from flowstream.runtime.events import Applied
 from flowstream.runtime.log import Secrets
-from flowstream.runtime.mounts import Mounts
-from flowstream.runtime.reload import Reloader, Revisions, digest
 from flowstream.runtime.runner import CLOSE_SECONDS
-from flowstream.runtime.stalls import Stalls
-from flowstream.runtime.stats import Statistics
 
 ENDED, FAILED, STOPPED = 0, 1, 130
 """Exit statuses: it ended by itself or was drained; a node or the start failed; it was stopped at once."""
@@ -52,17 +45,13 @@ class Session:
     secrets: Secrets
     control: Path | None = None
     watch: bool = True
-    mounts: Mounts = field(default_factory=Mounts)
     _engine: Engine | None = None
     _began: float = 0.0
-    _open_door: Callable[[Plan], None] | None = None
     _told: tuple[str, ...] = ()
-    _digest: str = ""
 
     async def run(self, plan: Plan) -> int:
         """Runs the plan to its end and gives the exit status; failures are reported, not raised."""
         self._began = time.monotonic()
-        self._digest = digest(plan.files)
         with Stopping(drain_seconds=GIVE_UP_SECONDS, give_up=self._give_up) as stopping:
             try:
                 return await self._run(plan, stopping)
@@ -71,56 +60,34 @@ class Session:
                 return FAILED
 
     async def _run(self, plan: Plan, stopping: Stopping) -> int:
-        revisions = Revisions(plan.revision, plan.revision)
-        status = FAILED
-        with listening(plan.name, self.control) as (listener, _):
-            async with anyio.create_task_group() as servers:
+        async with Run.open(self.file, plan, secrets=self.secrets, control=self.control) as run:
+            self._engine = run.engine
+            run.engine.listen(self.report.event)
+            try:
+                return await self._live(run, stopping)
+            except FlowstreamError as error:
+                self.report.error(error)
+        return FAILED
 
-                async def keep(serve: object) -> None:
-                    async with serve:  # type: ignore[attr-defined]
-                        await anyio.sleep_forever()
-
-                def open_door(plan: Plan) -> None:
-                    if self.mounts.listen is None and door.serves(plan):
-                        socket = door.bind(plan.serve)
-                        self.mounts.listen = socket.getsockname()[:2]
-                        servers.start_soon(keep, serving(door.Door(self.mounts), socket, connections=door.CONNECTIONS))
-
-                self._open_door = open_door
-                async with Engine.open(mounts=self.mounts) as engine:
-                    self._engine = engine
-                    engine.listen(self.report.event)
-                    stalls = Stalls(Statistics(engine), revisions)
-                    app = api.make_app(engine, plan, revisions, self.secrets, self._compile_others, stalls)
-                    servers.start_soon(keep, serving(app, listener, connections=api.CONNECTIONS))
-                    try:
-                        open_door(plan)
-                        status = await self._live(engine, plan, revisions, stopping, stalls)
-                    except FlowstreamError as error:
-                        self.report.error(error)
-                servers.cancel_scope.cancel()
-        return status
-
-    async def _live(self, engine: Engine, plan: Plan, revisions: Revisions, stopping: Stopping, stalls: Stalls) -> int:
+    async def _live(self, run: Run, stopping: Stopping) -> int:
+        engine = run.engine
         async with anyio.create_task_group() as tasks:
             starting = anyio.CancelScope()
             tasks.start_soon(self._obey, engine, stopping, starting)
             with starting:
                 try:
-                    await engine.start(plan)
+                    await run.start()
                 except FlowstreamError as error:
                     self.report.error(error)
             if engine.plan is None:
                 tasks.cancel_scope.cancel()
                 return STOPPED if starting.cancelled_caught else FAILED
-            self._tell_links()
-            self.report.running(plan, is_watched=self.watch)
-            engine.listen(lambda event: self._tell_links() if isinstance(event, Applied) else None)
+            self._tell_links(run)
+            self.report.running(run.plan, is_watched=self.watch)
+            engine.listen(lambda event: self._tell_links(run) if isinstance(event, Applied) else None)
             tasks.start_soon(self._tick, engine)
-            tasks.start_soon(stalls.run)
             if self.watch:
-                reloader = Reloader(engine, self._compile, revisions, attempted=self._digest)
-                tasks.start_soon(self._follow, reloader, stopping)
+                tasks.start_soon(self._follow, run, stopping)
             await engine.wait()
             tasks.cancel_scope.cancel()
         self._show(engine, {}, 0)
@@ -147,41 +114,26 @@ class Session:
         if late := _unfinished(engine):
             self.report.note("draining", f"waiting for {late}; Ctrl-C again stops now")
 
-    async def _follow(self, reloader: Reloader, stopping: Stopping) -> None:
+    async def _follow(self, run: Run, stopping: Stopping) -> None:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch, reloader)
+            tasks.start_soon(self._watch, run)
             await stopping.asked.wait()
             tasks.cancel_scope.cancel()
 
-    async def _watch(self, reloader: Reloader) -> None:
+    async def _watch(self, run: Run) -> None:
         try:
-            await reloader.run()
+            await run.follow()
         except Exception as error:  # noqa: BLE001 - whatever ails the watching does not end what runs
             self.report.note("unwatched", f"the graph's files are not watched any more: {error}", level="warning")
 
-    def _compile(self) -> Plan:
-        """For the reloader, on a worker thread: the plan of the files, with a door if it needs one now."""
-        plan = self.file.compile()
-        self.secrets.update(self.file.environment.asked)
-        assert self._open_door is not None
-        anyio.from_thread.run_sync(self._open_door, plan)
-        return plan
-
-    async def _compile_others(self, files: tuple[str, ...]) -> Plan:
-        """The plan of other files, as if they stood in the place of those that run."""
-        other = replace(self.file, path=files[0], layers=files[1:])
-        plan = await anyio.to_thread.run_sync(other.compile)
-        self.secrets.update(self.file.environment.asked)
-        return plan
-
     # --- what is shown ----------------------------------------------------------------------------------------------
 
-    def _tell_links(self) -> None:
-        links = tuple(link for _, link in door.links(self.mounts))
+    def _tell_links(self, run: Run) -> None:
+        links = run.links
         if links != self._told:
             self._told = links
             self.report.links(links)
-            if self.mounts.listen and not door.is_loopback(self.mounts.listen[0]):
+            if run.mounts.listen and not door.is_loopback(run.mounts.listen[0]):
                 self.report.note(
                     "open",
                     "without TLS: whoever reaches this address can watch, and the page can be changed on its way",

@@ -416,9 +416,14 @@ class Graph:
             raise ValueError(f"{name} is among the {part} already")
         block[name] = made[0] if len(made) == 1 else made
 
-    def serve(self, listen: str | None = None, **more: Setting) -> None:
-        """Says where viewers are served: ``listen`` is HOST:PORT."""
-        self._options("serve", {"listen": listen, **more})
+    def serve(
+        self, listen: str | None = None, api: bool | None = None, token: str | None = None, **more: Setting
+    ) -> None:
+        """Says where viewers are served: ``listen`` is HOST:PORT.
+
+        ``api`` serves the control API there too, for whoever has the ``token`` (``$(env:NAME)``).
+        """
+        self._options("serve", {"listen": listen, "api": api, "token": token, **more})
 
     def log(self, level: str | None = None, format: str | None = None, **more: Setting) -> None:
         """Says what is logged (``debug``, ``info``, ``warning``, ``error``) and how (``text``, ``json``)."""

@@ -6,10 +6,10 @@ import heapq
 from collections.abc import Iterable
 from typing import Any
 
-from flowstream.graph.diagnostics import Findings, Span, did_you_mean, listed
+from flowstream.graph.diagnostics import Findings, Span, listed
 from flowstream.graph.policy import LIVE, kind_of
 from flowstream.graph.resolve import ResolvedEdge, named, payload_names
-from flowstream.graph.spec import EdgeSpec, Export, GraphSpec, Leaf, NodeSpec
+from flowstream.graph.spec import EdgeSpec, Export, GraphSpec, GroupSpec, Leaf, NodeSpec, Reference
 from flowstream.media.packets import EncodedPacket
 from flowstream.media.records import Record
 from flowstream.node.base import Node, Sink
@@ -110,6 +110,7 @@ def check_inputs(
         by_input.setdefault((edge.spec.consumer, edge.input.name), []).append(edge)
     resolved: dict[str, int] = {}
     for (consumer, name), group in by_input.items():
+        findings.about = consumer
         resolved[consumer] = resolved.get(consumer, 0) + len(group)
         if len(group) > 1 and not group[0].input.many:
             findings.add(
@@ -119,6 +120,7 @@ def check_inputs(
             )  # fmt: skip
     for id_, node_type in types.items():
         node = spec.nodes[id_]
+        findings.about = id_
         if node.broken or resolved.get(id_, 0) < len(node.edges):
             continue
         missing = [p for p in node_type.inputs.values() if not p.optional and (id_, p.name) not in by_input]
@@ -155,30 +157,44 @@ def _offered(spec: GraphSpec, types: Types) -> dict[tuple[str, str], Export]:
 
 
 def check_exports(spec: GraphSpec, types: Types, findings: Findings) -> None:
-    """What ``inputs:`` and ``outputs:`` of the file itself name, is there."""
-    for kind, exports in (("input", spec.inputs), ("output", spec.outputs)):
-        for export in exports.values():
-            for target in export.targets:
-                group, node_type = spec.groups.get(target.node), types.get(target.node)
-                if group is not None:
-                    known: Iterable[str] = group.inputs if kind == "input" else group.outputs
-                    name = f"{target.node} ({group.file})"
-                elif node_type is not None:
-                    known = node_type.inputs if kind == "input" else node_type.outputs
-                    name = named(target.node, node_type)
-                else:
-                    if target.node not in spec.nodes:
-                        close = did_you_mean(target.node, (*spec.nodes, *spec.groups))
-                        findings.add("FS301", target.span, f"there is no node {target.node}",
-                                     f"did you mean {close}?" if close else None)  # fmt: skip
-                    continue
-                known = list(known)
-                if target.port is not None and target.port not in known:
-                    close = did_you_mean(target.port, known)
-                    findings.add(
-                        "FS303" if kind == "input" else "FS302", target.span, f"{name} has no {kind} {target.port}",
-                        f"did you mean {target.node}.{close}?" if close else f"it has {listed(known) or 'none'}",
-                    )  # fmt: skip
+    """What ``inputs:`` and ``outputs:`` of each file name, is there."""
+    files: list[tuple[str, GraphSpec | GroupSpec]] = [("", spec), *spec.groups.items()]
+    for id_, group in files:
+        findings.about = id_
+        scope = f"{id_}/" if id_ else ""
+        for kind, exports in (("input", group.inputs), ("output", group.outputs)):
+            for export in exports.values():
+                for target in export.targets:
+                    _check_export(kind, target, scope, spec, types, findings)
+
+
+def _check_export(
+    kind: str, target: Reference, scope: str, spec: GraphSpec, types: Types, findings: Findings
+) -> None:
+    group, node_type = spec.groups.get(target.node), types.get(target.node)
+    name = target.node.removeprefix(scope)
+    if group is not None:
+        known = list(group.inputs if kind == "input" else group.outputs)
+        said = f"{name} ({group.file})"
+    elif node_type is not None:
+        known = list(node_type.inputs if kind == "input" else node_type.outputs)
+        said = named(name, node_type)
+    else:
+        if target.node not in spec.nodes:
+            beside = [each.removeprefix(scope) for each in (*spec.nodes, *spec.groups) if each.startswith(scope)]
+            close = findings.guess(name, beside)
+            findings.add("FS301", target.span, f"there is no node {name}", f"did you mean {close}?" if close else None)
+        return
+    if target.port is not None and target.port not in known:
+        close = findings.guess(target.port, known)
+        findings.add(
+            "FS303" if kind == "input" else "FS302", target.span, f"{said} has no {kind} {target.port}",
+            f"did you mean {name}.{close}?" if close else f"it has {listed(known) or 'none'}",
+        )  # fmt: skip
+    elif not known:
+        findings.add("FS303" if kind == "input" else "FS302", target.span, f"{said} has no {kind}s")
+    elif group is not None and kind == "input" and target.port is None and len(known) > 1:
+        findings.add("FS311", target.span, f"{name} has several inputs: {listed(known)}", f"write {name}.{known[0]}")
 
 
 def _is_group_input(id_: str, port: Input[Any], spec: GraphSpec, types: Types, findings: Findings) -> bool:
@@ -203,27 +219,39 @@ def _is_group_input(id_: str, port: Input[Any], spec: GraphSpec, types: Types, f
 
 
 def _fitting(port: Any, spec: GraphSpec, types: Types, consumer: str) -> str | None:
-    """The one node before it that could feed an input."""
-    found = []
+    """The last node before it, of those beside it, that could feed an input."""
+    scope = spec.scope(consumer)
+    found = None
     for id_ in spec.nodes:
         if id_ == consumer:
             break
-        if id_ in types and any(port.takes(p) for o in types[id_].outputs.values() for p in o.payloads):
-            found.append(id_)
-    return found[-1] if found else None
+        if id_ not in types or spec.scope(id_) != scope:
+            continue
+        if any(port.takes(p) for o in types[id_].outputs.values() for p in o.payloads):
+            found = id_.removeprefix(scope)
+    return found
 
 
 def check_renames(spec: GraphSpec, findings: Findings) -> None:
     """``was`` names an id that is free."""
     taken: dict[str, NodeSpec] = {}
+    groups = {group.node.was.span: group.node for group in spec.groups.values() if group.node.was}
     for node in spec.nodes.values():
         if node.was is None:
             continue
+        findings.about = node.id
         old = str(node.was.value).lstrip("/")
         if old in spec.nodes:
-            findings.add("FS313", node.was.span, f"{node.id} cannot have been {old}: the graph has a node {old}",
-                         "take was: out, or rename the other node",
-                         [(spec.nodes[old].span, f"{old} is here")] if old != node.id else [])  # fmt: skip
+            this, other = node, spec.nodes[old]
+            if (group := groups.get(node.was.span)) is not None:  # said once, of the subgraph that says it
+                inner = node.id.removeprefix(group.id)
+                there = spec.groups.get(old.removesuffix(inner))
+                this, other = group, there.node if there is not None and old.endswith(inner) else other
+            findings.add(
+                "FS313", node.was.span, f"{this.id} cannot have been {other.id}: the graph has a node {other.id}",
+                "take was: out, or rename the other node",
+                [(other.span, f"{other.id} is here")] if other.id != this.id else [],
+            )  # fmt: skip
         elif old in taken:
             findings.add("FS313", node.was.span, f"both {taken[old].id} and {node.id} say that they were {old}",
                          "one of them can have been that")  # fmt: skip
@@ -238,7 +266,7 @@ def check_placement(spec: GraphSpec, findings: Findings) -> None:
         first = first or worker.span
         for ref in worker.nodes:
             if ref.node not in spec.nodes and ref.node not in spec.groups:
-                close = did_you_mean(ref.node, (*spec.nodes, *spec.groups))
+                close = findings.guess(ref.node, (*spec.nodes, *spec.groups))
                 findings.add("FS301", ref.span, f"there is no node {ref.node}",
                              f"did you mean {close}?" if close else None)  # fmt: skip
             elif ref.port is not None:
@@ -254,7 +282,7 @@ def check_placement(spec: GraphSpec, findings: Findings) -> None:
         first = first or node.placement.span
         name = str(node.placement.value)
         if name not in spec.workers:
-            close = did_you_mean(name, spec.workers)
+            close = findings.guess(name, spec.workers)
             findings.add("FS301", node.placement.span, f"there is no worker {name}",
                          f"did you mean {close}?" if close else f"name it: placement: {{{name}: {{}}}}")  # fmt: skip
         elif node.id in placed:
@@ -277,6 +305,7 @@ def check_use(spec: GraphSpec, types: Types, edges: Iterable[ResolvedEdge], find
     for id_, node_type in types.items():
         if id_ in producers or issubclass(node_type, Sink):
             continue
+        findings.about = id_
         media = [o for o in node_type.outputs.values() if not all(issubclass(p, Record) for p in o.payloads)]
         if media:
             findings.add(
@@ -302,7 +331,8 @@ def check_options(edges: Iterable[ResolvedEdge], is_live: bool, findings: Findin
             for key, span in spec.limit_spans.items():
                 findings.add("FS320", span, f"overflow: latest holds one item, so {key} limits nothing",
                              f"take {key} out")  # fmt: skip
-        if spec.overflow in ("drop-oldest", "drop-newest", "latest") and kind_of(edge) == "encoded video":
+        drops = spec.overflow in ("drop-oldest", "drop-newest", "latest")
+        if drops and not edge.steps and kind_of(edge) == "encoded video":  # behind a decoder it drops whole pictures
             findings.add("FS323", spec.overflow_span, f"{spec.overflow} loses pictures that later ones need",
                          "write overflow: drop-to-keyframe, or block")  # fmt: skip
         if spec.overflow == "drop-to-keyframe" and spec.overflow_span and edge.carried is not None:

@@ -15,12 +15,13 @@ from flowstream.graph import check
 from flowstream.graph.diagnostics import Findings, Span
 from flowstream.graph.load import Map
 from flowstream.graph.negotiate import Carried, Step
-from flowstream.graph.plan import Conversion, Edge, Group, Plan, PlannedNode
+from flowstream.graph.overrides import lay, revision_of
+from flowstream.graph.plan import Conversion, Edge, Group, Override, Plan, PlannedNode
 from flowstream.graph.policy import defaults
 from flowstream.graph.resolve import ResolvedEdge, Resolver
 from flowstream.graph.settings import Settled, validate
 from flowstream.graph.sources import Sources
-from flowstream.graph.spec import EdgeSpec, GraphSpec
+from flowstream.graph.spec import EdgeSpec, GraphSpec, NodeSpec
 from flowstream.graph.subgraphs import Expansion
 from flowstream.graph.variables import Surroundings
 from flowstream.media.packets import EncodedPacket
@@ -49,16 +50,18 @@ def compile_graph(
     wallclock: datetime,
     sets: Mapping[str, str] | None = None,
     layers: Sequence[str] = (),
+    overrides: Sequence[Override] = (),
 ) -> Plan:
     """The plan of a graph file with ``layers`` over it, lowest first.
 
     Nothing is opened here: ``read`` gives a file's bytes or raises OSError. ``environ`` answers ``$(env:NAME)``,
-    ``sets`` overrides variables. ``wallclock`` is when the run began, in the time zone of its user; give the same one
-    at every reload, or settings with ``$(time)`` change with it. Raises GraphError with every finding, warnings
-    included, when one of them is an error.
+    ``sets`` overrides variables, ``overrides`` settings of nodes. ``wallclock`` is when the run began, in the time zone
+    of its user; give the same one at every reload, or settings with ``$(time)`` change with it. Raises GraphError with
+    every finding, warnings included, when one of them is an error.
     """
     found = examine(
-        path, read=read, environ=environ, registry=registry, wallclock=wallclock, sets=sets, layers=layers
+        path, read=read, environ=environ, registry=registry, wallclock=wallclock, sets=sets, layers=layers,
+        overrides=overrides,
     )  # fmt: skip
     if found.plan is None:
         raise GraphError(found.diagnostics, files=found.files)
@@ -75,6 +78,7 @@ def examine(
     sets: Mapping[str, str] | None = None,
     layers: Sequence[str] = (),
     as_part: bool = False,
+    overrides: Sequence[Override] = (),
 ) -> Examined:
     """Everything that can be found out about a graph without running it; arguments as for ``compile_graph``.
 
@@ -82,7 +86,7 @@ def examine(
     """
     made = Compilation(
         path, read=read, environ=environ, registry=registry, wallclock=wallclock, sets=sets, layers=layers,
-        as_part=as_part,
+        as_part=as_part, overrides=overrides,
     )  # fmt: skip
     return Examined(made.plan, made.diagnostics, made.files)
 
@@ -104,6 +108,7 @@ class Compilation:
         sets: Mapping[str, str] | None = None,
         layers: Sequence[str] = (),
         as_part: bool = False,
+        overrides: Sequence[Override] = (),
     ) -> None:
         self.findings = Findings()
         self.tree: Map | None = None
@@ -112,19 +117,21 @@ class Compilation:
         self.read_as: dict[str, frozenset[str]] = {}
         self._paths = (path, *layers)
         self._planning: _Planning | None = None
+        self.overrides: tuple[Override, ...] = ()
         sources = Sources(read, self.findings)
         tree = sources.layered(self._paths)
         if tree is not None:
             is_part = as_part and not tree.entries.keys().isdisjoint(("inputs", "outputs"))
             expansion = Expansion(sources, Surroundings(environ, wallclock), self.findings, is_part=is_part)
             self.spec, self.tree = expansion.whole(tree, self._paths, sets or {})
+            self.overrides = lay(self.spec, overrides, self.findings)
             self._planning = self._checked(self.spec, registry, is_part)
             if self._planning is not None:
                 # What is unused in a graph with errors may be unused because of them.
                 expansion.check_use()
         self.diagnostics = self.findings.sorted()
         self.files = tuple(sources.files)
-        self.revision = sources.revision
+        self.content = sources.revision
 
     @cached_property
     def plan(self) -> Plan | None:
@@ -132,7 +139,10 @@ class Compilation:
         if self._planning is None:
             return None
         plan = self._planning.plan(PurePath(self._paths[0]).stem)
-        return replace(plan, files=self.files, revision=self.revision, warnings=self.diagnostics)
+        return replace(
+            plan, files=self.files, warnings=self.diagnostics, content=self.content, overrides=self.overrides,
+            revision=revision_of(self.content, self.overrides),
+        )  # fmt: skip
 
     def _checked(self, spec: GraphSpec, registry: Registry, is_part: bool) -> _Planning | None:
         """Holds the graph against every rule; None when it cannot be run."""
@@ -213,7 +223,7 @@ class _Planning:
             restart=node.restart,
             implementation=implementation_of(node_type),
             place=node.span.place,
-            was=str(node.was.value).lstrip("/") if node.was else "",
+            was=_old_id(node),
             written=settled.secrets,
         )
 
@@ -253,16 +263,22 @@ class _Planning:
     def _converter(self, edge: ResolvedEdge, name: str, step: Step) -> PlannedNode:
         node_type = self._resolver.converter(step)
         assert node_type is not None
+        was = _old_id(self._spec.nodes[edge.spec.consumer])
         return PlannedNode(
             id=f"{name}~{step.kind}",
             type_id=node_type.type_id,
             node_type=node_type,
             config=node_type.config_class.model_validate_json(json.dumps(step.settings)),
             restart=self._spec.nodes[edge.spec.consumer].restart,
+            was=f"{was}{name.removeprefix(edge.spec.consumer)}~{step.kind}" if was else "",
             implementation=implementation_of(node_type),
             place=edge.spec.span.place,
             conversion=Conversion(name, step.does, step.cost, step.certain),
         )
+
+
+def _old_id(node: NodeSpec) -> str:
+    return str(node.was.value).lstrip("/") if node.was else ""
 
 
 def _hop(edge: ResolvedEdge, carried: Carried | None, number: int) -> EdgeSpec:

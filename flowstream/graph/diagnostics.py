@@ -12,6 +12,7 @@ from flowstream.graph.catalog import CATALOG, Severity
 _GUESSABLE = 4  # characters; hiding shorter parts of a text garbles it and protects nothing
 MAX_FINDINGS = 200
 _MAX_GUESSES = 500  # words that are looked through for one that was meant
+_ALL_GUESSES = 20_000  # for all findings together; each takes some 20 us
 _LINE_WIDTH = 160  # columns of a source line that are shown around the caret
 
 
@@ -33,6 +34,7 @@ class Findings:
     """Collects diagnostics; the same finding at the same place is kept once.
 
     ``secrets`` maps what the graph took from the environment to how it names it; no finding tells the former.
+    ``about`` is the id of the node that is looked at: of several that use a file, the one it stands in is named.
     """
 
     def __init__(self) -> None:
@@ -42,16 +44,36 @@ class Findings:
         self._left_out = 0
         self._counts: dict[Severity, int] = {"error": 0, "warning": 0, "note": 0}
         self._seen: set[tuple[str, str, Place | None]] = set()
-        self._users: dict[str, tuple[Span, str]] = {}
+        self._users: dict[str, dict[str, tuple[Span, str]]] = {}
+        self._guesses = _ALL_GUESSES
+        self.about = ""
         self._files_with_errors: set[str] = set()
 
     def source(self, file: str, text: str) -> None:
         """Keeps a file's text, so that findings show their line."""
         self._lines[file] = text.split("\n")
 
-    def used_by(self, file: str, span: Span, said: str) -> None:
-        """Lets every finding in a file name the place that uses it as well; the first one counts."""
-        self._users.setdefault(file, (span, said))
+    def used_by(self, file: str, id_: str, span: Span) -> None:
+        """Lets every finding in a file name the place that uses it as well: the node ``id_``."""
+        self._users.setdefault(file, {})[id_] = (span, f"{id_} uses it here")
+
+    def _user(self, file: str) -> tuple[Span, str] | None:
+        """The node that uses a file: the one that ``about`` stands in, else the first."""
+        users = self._users.get(file)
+        if not users:
+            return None
+        owner = self.about
+        while owner and owner not in users:
+            owner = owner.rpartition("/")[0]
+        return users.get(owner) or next(iter(users.values()))
+
+    def guess(self, word: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+        """``did_you_mean`` for the text of a finding; None for those too many to be shown, or to look through."""
+        if self._counts["error"] >= MAX_FINDINGS:
+            return None
+        known = list(known)
+        self._guesses -= min(len(known), _MAX_GUESSES)
+        return did_you_mean(word, known, likeness) if self._guesses >= 0 else None
 
     def line(self, span: Span) -> str:
         """The text of a span's line; empty when there is none."""
@@ -77,7 +99,7 @@ class Findings:
         if kind.severity == "error" and span:
             self._files_with_errors.add(span.file)
         related = list(related)
-        if span and (user := self._users.get(span.file)) and all(each.file == span.file for each, _ in related):
+        if span and (user := self._user(span.file)) and all(each.file == span.file for each, _ in related):
             related.append(user)
         self._counts[kind.severity] += 1
         if self._counts[kind.severity] > MAX_FINDINGS:

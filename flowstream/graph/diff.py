@@ -21,6 +21,9 @@ from flowstream.media.records import Record
 from flowstream.node.config import is_live
 from flowstream.node.quantities import format_bytes, format_duration
 
+DEFAULT_GAP_NS = 500_000_000
+"""How long what is exclusive is taken to be gone, where no running instance has told how long it takes to open."""
+
 Action = Literal["keep", "update", "rewire", "replace", "add", "remove"]
 
 INTERRUPTED = "interrupted until the next keyframe"
@@ -43,7 +46,8 @@ class Change:
     is one of label, restart policy or id only: the node itself is not told. A rewired node may have live settings that
     changed too. ``effect`` says what people notice, ``felt_by`` names the nodes at the end whose viewers, files or
     windows notice it, and ``at_most_ns`` for how long, where that is known: until the next keyframe, for which the
-    encoder is asked at once.
+    encoder is asked at once. ``breaks`` are the running nodes, by their ids there, that have to end before this one can
+    open (``break-before-make``), and ``gap_ns`` about how long that takes.
     """
 
     node: str
@@ -56,6 +60,8 @@ class Change:
     new: PlannedNode | None = None
     felt_by: tuple[str, ...] = ()
     at_most_ns: int | None = None
+    breaks: tuple[str, ...] = ()
+    gap_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +134,7 @@ def diff(old: Plan, new: Plan) -> Patch:
     gone = set(old.nodes) - set(origin.values())
     changes += [Change(i, "remove", effect=EFFECTS["remove"], old=n) for i, n in old.nodes.items() if i in gone]
     felt = _with_encoded_output(new)
-    final = tuple(_with_effect(each, new, felt, touched) for each in changes)
+    final = _with_breaks([_with_effect(each, new, felt, touched) for each in changes])
     return Patch(final, edges, new.name, new.serve, new.log, new.is_live, old.serve, old.log)
 
 
@@ -316,6 +322,30 @@ def _with_effect(change: Change, new: Plan, felt: set[str], touched: Mapping[str
     return replace(change, effect=effect, felt_by=ends, at_most_ns=at_most_ns)
 
 
+def _with_breaks(changes: list[Change]) -> tuple[Change, ...]:
+    """Says which nodes have to end before others can open, because both need what is exclusive."""
+    taken = {key: each.old for each in changes if each.action in ("replace", "remove") and (key := _key(each.old))}
+    final = []
+    for each in changes:
+        key = _key(each.new) if each.action in ("replace", "add") else None
+        owner = taken.get(key) if key is not None else None
+        if owner is not None:
+            gap_ns = DEFAULT_GAP_NS if owner.ready_in_ns is None else owner.ready_in_ns
+            final.append(replace(each, breaks=(owner.id,), gap_ns=gap_ns))
+        else:
+            final.append(each)
+    return tuple(final)
+
+
+def _key(node: PlannedNode | None) -> str | None:
+    return exclusive_key(node) if node is not None else None
+
+
+def exclusive_key(node: PlannedNode) -> str | None:
+    """What only one instance of the node can have open at a time, by name; None for nothing."""
+    return node.node_type.exclusive(node.opened or node.config)
+
+
 def _downstream(id_: str, plan: Plan) -> tuple[tuple[str, ...], set[str]]:
     """The nodes at the ends of all media that come from a node, itself included, and the encoders on the way."""
     ends: list[str] = []
@@ -379,19 +409,28 @@ def describe(patch: Patch) -> list[str]:
     lines = []
     for each in patch.changes:
         why = f"  ({'; '.join(each.causes)})" if each.causes else ""
-        lines.append(f"{each.node.ljust(width)}  {each.effect}{_who_feels(each)}{why}")
+        lines.append(f"{each.node.ljust(width)}  {each.effect}{_who_feels(each)}{_gap(each)}{why}")
+    lines += [_hint(gone, come) for gone, come in _may_be_renamed(patch)]
     if patch.serve != patch.old_serve:
-        lines.append("serve changes: it takes effect when the graph is started again")
+        lines.append(_serve_line(patch.old_serve or Serve(), patch.serve or Serve()))
     if patch.log != patch.old_log:
         lines.append("log changes")
     return lines
+
+
+def _serve_line(old: Serve, new: Serve) -> str:
+    if old.address != new.address:
+        return "serve changes: it takes effect when the graph is started again"
+    if old.api != new.api:
+        return f"the control API is {'served' if new.api else 'not served any more'}"
+    return "the token of the control API changes" if old.token != new.token else "serve changes"
 
 
 def patch_to_json(patch: Patch) -> dict[str, Any]:
     """A patch as JSON values.
 
     ``{"lines": what ``flowstream plan`` prints, "changes": [{"node", "action", "effect", "causes", "fields", "was",
-    "felt_by", "at_most_seconds"}]}``.
+    "felt_by", "at_most_seconds", "breaks", "gap_seconds"}]}``.
     """
     return {
         "lines": describe(patch),
@@ -405,6 +444,8 @@ def patch_to_json(patch: Patch) -> dict[str, Any]:
                 "was": each.was or None,
                 "felt_by": list(each.felt_by),
                 "at_most_seconds": None if each.at_most_ns is None else each.at_most_ns / 1e9,
+                "breaks": list(each.breaks),
+                "gap_seconds": None if each.gap_ns is None else each.gap_ns / 1e9,
             }
             for each in patch.changes
         ],
@@ -418,6 +459,37 @@ def _who_feels(change: Change) -> str:
         return ""
     how_long = f" for {format_duration(change.at_most_ns)} at most" if change.at_most_ns is not None else ""
     return f", felt by {listed(ends)}{how_long}"
+
+
+def _gap(change: Change) -> str:
+    """``, break-before-make, gap about 300ms``."""
+    if change.gap_ns is None:
+        return ""
+    about_ns = max(10, round(change.gap_ns / 1e7) * 10) * 1_000_000
+    return f", break-before-make, gap about {format_duration(about_ns)}"
+
+
+def _may_be_renamed(patch: Patch) -> list[tuple[Change, Change]]:
+    """Nodes that leave with viewers or other things they hold, each with one of the same type that comes."""
+    leaving = [
+        each for each in patch.changes
+        if each.action == "remove" and each.old is not None and (each.old.holds or each.old.node_type.serves)
+    ]  # fmt: skip
+    pairs = []
+    for come in patch.changes:
+        if come.action == "add" and come.new is not None:
+            gone = next((each for each in leaving if each.old and each.old.type_id == come.new.type_id), None)
+            if gone is not None:
+                leaving.remove(gone)
+                pairs.append((gone, come))
+    return pairs
+
+
+def _hint(gone: Change, come: Change) -> str:
+    assert gone.old is not None
+    kept = "its viewers" if gone.old.node_type.serves else "what it holds"
+    was = f"/{gone.node}" if "/" in come.node else gone.node
+    return f"hint: if {come.node} is {gone.node} under another name, 'was: {was}' on it keeps {kept}"
 
 
 def describe_plan(plan: Plan) -> list[str]:

@@ -6,8 +6,8 @@ the node below as a whole, and ``from`` and ``inputs`` replace one another, sinc
 
 from __future__ import annotations
 
-from flowstream.graph.diagnostics import Findings, did_you_mean
-from flowstream.graph.load import Entry, Map, Scalar, Value
+from flowstream.graph.diagnostics import Findings
+from flowstream.graph.load import Entry, Map, Scalar, Value, weight_of
 
 _SOURCES = ("from", "inputs")
 _KINDS = ("type", "use")
@@ -48,7 +48,9 @@ class _Merging:
                 entries[key] = entry
             else:
                 entries[key] = Entry(below.key, self._value(below.value, entry.value, (*path, key)))
-        return Map(lower.span, entries, is_damaged=lower.is_damaged or upper.is_damaged)
+        merged = Map(lower.span, entries, is_damaged=lower.is_damaged or upper.is_damaged)
+        merged.weight = weight_of(merged)
+        return merged
 
     def _value(self, lower: Value, upper: Value, path: tuple[str, ...]) -> Value:
         if path[:1] == ("vars",) and len(path) == 2 and isinstance(lower, Map) != isinstance(upper, Map):
@@ -76,7 +78,7 @@ class _Merging:
 
     def _removes_nothing(self, entry: Entry, lower: Map, path: tuple[str, ...]) -> None:
         name = str(entry.key.value)
-        close = did_you_mean(name, lower.entries)
+        close = self._findings.guess(name, lower.entries)
         where = f" of {path[-1]}" if path else ""
         self._findings.add(
             "FS134", entry.key.span, f"{name}{where} is taken away, but no layer below has it",

@@ -113,6 +113,11 @@ def plain_value(text: str) -> str | int | float | bool | None:
     return text
 
 
+def weight_of(tree: Map) -> int:
+    """How many values a tree has, aliases written out."""
+    return 1 + sum(1 + entry.value.weight for entry in tree.entries.values())
+
+
 def with_value(scalar: Scalar, value: str | int | float | bool | None, **changes: Any) -> Scalar:
     """The same place in the file with another value."""
     return replace(scalar, value=value, **changes)
@@ -122,8 +127,11 @@ class _Refused(Exception):  # noqa: N818 - ends the reading of a file whose find
     pass
 
 
-def load(file: str, content: bytes, findings: Findings) -> Value | None:
-    """The tree of a file's content; None when it has none or could not be read, which is then among the findings."""
+def load(file: str, content: bytes, findings: Findings, most: int = MAX_VALUES) -> Value | None:
+    """The tree of a file's content; None when it has none or could not be read, which is then among the findings.
+
+    ``most`` is how many values it may have.
+    """
     top = Span(file, 1, 1)
     if len(content) > MAX_BYTES:
         findings.add("FS103", top, f"{file} has {len(content):,} bytes; a graph file has at most {MAX_BYTES:,}")
@@ -141,7 +149,7 @@ def load(file: str, content: bytes, findings: Findings) -> Value | None:
         return None
     findings.source(file, text)
     try:
-        return _Reader(file, text, findings).read()
+        return _Reader(file, text, findings, most).read()
     except _Refused:
         return None
 
@@ -149,8 +157,9 @@ def load(file: str, content: bytes, findings: Findings) -> Value | None:
 class _Reader:
     """Builds the tree from parser events; stops at the first thing that makes the rest unreadable."""
 
-    def __init__(self, file: str, text: str, findings: Findings) -> None:
+    def __init__(self, file: str, text: str, findings: Findings, most: int) -> None:
         self.file = file
+        self.most = most
         self.text = text
         self.findings = findings
         self.anchors: dict[str, Value] = {}
@@ -196,8 +205,9 @@ class _Reader:
 
     def _count(self, weight: int, span: Span) -> None:
         self.weight += weight
-        if self.weight > MAX_VALUES:
-            self._refuse("FS109", span, f"the file has more than {MAX_VALUES:,} values, aliases written out")
+        if self.weight > self.most:
+            whose = "the file has" if self.most == MAX_VALUES else "the files of the graph have together"
+            self._refuse("FS109", span, f"{whose} more than {MAX_VALUES:,} values, aliases written out")
 
     def _value(self, event: Any, depth: int) -> Value:
         from ruamel.yaml import events as ev

@@ -89,7 +89,8 @@ class PlannedNode:
     ``implementation`` is a digest of the node type's source; it differs when a type under development was edited.
     ``was`` is the id it had before it was renamed. ``written`` gives, for each config value that holds a secret, its
     dotted path and what the file says in its place (``$(env:NAME)``): the secret itself is never shown. ``opened`` is,
-    in the plan of a running graph, the configuration that the instance was opened with, before any live change.
+    in the plan of a running graph, the configuration that the instance was opened with, before any live change;
+    ``ready_in_ns`` is how long that took, and ``holds`` whether it holds something that a successor would get.
     ``conversion`` is set for converters only, whose ids are ``EDGE~KIND`` (``view.video~decode``).
     """
 
@@ -104,6 +105,8 @@ class PlannedNode:
     was: str = field(default="", compare=False)
     written: Mapping[str, str] = field(default_factory=dict, compare=False)
     opened: Config | None = field(default=None, compare=False, repr=False)
+    ready_in_ns: int | None = field(default=None, compare=False, repr=False)
+    holds: bool = field(default=False, compare=False, repr=False)
     conversion: Conversion | None = field(default=None, compare=False)
 
     @property
@@ -137,18 +140,60 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """Where the graph serves viewers: host and port (0: any free one)."""
+    """Where the graph serves viewers: host and port (0: any free one).
+
+    ``api`` serves the control API there too, for whoever has the ``token``; without one each run makes its own.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8080
+    api: bool = False
+    token: str | None = field(default=None, repr=False)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        return self.host, self.port
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A value that one setting of one node was given while the graph runs.
+
+    ``field`` is its dotted path, ``text`` the value as YAML (``null``: back to the default). ``beneath`` is a digest of
+    what the files say there, empty while that is not known; ``written`` is what they say, as it may be shown, empty
+    when they say nothing.
+    """
+
+    node: str
+    field: str
+    text: str
+    beneath: str = ""
+    written: str = ""
+
+    @property
+    def target(self) -> str:
+        """NODE.FIELD."""
+        return f"{self.node}.{self.field}"
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The steps from the node to the setting."""
+        return tuple(self.field.split("."))
+
+    def __str__(self) -> str:
+        """What the value differs from: ``encode.bitrate is 600k (the file says 2.5M)``."""
+        said = f"the file says {self.written}" if self.written else "the file does not say"
+        return f"{self.target} is {self.text} ({said})"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Nodes in topological order along media edges, and the edges between them.
 
-    ``files`` are the paths the plan was made from, in the order they were read; ``revision`` is a digest of their
-    content. ``warnings`` are findings that do not keep the graph from running. ``groups`` are its subgraphs by id.
+    ``files`` are the paths the plan was made from, in the order they were read; ``content`` is a digest of what they
+    hold, ``revision`` one of that and of the values that were given while the graph runs (``overrides``). ``warnings``
+    are findings that do not keep the graph from running. ``groups`` are its subgraphs by id.
     """
 
     name: str
@@ -161,6 +206,8 @@ class Plan:
     revision: str = field(default="", compare=False)
     warnings: tuple[Diagnostic, ...] = field(default=(), compare=False)
     groups: Mapping[str, Group] = field(default_factory=dict, compare=False)
+    content: str = field(default="", compare=False)
+    overrides: tuple[Override, ...] = field(default=(), compare=False)
 
     def inputs_of(self, node: str) -> tuple[Edge, ...]:
         """The edges into a node."""

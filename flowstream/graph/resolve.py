@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowstream.errors import PackError
-from flowstream.graph.diagnostics import Findings, did_you_mean, listed
+from flowstream.graph.diagnostics import Findings, listed
 from flowstream.graph.negotiate import Carried, Step, carried_by, conversion, meet
 from flowstream.graph.spec import EdgeSpec, GraphSpec, Leaf, NodeSpec, shown
 from flowstream.media.caps import Caps, CapsConflict
@@ -84,6 +84,7 @@ class Resolver:
     def _type(self, node: NodeSpec) -> type[Node[Any]] | None:
         assert node.type is not None
         span = node.type.span
+        self.findings.about = node.id
         try:
             found = self.registry.get(str(node.type.value))
         except UnknownType as error:
@@ -110,6 +111,7 @@ class Resolver:
         """Finds the ports of every edge, node by node in topological order, so that what comes in is known."""
         for id_ in order:
             node = self.spec.nodes[id_]
+            self.findings.about = id_
             mine = [found for edge in node.edges if (found := self._resolve(edge)) is not None]
             self.edges.extend(mine)
             node_type = self.types.get(id_)
@@ -147,7 +149,8 @@ class Resolver:
             return declared
         for edge in edges:
             if edge.input.name == output.like.name:
-                return edge.carried.narrowed(declared) if edge.carried else None
+                came = edge.steps[-1].gives if edge.steps else edge.carried
+                return came.narrowed(declared) if came else None
         return None if is_fed and len(declared.payloads) > 1 else declared
 
     def _resolve(self, edge: EdgeSpec) -> ResolvedEdge | None:
@@ -169,7 +172,7 @@ class Resolver:
         if edge.producer in self.spec.groups:
             group = self.spec.groups[edge.producer]
             if edge.output is not None and edge.output not in group.outputs:
-                close = did_you_mean(edge.output, group.outputs)
+                close = self.findings.guess(edge.output, group.outputs)
                 name = edge.producer.removeprefix(edge.scope)
                 known = f"it has {listed(group.outputs)}" if group.outputs else f"{group.file} has no outputs:"
                 self.findings.add("FS302", edge.span, f"{name} ({group.file}) has no output {edge.output}",
@@ -186,18 +189,27 @@ class Resolver:
         leaves = self.spec.leaves(edge.producer, edge.output)
         enabled = [leaf for leaf in leaves if self.spec.nodes[leaf.node].enabled]
         if leaves and not enabled:
-            producer = self.spec.nodes[leaves[0].node]
-            self.findings.add("FS310", edge.span, f"{edge.consumer} takes from {edge.producer}, which is disabled",
-                              f"enable {edge.producer}, or disable {edge.consumer} too",
-                              [(producer.span, f"{edge.producer} has enabled: false")])  # fmt: skip
+            off = self._switched_off(leaves[0].node)
+            takes = f"takes from {off.id}" if off.id == edge.producer else f"takes {leaves[0].said} from {off.id}"
+            self.findings.add("FS310", edge.span, f"{edge.consumer} {takes}, which is disabled",
+                              f"enable {off.id}, or disable {edge.consumer} too",
+                              [(off.span, f"{off.id} has enabled: false")])  # fmt: skip
         return enabled
+
+    def _switched_off(self, id_: str) -> NodeSpec:
+        """The node with ``enabled: false`` that keeps a node from running: itself, or a subgraph that it stands in."""
+        off, owner = self.spec.nodes[id_], id_
+        while owner := owner.rpartition("/")[0]:
+            if owner in self.spec.groups and not self.spec.groups[owner].node.enabled:
+                off = self.spec.groups[owner].node
+        return off
 
     def _unknown_node(self, edge: EdgeSpec) -> None:
         name = edge.producer.removeprefix(edge.scope)
         beside = [id_.removeprefix(edge.scope) for id_ in (*self.spec.nodes, *self.spec.groups)
                   if id_.startswith(edge.scope) and id_ != edge.consumer]  # fmt: skip
         near = [id_ for id_ in beside if "/" not in id_] if "/" not in name else beside
-        close = did_you_mean(name, near)
+        close = self.findings.guess(name, near)
         self.findings.add("FS301", edge.span, f"there is no node {name}",
                           f"did you mean {close}?" if close else f"there {'is' if len(near) == 1 else 'are'} "
                           f"{listed(near)}" if 0 < len(near) <= 12 else None)  # fmt: skip
@@ -210,15 +222,15 @@ class Resolver:
         if leaf.output is not None:
             found = node_type.outputs.get(leaf.output)
             outputs = [found] if found is not None else []
-            if found is None:
-                close = did_you_mean(leaf.output, node_type.outputs)
+            if found is None and edge.producer in self.spec.nodes:
+                close = self.findings.guess(leaf.output, node_type.outputs)
                 said = f"it has {listed(node_type.outputs)}" if node_type.outputs else "it has none"
                 name = leaf.node.removeprefix(edge.scope)
                 self.findings.add(
                     "FS302", edge.span, f"{named(name, node_type)} has no output {leaf.output}",
                     f"did you mean {name}.{close}?" if close else said,
                 )  # fmt: skip
-        elif not outputs:
+        elif not outputs and edge.producer in self.spec.nodes:
             self.findings.add("FS302", edge.span, f"{named(leaf.node, node_type)} has no outputs",
                               "take from a node that gives something")  # fmt: skip
         is_group = edge.producer in self.spec.groups
@@ -231,8 +243,8 @@ class Resolver:
     def _named_input(self, edge: EdgeSpec, consumer: type[Node[Any]]) -> Input[Any] | None:
         assert edge.input is not None
         found = consumer.inputs.get(edge.input)
-        if found is None:
-            close = did_you_mean(edge.input, consumer.inputs)
+        if found is None and not edge.is_through_export:
+            close = self.findings.guess(edge.input, consumer.inputs)
             said = f"it takes {listed(consumer.inputs)}" if consumer.inputs else f"{consumer.type_id} takes no inputs"
             self.findings.add(
                 "FS303", edge.input_span, f"{named(edge.consumer, consumer)} has no input {edge.input}",
@@ -292,9 +304,13 @@ class Resolver:
             pairs = main
         if len(pairs) > 1:
             names = [offer.said for _, offer in pairs]
+            hint = f"write the one that is meant, such as {names[0]}"
+            if len(set(names)) < len(names):  # a file exports a node, and that has several
+                names = [f"{offer.said} ({offer.node}.{offer.output.name})" for _, offer in pairs]
+                hint = f"name one output under outputs: in {self.spec.groups[edge.producer].file}"
             self.findings.add(
                 "FS304", edge.span, f"{edge.producer} has several outputs that {edge.consumer}.{pairs[0][0].name} "
-                f"takes: {listed(names)}", f"write the one that is meant, such as {names[0]}",
+                f"takes: {listed(names)}", hint,
             )  # fmt: skip
             return None
         return pairs[0]
@@ -330,8 +346,10 @@ class Resolver:
         offers: list[_Offer],
         conflict: tuple[Input[Any], _Offer, CapsConflict] | None,
     ) -> None:
-        producer = self.spec.nodes[offers[0].node]
-        related = [(producer.span, f"{producer.id} is here")] if producer.span.line != edge.span.line else []
+        producer, consumer = self.spec.nodes[offers[0].node], self.spec.nodes[edge.consumer]
+        related = [(producer.span, f"{producer.id} is here")] if producer.span[:2] != edge.span[:2] else []
+        if consumer.span.file != edge.span.file:
+            related.append((consumer.span, f"{consumer.id} is here"))
         is_kept_off = self.spec.nodes[edge.consumer].converts is False and any(
             self._fit(offer, port).steps for offer in offers for port in inputs
         )

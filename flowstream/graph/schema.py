@@ -472,9 +472,22 @@ def _top() -> Schema:
                     "type": "string",
                     "default": "127.0.0.1:8080",
                     "examples": ["127.0.0.1:8080"],
-                }
+                },
+                "api": _or_substitution(
+                    {
+                        "description": "Whether the control API is served there too, under /-/, for who has the token.",
+                        "type": "boolean",
+                        "default": False,
+                    }
+                ),
+                "token": {
+                    "description": "The API's token, from the environment; without it each run makes one of its own.",
+                    "type": "string",
+                    "pattern": r"\$\(",
+                    "examples": ["$(env:FLOWSTREAM_TOKEN)"],
+                },
             },
-            "Where the graph serves viewers.",
+            "Where the graph serves viewers, and whether it can be controlled from there.",
         ),
         "log": _closed(
             {

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel, PlainSerializer, ValidationError
 from pydantic.fields import FieldInfo
 
-from flowstream.graph.diagnostics import Findings, Span, did_you_mean, listed
+from flowstream.graph.diagnostics import Findings, Span, listed
 from flowstream.graph.load import List, Map, Scalar, Value, plain_value, spoken
 from flowstream.graph.spec import NodeSpec, shown
 from flowstream.node.base import Node
@@ -52,6 +52,7 @@ class Settled:
 
 def validate(node: NodeSpec, node_type: type[Node[Any]], findings: Findings) -> Settled | None:
     """The Config of a node; None when something does not fit, which is among the findings then."""
+    findings.about = node.id
     checker = _Settings(node, node_type, findings)
     config = checker.config()
     if config is None:
@@ -245,7 +246,7 @@ class _Settings:
         span = key.span if key else holder.span
         known = list(model.model_fields) if model else []
         what = self.node_type.type_id if len(path) == 1 else self._name(path[:-1])
-        close = did_you_mean(str(path[-1]), known)
+        close = self.findings.guess(str(path[-1]), known)
         if len(path) == 1 and path[-1] in self.node_type.inputs:
             hint = f"{path[-1]} is an input: write inputs: {{{path[-1]}: NODE}}"
         elif path[-1] in ("overflow", "limit", "output") and close is None:
@@ -295,7 +296,7 @@ class _Settings:
             return None
         if kinds & {"literal_error", "enum"} and isinstance(value.value, str):
             info = self._field(path)
-            close = did_you_mean(value.value, [str(v) for v in _literals(info.annotation)]) if info else None
+            close = self.findings.guess(value.value, [str(v) for v in _literals(info.annotation)]) if info else None
             return f"did you mean {close}?" if close else None
         if kinds == {"string_type"} and not isinstance(value.value, str):
             return f'put it in quotes: {key}: "{value.text}"' if key else f'put it in quotes: "{value.text}"'

@@ -8,11 +8,12 @@ from pathlib import PurePath
 
 from flowstream.graph.diagnostics import Findings, Span
 from flowstream.graph.layers import merge
-from flowstream.graph.load import Entry, List, Map, Scalar, Value, load, spoken
+from flowstream.graph.load import MAX_VALUES, Entry, List, Map, Scalar, Value, load, spoken, weight_of
 
 Read = Callable[[str], bytes]
 
 MAX_FILES = 200
+MAX_BYTES = 2 << 20  # of all files together
 
 
 class Sources:
@@ -24,6 +25,10 @@ class Sources:
         self._read = read
         self._findings = findings
         self._trees: dict[str, Map | None] = {}
+        self._unread: dict[str, str] = {}
+        self._subgraphs: dict[str, Map | None] = {}
+        self._values_left = MAX_VALUES
+        self._bytes_left = MAX_BYTES
 
     @property
     def revision(self) -> str:
@@ -39,6 +44,7 @@ class Sources:
         included: set[str] = set()
         has_failed = False
         for path in paths:
+            included.add(normal(path))
             tree = self._with_includes(path, None, (), included)
             has_failed |= tree is None
             if tree is not None:
@@ -47,7 +53,9 @@ class Sources:
 
     def subgraph(self, path: str, span: Span) -> Map | None:
         """The tree of a file that a node uses, over what it includes. ``span`` is where it is named."""
-        return self._with_includes(path, span, (), set())
+        if path not in self._subgraphs or path in self._unread:
+            self._subgraphs[path] = self._with_includes(path, span, (), set())
+        return self._subgraphs[path]
 
     def _with_includes(
         self, path: str, named_at: Span | None, chain: tuple[str, ...], included: set[str]
@@ -59,8 +67,7 @@ class Sources:
         is_whole = True
         for value in self._included(tree.entries["include"]):
             target = beside(path, str(value.value))
-            if target in (*chain, path):
-                loop = (*chain, path)[(*chain, path).index(target) :]
+            if (loop := loop_to(target, (*chain, path))) is not None:
                 self._findings.add(
                     "FS131", value.span, f"files include one another: {' -> '.join((*loop, target))}"
                     if len(loop) > 1 else f"{path} includes itself", "take one of these includes out",
@@ -100,6 +107,8 @@ class Sources:
     def _tree(self, path: str, named_at: Span | None) -> Map | None:
         if path not in self._trees:
             self._trees[path] = self._loaded(path, named_at)
+        elif path in self._unread:
+            self._not_read(path, self._unread[path], named_at)
         return self._trees[path]
 
     def _loaded(self, path: str, named_at: Span | None) -> Map | None:
@@ -111,8 +120,13 @@ class Sources:
         self.contents.append(content or b"")
         if content is None:
             return None
-        root: Value | None = load(path, content, self._findings)
+        self._bytes_left -= len(content)
+        if self._bytes_left < 0:
+            self._findings.add("FS109", named_at, f"the files of a graph have at most {MAX_BYTES:,} bytes together")
+            return None
+        root: Value | None = load(path, content, self._findings, self._values_left)
         if isinstance(root, Map):
+            self._values_left -= weight_of(root)
             return root
         if root is None or (isinstance(root, Scalar) and root.value is None):
             if not self._findings.has_errors_in(path):
@@ -126,26 +140,43 @@ class Sources:
     def _content(self, path: str, named_at: Span | None) -> bytes | None:
         try:
             return self._read(path)
+        except (FileNotFoundError, ValueError):  # ValueError: what can be no path, such as text with a zero byte
+            reason = "there is no such file"
         except OSError as error:
-            reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
-            said = f"{path}: {reason[:1].lower()}{reason[1:]}"
-            if named_at is None:
-                self._findings.add("FS101", None, said)
-            else:
-                self._findings.add("FS130", named_at, said, "paths count from the file that names them")
-            return None
+            reason = error.strerror or str(error)
+        self._unread[path] = f"{path}: {reason[:1].lower()}{reason[1:]}"
+        self._not_read(path, self._unread[path], named_at)
+        return None
+
+    def _not_read(self, path: str, said: str, named_at: Span | None) -> None:
+        if named_at is None:
+            self._findings.add("FS101", None, said)
+            return
+        slashed = path.replace("\\", "/")
+        hint = "paths count from the file that names them" if slashed == path else "write / between folders"
+        self._findings.add("FS130", named_at, said, hint)
 
 
 def beside(file: str, path: str) -> str:
     """A path as it is named in a file: it counts from that file's folder."""
-    target = PurePath(path)
-    if target.is_absolute():
-        return str(target)
+    return normal(str(PurePath(file).parent / path))
+
+
+def normal(path: str) -> str:
+    """A path in its shortest spelling: ``./a.yaml`` and ``lib/../a.yaml`` are ``a.yaml``."""
     parts: list[str] = []
-    joined = PurePath(file).parent / target
-    for part in joined.parts:
-        if part == ".." and parts and parts[-1] not in ("..", joined.anchor):
-            parts.pop()
-        else:
+    whole = PurePath(path)
+    for part in whole.parts:
+        if part != ".." or not parts or parts[-1] == "..":
             parts.append(part)
-    return str(PurePath(*parts)) if parts else "."
+        elif parts[-1] != whole.anchor:
+            parts.pop()
+    return str(PurePath(*parts))
+
+
+def loop_to(path: str, chain: Sequence[str]) -> tuple[str, ...] | None:
+    """The part of a chain of files that naming ``path`` at its end closes to a loop, however each is spelled."""
+    for index, each in enumerate(chain):
+        if normal(each) == path:
+            return tuple(chain[index:])
+    return None

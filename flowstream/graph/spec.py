@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, cast, get_args
 
-from flowstream.graph.diagnostics import Findings, Span, did_you_mean, listed
-from flowstream.graph.load import Entry, List, Map, Scalar, Value, spoken
+from flowstream.graph.diagnostics import Findings, Span, listed
+from flowstream.graph.load import Entry, List, Map, Scalar, Value, plain_value, spoken
 from flowstream.graph.plan import Log, Restart, RestartOn, Serve
 from flowstream.node.config import RESERVED
 from flowstream.node.quantities import parse_bytes, parse_duration
@@ -21,7 +22,10 @@ TOP = ("flowstream", "vars", "include", "inputs", "outputs", "serve", "log", "pl
 NOT_YET = {"needs": "starting nodes in a given order"}
 VERSION = 1
 MAX_NODES = 2_000
+MAX_EDGES = 10_000
+MAX_PORTS = 200  # that a file exports as inputs, or as outputs
 MAX_ITEMS = 100_000
+MIN_TOKEN, MAX_TOKEN = 16, 512  # characters; fewer can be guessed
 
 _WORD = r"[a-z][a-z0-9-]{0,62}"
 _ID = re.compile(rf"{_WORD}(?:/{_WORD}){{0,15}}", re.ASCII)
@@ -35,7 +39,8 @@ _LISTEN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})", re.ASCII
 class EdgeSpec:
     """One edge as written on its consumer. ``input`` is None for ``from:``; ``output`` is None for a bare node.
 
-    ``scope`` is what the ids of nodes beside the consumer begin with: ``ladder/`` in the subgraph ladder.
+    ``scope`` is what the ids of nodes beside the consumer begin with: ``ladder/`` in the subgraph ladder. An edge
+    ``is_through_export`` when the graph names an input of a subgraph and not the consumer itself.
     """
 
     consumer: str
@@ -52,6 +57,7 @@ class EdgeSpec:
     limit_spans: dict[str, Span] = field(default_factory=dict)
     options: Map | None = None
     scope: str = ""
+    is_through_export: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,33 +144,50 @@ class GraphSpec:
     workers: dict[str, WorkerSpec] = field(default_factory=dict)
     serve: Serve | None = None
     log: Log | None = None
+    _leaves: dict[tuple[str, str | None], list[Leaf]] = field(default_factory=dict, repr=False, compare=False)
+
+    def scope(self, id_: str) -> str:
+        """What the ids of the nodes beside a node begin with: that of the subgraph it stands in, and a slash."""
+        while id_ := id_.rpartition("/")[0]:
+            if id_ in self.groups:
+                return f"{id_}/"
+        return ""
 
     def leaves(self, producer: str, output: str | None) -> list[Leaf]:
-        """The nodes, and their outputs where these are named, that an output of a node or a subgraph stands for."""
+        """The nodes, and their outputs where these are named, that an output of a node or a subgraph stands for.
+
+        Each once, by its first name. Ask when all subgraphs are in their places.
+        """
+        if (known := self._leaves.get((producer, output))) is not None:
+            return known
+        found: dict[tuple[str, str | None], Leaf] = {}
         if producer in self.nodes:
-            return [Leaf(producer, output, f"{producer}.{output}" if output else producer)]
-        group = self.groups.get(producer)
-        if group is None:
-            return []
-        exports = [each for name, each in group.outputs.items() if output in (None, name)]
-        return [
-            Leaf(leaf.node, leaf.output, f"{producer}.{each.name}")
-            for each in exports
-            for target in each.targets
-            for leaf in self.leaves(target.node, target.port)
-        ]
+            found[producer, output] = Leaf(producer, output, f"{producer}.{output}" if output else producer)
+        elif producer in self.groups:
+            for name, export in self.groups[producer].outputs.items():
+                for target in export.targets if output in (None, name) else ():
+                    for leaf in self.leaves(target.node, target.port):
+                        found.setdefault((leaf.node, leaf.output), replace(leaf, said=f"{producer}.{name}"))
+        self._leaves[producer, output] = list(found.values())
+        return self._leaves[producer, output]
 
     def entrances(self, targets: Iterable[Reference]) -> list[Reference]:
-        """The inputs of nodes that references to inputs of nodes and subgraphs stand for."""
-        found: list[Reference] = []
-        for target in targets:
+        """The inputs of nodes that references to inputs of nodes and subgraphs stand for, each once."""
+        found: dict[tuple[str, str | None], Reference] = {}
+        seen: set[tuple[str, str | None]] = set()
+        waiting = list(targets)[::-1]
+        while waiting:
+            target = waiting.pop()
+            if (target.node, target.port) in seen:
+                continue
+            seen.add((target.node, target.port))
             group = self.groups.get(target.node)
             if group is None:
-                found.append(target)
-            else:
-                exports = [each for name, each in group.inputs.items() if target.port in (None, name)]
-                found += [each for export in exports for each in self.entrances(export.targets)]
-        return found
+                found[target.node, target.port] = target
+                continue
+            exports = [each for name, each in group.inputs.items() if target.port in (None, name)]
+            waiting += [each for export in exports[::-1] for each in export.targets[::-1]]
+        return list(found.values())
 
 
 def build(root: Map, findings: Findings) -> GraphSpec:
@@ -183,7 +206,7 @@ class _Builder:
             if key in NOT_YET:
                 self.add("FS113", entry.key.span, f"{NOT_YET[key]} ({key}:) is not supported yet", "take the key out")
             elif key not in TOP:
-                close = did_you_mean(key, TOP)
+                close = self.findings.guess(key, TOP)
                 hint = f"did you mean {close}?" if close else None
                 if isinstance(entry.value, Map) and "type" in entry.value.entries:
                     hint = "a node stands under nodes:"
@@ -217,6 +240,10 @@ class _Builder:
                 self.add("FS201", entry.key.span, f"{id_[:80]!r} cannot be the id of a node", hint)
                 continue
             spec.nodes[id_] = self._node(id_, entry.key.span, entry.value)
+        edges = sum(len(node.edges) for node in spec.nodes.values())
+        if edges > MAX_EDGES:
+            self.add("FS109", nodes.span, f"a graph has at most {MAX_EDGES:,} edges, not {edges:,}")
+            spec.nodes = {}
         return spec
 
     def _map(self, parent: Map, key: str, holds: str) -> Map | None:
@@ -235,7 +262,7 @@ class _Builder:
     def _known(self, block: Map, what: str, keys: tuple[str, ...]) -> None:
         for key, entry in block.entries.items():
             if key not in keys:
-                close = did_you_mean(key, keys)
+                close = self.findings.guess(key, keys)
                 self.add("FS112", entry.key.span, f"{what} has no {key}; it has {listed(keys)}",
                          f"did you mean {close}?" if close else None)  # fmt: skip
 
@@ -281,7 +308,7 @@ class _Builder:
         if value is None:
             return None
         if value.value not in allowed:
-            close = did_you_mean(str(value.text), allowed)
+            close = self.findings.guess(str(value.text), allowed)
             self.add("FS208", value.span, f"{name} takes {listed(allowed, 'or')}, not {shown(value)}",
                      f"did you mean {close}?" if close else None)  # fmt: skip
             return None
@@ -324,17 +351,45 @@ class _Builder:
         block = self._map(root, "serve", 'listen: "127.0.0.1:8080"')
         if block is None:
             return None
-        self._known(block, "serve", ("listen",))
+        self._known(block, "serve", ("listen", "api", "token"))
+        has_api = self._switch(block, "api", "api") or False
+        token = self._token(block)
         listen = self._scalar(block, "listen", "listen")
         if listen is None:
-            return Serve()
+            return Serve(api=has_api, token=token)
         match = _LISTEN.fullmatch(listen.value) if isinstance(listen.value, str) else None
         if match is None or int(match[2]) > 65535:
             hint = f'write listen: "127.0.0.1:{listen.text}"' if isinstance(listen.value, int) else None
             self.add("FS208", listen.span, f"listen takes HOST:PORT, not {shown(listen)}",
                      hint or 'write listen: "127.0.0.1:8080" to serve this machine alone')  # fmt: skip
             return None
-        return Serve(match[1].strip("[]"), int(match[2]))
+        return Serve(match[1].strip("[]"), int(match[2]), has_api, token)
+
+    def _switch(self, block: Map, key: str, name: str) -> bool | None:
+        value = self._scalar(block, key, name)
+        if value is None:
+            return None
+        on = value.value
+        if value.loose and isinstance(on, str):
+            on = plain_value(on)
+        if not isinstance(on, bool):
+            self.add("FS208", value.span, f"{name} takes true or false, not {shown(value)}")
+            return None
+        return on
+
+    def _token(self, block: Map) -> str | None:
+        value = self._scalar(block, "token", "token")
+        if value is None:
+            return None
+        if not value.secret or not isinstance(value.value, str):
+            self.add("FS208", value.span, "a token that stands in a file is no secret",
+                     "write token: $(env:NAME), or leave it out: then each run makes one of its own")  # fmt: skip
+            return None
+        if not MIN_TOKEN <= len(value.value) <= MAX_TOKEN or not value.value.isascii() or not value.value.isprintable():
+            self.add("FS208", value.span, f"what {value.text} holds does not fit token; it takes {MIN_TOKEN} to "
+                     f"{MAX_TOKEN} characters of ASCII")  # fmt: skip
+            return None
+        return value.value
 
     def _log(self, root: Map) -> Log | None:
         block = self._map(root, "log", "level and format")
@@ -349,7 +404,9 @@ class _Builder:
         """``inputs:`` or ``outputs:`` of a file: names, and the ports inside that they stand for."""
         block = self._map(root, key, "the ports that graphs which use this one see, by name")
         found: dict[str, Export] = {}
-        for name, entry in block.entries.items() if block else ():
+        if block is not None and len(block.entries) > MAX_PORTS:
+            self.add("FS109", block.span, f"a graph has at most {MAX_PORTS} {key}, not {len(block.entries):,}")
+        for name, entry in islice(block.entries.items(), MAX_PORTS) if block else ():
             if not _PORT.fullmatch(name):
                 self.add("FS127", entry.key.span, f"{name[:80]!r} cannot be the name of a port",
                          "use lower case letters, digits and _, a letter first")  # fmt: skip
@@ -433,21 +490,21 @@ class _Builder:
             node.broken |= node.type is None
         elif "use" in value.entries:
             node.use = self._text(value, "use", "use", "lib/part.yaml")
+            if node.use is not None and node.use.secret:
+                self.add("FS208", node.use.span, f"use: {node.use.text} comes from the environment, which is secret; "
+                         "the path of a file is shown", "give it as a variable, by --set")  # fmt: skip
+                node.use = None
             node.broken |= node.use is None
         else:
             node.broken = True
-            close = did_you_mean("type", value.entries)
+            close = self.findings.guess("type", value.entries)
             self.add("FS202", span, f"node {id_} does not say what it is",
                      f"did you mean type: where it says {close}:?" if close else "add type: NAME; "
                      "`flowstream nodes` lists what there is")  # fmt: skip
         if (label := self._text(value, "label", "label", "")) is not None:
-            node.label = str(label.value)
-        if (enabled := self._scalar(value, "enabled", "enabled")) is not None:
-            on = {"true": True, "false": False}.get(str(enabled.value)) if enabled.loose else enabled.value
-            if not isinstance(on, bool):
-                self.add("FS208", enabled.span, f"enabled takes true or false, not {shown(enabled)}")
-            else:
-                node.enabled = on
+            node.label = label.text if label.secret else str(label.value)
+        if (enabled := self._switch(value, "enabled", "enabled")) is not None:
+            node.enabled = enabled
         if (was := self._text(value, "was", "was", "old-name")) is not None:
             if _WAS.fullmatch(str(was.value)):
                 node.was = was

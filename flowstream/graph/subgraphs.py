@@ -11,10 +11,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from flowstream.graph.diagnostics import Findings, Span, did_you_mean, listed
-from flowstream.graph.load import List, Map, Scalar, spoken, with_value
-from flowstream.graph.sources import Sources, beside
-from flowstream.graph.spec import MAX_NODES, EdgeSpec, Export, GraphSpec, GroupSpec, NodeSpec, Reference, build
+from flowstream.graph.diagnostics import Findings, Span, listed
+from flowstream.graph.load import MAX_VALUES, List, Map, Scalar, spoken, weight_of, with_value
+from flowstream.graph.sources import Sources, beside, loop_to
+from flowstream.graph.spec import (
+    MAX_EDGES,
+    MAX_NODES,
+    EdgeSpec,
+    Export,
+    GraphSpec,
+    GroupSpec,
+    NodeSpec,
+    Reference,
+    build,
+)
 from flowstream.graph.variables import Surroundings, Use, Variables
 
 MAX_USES = 1_000
@@ -32,7 +42,7 @@ class Expansion:
         self._sources = sources
         self._surroundings = surroundings
         self._findings = findings
-        self._uses = 0
+        self._uses = self._nodes = self._values = self._edges = 0
         self._variables: list[tuple[Variables, tuple[str, ...]]] = []
 
     def whole(self, tree: Map, paths: tuple[str, ...], sets: Mapping[str, str]) -> tuple[GraphSpec, Map]:
@@ -40,7 +50,10 @@ class Expansion:
         variables = Variables(self._findings, self._surroundings, sets=sets, may_lack=self._is_part)
         substituted = self._substituted(tree, variables, paths)
         variables.check_sets()
-        return self._expanded(build(substituted, self._findings), "", paths), substituted
+        spec = build(substituted, self._findings)
+        self._nodes += len(spec.nodes)
+        self._edges += sum(len(node.edges) for node in spec.nodes.values())
+        return self._expanded(spec, "", paths), substituted
 
     def check_use(self) -> None:
         """Warns of variables that nothing uses."""
@@ -62,36 +75,30 @@ class Expansion:
     def _expanded(self, spec: GraphSpec, prefix: str, files: tuple[str, ...]) -> GraphSpec:
         """The same graph with subgraphs in the places of the nodes that use them; ``files`` are those it stands in."""
         result = replace(spec, nodes={}, groups={})
+        uses = {node.id: node for node in spec.nodes.values() if node.use is not None}
         for node in spec.nodes.values():
-            if node.use is None:
-                self._place(node, result)
-                continue
-            inner = self._used(node, prefix, files)
-            if inner is None:
-                node.broken = True
-                self._place(node, result)  # so that what takes from it is not reported too
-            else:
+            inner = None
+            if (owner := _owner(node.id, uses)) is not None:
+                self._findings.add(
+                    "FS213", node.span, f"{node.id} would stand in {owner.id}, where only the nodes of its file do",
+                    "give one of them another id", [(owner.span, f"{owner.id} is here")],
+                )  # fmt: skip
+                node.type, node.broken = None, True
+            elif node.use is not None:
+                inner = self._used(node, prefix, files)
+                node.broken |= inner is None
+            if inner is not None:
                 self._insert(node, *inner, result)
+            else:
+                result.nodes.setdefault(node.id, node)  # also a broken one: what takes from it is not reported too
         return result
-
-    def _place(self, node: NodeSpec, into: GraphSpec) -> None:
-        """Puts a node into a graph, unless there is one with its id."""
-        other = into.nodes.get(node.id) or (into.groups[node.id].node if node.id in into.groups else None)
-        if other is None:
-            into.nodes[node.id] = node
-        else:
-            self._findings.add(
-                "FS213", node.span, f"the graph has a node {node.id} already", "give one of them another id",
-                [(other.span, f"the other {node.id}")],
-            )  # fmt: skip
 
     def _used(self, node: NodeSpec, prefix: str, files: tuple[str, ...]) -> tuple[str, GraphSpec] | None:
         """The file that a node uses, and its graph, with ids as the file writes them."""
         assert node.use is not None
         span = node.use.span
         path = beside(span.file, str(node.use.value))
-        if path in files:
-            loop = files[files.index(path) :]
+        if (loop := loop_to(path, files)) is not None:
             said = f"{path} uses itself" if len(loop) == 1 else f"graphs use one another: {' -> '.join((*loop, path))}"
             self._findings.add("FS131", span, said, "take one of these uses out")
             return None
@@ -102,7 +109,12 @@ class Expansion:
         tree = self._sources.subgraph(path, span)
         if tree is None:
             return None
-        self._findings.used_by(path, node.span, f"{prefix}{node.id} uses it here")
+        self._values += weight_of(tree)
+        if self._values > MAX_VALUES:
+            self._findings.add("FS109", span, f"subgraphs have at most {MAX_VALUES:,} values, counted at every use")
+            return None
+        self._findings.about = f"{prefix}{node.id}"
+        self._findings.used_by(path, f"{prefix}{node.id}", node.span)
         for key in _OF_THE_RUN:
             if key in tree.entries:
                 self._findings.add(
@@ -111,22 +123,18 @@ class Expansion:
                 )  # fmt: skip
         use = Use(node.id, node.span, path, dict(node.settings.entries))
         inner = self._substituted(tree, Variables(self._findings, self._surroundings, use=use), (path,))
-        return path, self._expanded(build(inner, self._findings), f"{prefix}{node.id}/", (*files, path))
+        spec = build(inner, self._findings)
+        self._nodes += len(spec.nodes)
+        self._edges += sum(len(node.edges) for node in spec.nodes.values())
+        if self._nodes > MAX_NODES:
+            self._findings.add("FS109", span, f"a graph has at most {MAX_NODES:,} nodes, those of subgraphs included")
+            return None
+        return path, self._expanded(spec, f"{prefix}{node.id}/", (*files, path))
 
     def _insert(self, node: NodeSpec, file: str, inner: GraphSpec, into: GraphSpec) -> None:
         """Puts a subgraph's nodes into the graph around it, under their full ids."""
-        if len(into.nodes) + len(inner.nodes) > MAX_NODES:
-            self._findings.add(
-                "FS109", node.span, f"a graph has at most {MAX_NODES:,} nodes, those of subgraphs included"
-            )
-            node.broken = True
-            self._place(node, into)
-            return
         prefix = f"{node.id}/"
         was = f"{node.id if node.was is None else node.was.value}/"
-        if node.id in into.nodes or node.id in into.groups:
-            self._place(node, into)
-            return
         group = GroupSpec(node, file, _moved(inner.inputs, prefix), _moved(inner.outputs, prefix))
         into.groups[node.id] = group
         for id_, nested in inner.groups.items():
@@ -137,9 +145,7 @@ class Expansion:
         for each in inner.nodes.values():
             self._rename(each, prefix, was, node)
             self._inherit(each, node)
-            self._place(each, into)
-        for export in (*group.inputs.values(), *group.outputs.values()):
-            self._check_export(export, group, into)
+            into.nodes[each.id] = each
         for edge in node.edges:
             self._distribute(edge, group, into)
 
@@ -169,16 +175,6 @@ class Expansion:
             edge.producer = prefix + edge.producer
             edge.scope = prefix + edge.scope
 
-    def _check_export(self, export: Export, group: GroupSpec, into: GraphSpec) -> None:
-        prefix = f"{group.node.id}/"
-        for target in export.targets:
-            if target.node not in into.nodes and target.node not in into.groups:
-                known = [id_.removeprefix(prefix) for id_ in (*into.nodes, *into.groups) if id_.startswith(prefix)]
-                name = target.node.removeprefix(prefix)
-                close = did_you_mean(name, known)
-                self._findings.add("FS301", target.span, f"there is no node {name}",
-                                   f"did you mean {close}?" if close else None)  # fmt: skip
-
     def _distribute(self, edge: EdgeSpec, group: GroupSpec, into: GraphSpec) -> None:
         """An edge into a subgraph, as edges into what its input stands for inside."""
         if edge.input is None and len(group.inputs) == 1:
@@ -193,19 +189,29 @@ class Expansion:
         else:
             found = group.inputs.get(edge.input)
             if found is None:
-                close = did_you_mean(edge.input, group.inputs)
+                close = self._findings.guess(edge.input, group.inputs)
                 known = f"it takes {listed(group.inputs)}" if group.inputs else f"{group.file} has no inputs:"
                 said = f"{group.node.id} ({group.file}) has no input {edge.input}"
                 self._findings.add("FS303", edge.input_span, said, f"did you mean {close}?" if close else known)
                 return
             export = found
-        for target in export.targets:
-            inner = into.groups.get(target.node)
-            copied = replace(edge, consumer=target.node, input=target.port)
-            if inner is not None:
-                self._distribute(copied, inner, into)
-            elif target.node in into.nodes:
-                into.nodes[target.node].edges.append(copied)
+        targets = [each for each in into.entrances(export.targets) if each.node in into.nodes]
+        self._edges += len(targets)
+        if self._edges > MAX_EDGES:
+            said = f"a graph has at most {MAX_EDGES:,} edges, those of subgraphs included"
+            self._findings.add("FS109", edge.span, said)
+            return
+        for target in targets:
+            copied = replace(edge, consumer=target.node, input=target.port, is_through_export=True)
+            into.nodes[target.node].edges.append(copied)
+
+
+def _owner(id_: str, uses: Mapping[str, NodeSpec]) -> NodeSpec | None:
+    """The one of these nodes that an id says it stands in."""
+    while id_ := id_.rpartition("/")[0]:
+        if id_ in uses:
+            return uses[id_]
+    return None
 
 
 def _moved(exports: dict[str, Export], prefix: str) -> dict[str, Export]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from flowstream.graph.diagnostics import Findings, Span, did_you_mean, listed
+from flowstream.graph.diagnostics import Findings, Span, listed
 from flowstream.graph.load import Entry, List, Map, Scalar, Value, plain_value, spoken, with_value
 from flowstream.node.config import RESERVED
 from flowstream.node.quantities import (
@@ -145,7 +145,7 @@ class Variables:
         for name, entry in self._use.given.items() if self._use else ():
             if name not in self._given:
                 assert self._use is not None
-                close = did_you_mean(name, self._given)
+                close = self._findings.guess(name, self._given)
                 known = f"it has {listed(self._given)}" if self._given else "it has none"
                 self._findings.add("FS211", entry.key.span, f"{self._use.file} has no variable {name}",
                                    f"did you mean {close}?" if close else known)  # fmt: skip
@@ -176,7 +176,7 @@ class Variables:
                 if text in KINDS:
                     declared.kind = str(text)
                 else:
-                    close = did_you_mean(str(text), KINDS)
+                    close = self._findings.guess(str(text), KINDS)
                     self._findings.add("FS208", value.span, f"type of variable {name} takes {listed(KINDS, 'or')}, not "
                                        f"{value.text if isinstance(value, Scalar) else spoken(value)}",
                                        f"did you mean {close}?" if close else None)  # fmt: skip
@@ -187,7 +187,7 @@ class Variables:
                     declared.description = text
             elif key != "default":
                 known = ("type", "default", "description")
-                close = did_you_mean(key, known)
+                close = self._findings.guess(key, known)
                 self._findings.add("FS112", option.key.span, f"a variable has no {key}; it has {listed(known)}",
                                    f"did you mean {close}?" if close else None)  # fmt: skip
 
@@ -214,7 +214,7 @@ class Variables:
         """Reports what was set but does not exist."""
         for name in self._sets:
             if name not in self._given:
-                close = did_you_mean(name, self._given)
+                close = self._findings.guess(name, self._given)
                 self._findings.add("FS125", None, f"--set {name}: the graph has no variable {name}",
                                    f"did you mean {close}?" if close else "declare it under vars:")  # fmt: skip
 
@@ -341,7 +341,7 @@ class Variables:
             self._findings.add("FS123", span, f"$({name}) names no variable", hint)
             return None
         if name not in self._given:
-            close = did_you_mean(name, self._given) or did_you_mean(name, _BUILT_IN, 0.8)
+            close = self._findings.guess(name, self._given) or self._findings.guess(name, _BUILT_IN, 0.8)
             hint = f"did you mean $({close})?" if close else f"declare it: vars: {{{name}: VALUE}}"
             self._findings.add("FS120", span, f"there is no variable {name}", hint)
             return None

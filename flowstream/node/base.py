@@ -42,12 +42,25 @@ class Need:
         return self.package or self.module
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Plain state that an instance leaves to its replacement at a reload.
+
+    ``values`` are numbers, text, lists and maps of them; ``version`` numbers their form, so that the code of next week
+    does not take what the code of today wrote for something else.
+    """
+
+    version: int
+    values: Mapping[str, Any]
+
+
 class Node(Generic[C]):
     """A node type with any ports and a life of its own: it overrides ``run``.
 
     Class attributes: ``thread`` runs its calls on a thread of its own, ``needs`` names libraries it imports when it
     runs, ``is_live`` is for sources that cannot be slowed down, ``serves`` for nodes that mount an application, so that
-    the graph has an address. A node object lives for one run.
+    the graph has an address, ``restores`` are the versions of a snapshot that ``restore`` knows, ``asyncio_only`` is
+    for nodes that use asyncio themselves and so cannot run on trio. A node object lives for one run.
     """
 
     type_id: ClassVar[str] = ""
@@ -59,7 +72,9 @@ class Node(Generic[C]):
     thread: ClassVar[bool] = False
     is_live: ClassVar[bool] = False
     serves: ClassVar[bool] = False
+    asyncio_only: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = ()
+    restores: ClassVar[tuple[int, ...]] = ()
 
     config: C
     ctx: Context
@@ -119,6 +134,28 @@ class Node(Generic[C]):
         what size it gives.
         """
         return {}
+
+    @classmethod
+    def exclusive(cls, config: Any, /) -> str | None:
+        """What only one instance can have open at a time, by a name that says which: ``camera /dev/video0``.
+
+        A reload ends the running instance before it starts a replacement that needs the same; the plan then says
+        ``break-before-make`` and how long that takes. Not for what is held (``ctx.hold``), which passes on without a
+        gap.
+        """
+        return None
+
+    def snapshot(self) -> Snapshot | None:
+        """Plain state for the instance of the same type that replaces this one at a reload; None for none.
+
+        Called last but for ``close``, when everything that came in before the switch has been worked off.
+        """
+
+    def restore(self, snapshot: Snapshot, /) -> None:
+        """Takes what the replaced instance left, before the first payload; with a ``run`` of its own, while it waits.
+
+        Called only with a version that ``restores`` names; any other is dropped, with a line in the log.
+        """
 
     def caps_changed(self, port: str, caps: Caps, /) -> None:
         """The payloads of an input have other caps from the next one on; also called before the first payload."""

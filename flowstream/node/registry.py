@@ -3,6 +3,9 @@
 A pack is a module. It lists its node types in ``__all__``, or, to stay lazy inside too, in a mapping
 ``NODES = {"type-id": "module:Name"}``. Entry-point group ``flowstream.nodes``: the name is the namespace, the value the
 module. The built-ins come by the same door under the namespace ``flowstream``, whose ids are written bare.
+
+A module may say ``NODE_API = 1`` on a line of its own: which version of the node API it is written for. That is read
+before the module is imported, so that a pack for another version is a sentence and not an ImportError.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +29,11 @@ from flowstream.node.function import FunctionNode
 
 GROUP = "flowstream.nodes"
 BUILT_IN = "flowstream"
+
+NODE_API = 1
+"""The version of what node types are written against. It grows when a pack has to be changed to go on working."""
+
+_DECLARED_API = re.compile(r"^NODE_API(?:\s*:[^=\n]+)?\s*=\s*(\d{1,9})\s*(?:#.*)?$", re.MULTILINE)
 
 
 class UnknownType(PackError):  # noqa: N818
@@ -173,7 +182,10 @@ def cause_of(error: BaseException) -> str:
 def _modules(pack: Pack, failures: list[PackError]) -> Iterator[ModuleType]:
     if pack.module is not None:
         try:
+            _require_api(pack, _source_of(pack.module))
             yield importlib.import_module(pack.module)
+        except PackError as error:
+            failures.append(error)
         except Exception as error:  # noqa: BLE001 - whatever a pack raises is its failure, not ours
             failures.append(_failure(pack, pack.module, error))
         return
@@ -181,9 +193,42 @@ def _modules(pack: Pack, failures: list[PackError]) -> Iterator[ModuleType]:
     files = sorted(p for p in pack.folder.glob("*.py") if not p.name.startswith(("_", "test_", "conftest.")))
     for file in files:
         try:
+            _require_api(pack, file.read_bytes(), file.name)
             yield _import_file(pack.namespace, file)
+        except PackError as error:
+            failures.append(error)
         except Exception as error:  # noqa: BLE001
             failures.append(_failure(pack, file.name, error))
+
+
+def _source_of(module: str) -> bytes:
+    """The text of a module that has yet to be imported; nothing where it is not a file."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return b""
+    return Path(spec.origin).read_bytes()
+
+
+def _require_api(pack: Pack, source: bytes, file: str = "") -> None:
+    """Raises PackError when the text of a pack's module says that it is for another version of the node API."""
+    found = _DECLARED_API.search(source.decode("utf-8", "replace"))
+    if found is None or int(found[1]) == NODE_API:
+        return
+    wanted = int(found[1])
+    said = f"{file} of " if file else ""
+    name = pack.source.partition(" ")[0]
+    hint = (
+        "install a newer flowstream"
+        if wanted > NODE_API
+        else "bring the files up to date, or install an older flowstream"
+        if pack.folder is not None
+        else f"install a newer {name}, or an older flowstream"
+    )
+    raise PackError(
+        f"{said}node pack {pack.namespace!r} ({pack.source}) is written for version {wanted} of the node API, "
+        f"and this flowstream has version {NODE_API}",
+        hint=hint,
+    )
 
 
 def _import_file(namespace: str, file: Path) -> ModuleType:

@@ -140,6 +140,16 @@ class Channel:
             feed.close()
             feed.queue.flush(cause)
 
+    def end(self) -> None:
+        """Nothing more comes from those who feed it now; what waits is still delivered."""
+        for feed in list(self.feeds):
+            feed.close()
+
+    def lose(self, count: int, cause: str) -> None:
+        """Counts payloads that came after their producer had been let go."""
+        self.received += count
+        self.drops[cause] += count
+
     def _retire(self, feed: Feed) -> None:
         self.received += feed.queue.received
         self.delivered += feed.queue.delivered
@@ -271,11 +281,12 @@ class Outlet:
                     self.request(KeyframeRequest(f"{feed.channel.edge.name} overflowed"))
         return blocked
 
-    def hand_over(self) -> None:
-        """Lets go of the edges on which a successor waits."""
-        for feed in self.feeds:
-            if feed.channel.feeds[-1] is not feed:
-                feed.close()
+    def hand_over(self) -> list[Channel]:
+        """Lets go of the edges on which a successor waits, and gives them."""
+        late = [feed for feed in self.feeds if feed.channel.feeds[-1] is not feed]
+        for feed in late:
+            feed.close()
+        return [feed.channel for feed in late]
 
     def close(self) -> None:
         """The node will emit nothing more."""

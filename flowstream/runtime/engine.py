@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,30 +12,23 @@ import anyio
 from anyio.abc import TaskGroup
 
 from flowstream.errors import FlowstreamError, NodeError, ResourceBusy
-from flowstream.graph.diff import Change, Patch, diff
-from flowstream.graph.plan import Edge, Plan, PlannedNode
-from flowstream.media.packets import EncodedPacket
-from flowstream.media.signals import KeyframeRequest
+from flowstream.graph.diff import Patch, diff
+from flowstream.graph.plan import Edge, Plan
+from flowstream.runtime.channel import Channel, Outlet
 from flowstream.runtime.clock import Clock, SystemClock
 from flowstream.runtime.events import Applied, Event, Listener, NodeFailed, NodeRestarted
 from flowstream.runtime.holdings import Holdings
 from flowstream.runtime.mounts import Mounts
-from flowstream.runtime.runner import Graph, Runner, State, node_error
+from flowstream.runtime.runner import DRAIN_SECONDS as DRAIN_SECONDS
+from flowstream.runtime.runner import HANDOVER_SECONDS, Graph, Runner, State, node_error
 from flowstream.runtime.supervisor import Supervisor
+from flowstream.runtime.switching import ReloadError as ReloadError
+from flowstream.runtime.switching import Switch, request_keyframe, wired_ports
+from flowstream.runtime.wakeup import is_on_trio
 
 READY_SECONDS = 30.0
-DRAIN_SECONDS = 10.0
-HANDOVER_SECONDS = 1.0
-"""How long, in a live graph, what a replaced node gives last may hold up what its successor gives."""
-
-TAKE_SECONDS = 5.0
-"""How long a node may take to say whether it takes live values, and to take them."""
 
 _logger = logging.getLogger("flowstream.engine")
-
-
-class ReloadError(FlowstreamError):
-    """Raised when a new plan could not be applied; the graph runs on as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +140,17 @@ class Engine:
         self._finished.set()
         return drained
 
-    def _runner(self, plan: Plan, id: str) -> Runner:
+    def _runner(self, plan: Plan, id: str, predecessor: Runner | None = None) -> Runner:
         planned = plan.nodes[id]
+        if planned.node_type.asyncio_only and is_on_trio():
+            raise NodeError(
+                id,
+                f"{id} ({planned.type_id}): this node type needs asyncio, but the program runs on trio",
+                hint="run the program on asyncio (anyio.run does unless told otherwise), or leave the node out",
+                place=planned.place,
+            )
         try:
-            return Runner(planned, _wired(plan, id), self._graph, self._exited)
+            return Runner(planned, wired_ports(plan, id), self._graph, self._exited, predecessor)
         except Exception as error:
             message = f"{id} ({planned.type_id}): {type(error).__name__}: {error}"
             raise NodeError(id, message, place=planned.place) from error
@@ -183,9 +183,13 @@ class Engine:
 
     async def _discard(self, runners: Iterable[Runner]) -> None:
         """Ends runners now and waits until they are closed; a close is bounded in time by itself."""
-        ending = [runner for runner in runners if not runner.is_over]
-        for runner in ending:
-            runner.stop()
+        ending = []
+        for runner in runners:
+            if runner in self._alive:
+                ending.append(runner)
+                runner.stop()
+            elif not runner.is_over:  # it was made and never started
+                runner.inbox.close("reload")
         for runner in ending:
             await runner.done.wait()
 
@@ -215,11 +219,8 @@ class Engine:
         runner.go.set()
 
     def _request_keyframes(self, edges: Iterable[Edge]) -> None:
-        """A new edge with encoded pictures begins at a keyframe: asks for one at once."""
         for edge in edges:
-            outlet = self.runners[edge.producer].outlets[edge.output]
-            if not edge.feedback and issubclass(EncodedPacket, outlet.payloads):
-                outlet.request(KeyframeRequest(f"{edge.name} was connected"))
+            request_keyframe(edge, self.runners[edge.producer])
 
     # --- reload -----------------------------------------------------------------------------------------------------
 
@@ -233,27 +234,23 @@ class Engine:
             if self.plan is None or self._is_stopping:
                 raise ReloadError("the graph is not running")
             patch = diff(self._running_plan(), plan)
-            serve, listen = plan.serve, self.mounts.listen
-            if serve not in (None, self.plan.serve) and listen not in (None, (serve.host, serve.port)):
+            serve, listen = plan.serve.address if plan.serve else None, self.mounts.listen
+            before = self.plan.serve.address if self.plan.serve else None
+            if serve not in (None, before) and listen not in (None, serve):
                 raise ReloadError(
                     "serve: the address cannot change while viewers are connected to it",
                     hint="restart flowstream to serve elsewhere",
                 )
-            prepared: dict[str, Runner] = {}
-            broken: dict[str, Runner] = {}  # what had to go before its successor could come
+            switch = Switch(self, plan, patch)
             try:
-                await self._prepare(plan, patch, prepared, broken)
-                with anyio.CancelScope(shield=True):
-                    await self._update(plan, patch, prepared)
-                if self._is_stopping:
-                    raise ReloadError("the graph is stopping")
+                await switch.prepare()
             except BaseException as error:
                 with anyio.CancelScope(shield=True):
-                    await self._abandon(prepared, broken)
+                    await switch.abandon()
                 if isinstance(error, NodeError):
                     raise ReloadError(error.message, hint=error.hint, place=error.place) from error
                 raise
-            self._commit(plan, patch, prepared)
+            switch.commit()
         self.tell(Applied(plan.revision, patch))
         return patch
 
@@ -264,77 +261,20 @@ class Engine:
         return diff(self._running_plan(), plan)
 
     def _running_plan(self) -> Plan:
-        """The plan with, for each node, the configuration that its instance was opened with."""
+        """The plan with what is known of each node's instance: its first configuration, how long it took to open."""
         assert self.plan is not None
         return replace(
             self.plan,
-            nodes={id: replace(node, opened=self.runners[id].opened) for id, node in self.plan.nodes.items()},
+            nodes={
+                id: replace(
+                    node,
+                    opened=self.runners[id].opened,
+                    ready_in_ns=self.runners[id].ready_in_ns,
+                    holds=self._holdings.has(id),
+                )
+                for id, node in self.plan.nodes.items()
+            },
         )
-
-    async def _prepare(self, plan: Plan, patch: Patch, prepared: dict[str, Runner], broken: dict[str, Runner]) -> None:
-        """Starts what is new and asks what changes in place whether it can; the running graph is not touched."""
-        fresh: list[Change] = []
-        for change in patch.changes:
-            if change.action in ("add", "replace"):
-                fresh.append(change)
-            elif change.action in ("update", "rewire"):
-                runner = self.runners[change.was or change.node]
-                # A node that failed is given another chance by any edit of it.
-                if runner.is_over or not await _takes(runner, change, plan):
-                    fresh.append(change)
-        for change in fresh:
-            prepared[change.node] = self._runner(plan, change.node)
-        try:
-            await self._start_all(prepared.values())
-        except NodeError as error:
-            if not isinstance(error.__cause__, ResourceBusy):
-                raise
-            for change in fresh:
-                if isinstance(prepared[change.node].error, ResourceBusy):
-                    old = self.runners.get(change.was or change.node)
-                    if change.action == "add" or old is None or old.is_over:
-                        raise
-                    with anyio.CancelScope(shield=True):
-                        await self._break_before_make(plan, change, prepared, broken)
-
-    async def _break_before_make(
-        self, plan: Plan, change: Change, prepared: dict[str, Runner], broken: dict[str, Runner]
-    ) -> None:
-        """Swaps a node whose device cannot be opened twice."""
-        id = change.was or change.node
-        broken[id] = self.runners[id]
-        self._supervisors[id].is_exit_expected = True
-        await self._discard([broken[id]])
-        prepared[change.node] = self._runner(plan, change.node)
-        await self._start_all([prepared[change.node]])
-
-    async def _abandon(self, prepared: Mapping[str, Runner], broken: Mapping[str, Runner]) -> None:
-        """Ends what was prepared, starts again what had to go for it, and closes what only the prepared ones held."""
-        await self._discard(prepared.values())
-        for id, old in broken.items():
-            await self._bring_back(id, old)
-        await self._holdings.release(self._may_hold)
-
-    async def _bring_back(self, id: str, old: Runner) -> None:
-        """Starts a node again that had to go for a successor that did not come; failing that, the node has failed."""
-        assert self.plan is not None
-        supervisor = self._supervisors[id]
-        again: list[Runner] = []
-        try:
-            if self._is_stopping:
-                raise ReloadError("the graph is stopping")
-            again.append(self._runner(self.plan, id))
-            await self._start_all(again)
-        except FlowstreamError as error:
-            await self._discard(again)
-            supervisor.is_exit_expected = False
-            if not self._is_stopping:
-                old.error = again[0].error if again and again[0].error is not None else error
-                old.state = "failed"
-            self._exited(old)
-        else:
-            supervisor.is_exit_expected = False
-            self._succeed(old, again[0])
 
     def _succeed(self, old: Runner, new: Runner) -> None:
         """Puts a new instance in the place of an old one that is over, with the same edges."""
@@ -345,107 +285,14 @@ class Engine:
             self._connect(edge)
         for edge in self.plan.outputs_of(id):
             channel = self.runners[edge.consumer].inbox.channels[(edge.input, edge.index)]
-            for feed in list(channel.feeds):
-                feed.close()
+            channel.end()
             self._connect(edge)
         self._go(new)
         self._request_keyframes(self.plan.inputs_of(id))
 
-    def _commit(self, plan: Plan, patch: Patch, prepared: dict[str, Runner]) -> None:
-        """The wiring, in one step that does not wait."""
-        assert self.plan is not None
-        old_plan, old_runners = _renamed(self.plan, patch.renamed), self._rename(patch.renamed)
-        retired = [(id, runner) for id, runner in old_runners.items() if id not in plan.nodes or id in prepared]
-        for id, _ in retired:
-            self._supervisors.pop(id)
-        self.plan = plan
-        self._graph.is_live = plan.is_live
-        self.runners = {id: prepared.get(id) or old_runners[id] for id in plan.nodes}
-        for id, runner in self.runners.items():
-            if id in self._supervisors:
-                self._supervisors[id].take(plan.nodes[id].restart)
-            else:
-                self._supervisors[id] = Supervisor(plan.nodes[id].restart)
-            runner.planned = plan.nodes[id]
-            runner.wired = _wired(plan, id)
-        self._rewire(old_plan, plan, set(prepared))
-        for runner in prepared.values():
-            self._go(runner)
-        leaving = {id for id, _ in retired}
-        for id, runner in retired:
-            for edge in old_plan.inputs_of(id):
-                if edge.producer not in leaving:  # or it still gets what that one finishes with
-                    self._end_input(runner, edge)
-            if runner.is_source or runner.is_over or not old_plan.inputs_of(id):
-                runner.stop()
-                runner.close_outlets()
-        self._tasks.start_soon(self._see_off, [runner for _, runner in retired])
-        for runner in prepared.values():
-            if runner.is_over:  # it ended between being ready and being wired
-                self._exited(runner)
-
-    def _rename(self, renamed: Mapping[str, str]) -> dict[str, Runner]:
-        """Gives renamed nodes their new ids, and with them what they hold; all runners by id."""
-        self._supervisors = {renamed.get(id, id): supervisor for id, supervisor in self._supervisors.items()}
-        self._holdings.rename(renamed)
-        return {renamed.get(id, id): runner for id, runner in self.runners.items()}
-
-    async def _update(self, plan: Plan, patch: Patch, prepared: dict[str, Runner]) -> None:
-        """Gives nodes their live values; all are undone, and ReloadError raised, when one does not take them."""
-        done: list[tuple[Runner, PlannedNode]] = []
-        for change in patch.changes:
-            if change.action not in ("update", "rewire") or not change.fields or change.node in prepared:
-                continue
-            runner = self.runners[change.was or change.node]
-            before = runner.planned
-            try:
-                await _reconfigure(runner, plan.nodes[change.node])
-            except Exception as error:
-                for changed, planned in reversed(done):
-                    try:
-                        await _reconfigure(changed, planned)
-                    except Exception as caught:  # noqa: BLE001 - it is neither here nor there any more
-                        changed.fail(caught)
-                raise ReloadError(f"{change.node} did not take its new values: {error}") from error
-            done.append((runner, before))
-
-    def _rewire(self, old: Plan, new: Plan, fresh: set[str]) -> None:
-        """Switches edges. Kept ones with kept ends are not touched."""
-        before = {edge.key: edge for edge in old.edges}
-        after = {edge.key: edge for edge in new.edges}
-        for key, edge in before.items():
-            if key not in after and edge.consumer in new.nodes and edge.consumer not in fresh:
-                self.runners[edge.consumer].inbox.remove(edge)
-        connected: list[Edge] = []
-        for key, edge in after.items():
-            previous = before.get(key)
-            if previous == edge and edge.consumer not in fresh and edge.producer not in fresh:
-                continue
-            consumer = self.runners[edge.consumer]
-            channel = consumer.inbox.channels.get((edge.input, edge.index))
-            continues = False
-            if channel is not None and previous is not None:
-                is_same = (previous.producer, previous.output) == (edge.producer, edge.output)
-                continues = is_same and edge.producer not in fresh and channel.is_unbroken
-                # The tail of a producer that is being replaced is still delivered; any other is let go now.
-                is_replaced = edge.producer in fresh and previous.producer == edge.producer
-                if not is_replaced or previous.output != edge.output:
-                    for feed in list(channel.feeds):
-                        feed.close()
-            self._connect(edge, continues=continues)
-            consumer.inbox.wakeup.set()
-            if not continues:
-                connected.append(edge)
-        self._request_keyframes(connected)
-
-    def _end_input(self, runner: Runner, edge: Edge) -> None:
-        channel = runner.inbox.channels.get((edge.input, edge.index))
-        if channel is not None:
-            for feed in list(channel.feeds):
-                feed.close()
-
     async def _see_off(self, retired: list[Runner]) -> None:
         """Waits for replaced and removed nodes to finish; ends those that do not in time."""
+        let_go: list[tuple[Channel, Outlet, int]] = []
         with anyio.move_on_after(DRAIN_SECONDS):
             if self._graph.is_live:
                 with anyio.move_on_after(HANDOVER_SECONDS):
@@ -453,10 +300,12 @@ class Engine:
                         await runner.done.wait()
                 for runner in retired:
                     for outlet in runner.outlets.values():
-                        outlet.hand_over()
+                        let_go += [(channel, outlet, outlet.emitted) for channel in outlet.hand_over()]
             for runner in retired:
                 await runner.done.wait()
         await self._discard(retired)
+        for channel, outlet, emitted in let_go:
+            channel.lose(outlet.emitted - emitted, "reload-deadline")
         await self._holdings.release(self._may_hold)
 
     def _may_hold(self, node: str) -> bool:
@@ -559,7 +408,8 @@ class Engine:
         return self.runners.get(runner.planned.id) is not runner
 
     def _is_settled(self, runner: Runner) -> bool:
-        return runner.is_over and runner.state != "restarting"
+        is_awaited = self._supervisors[runner.planned.id].is_exit_expected  # its successor is being started
+        return runner.is_over and runner.state != "restarting" and not is_awaited
 
     def tell(self, event: Event) -> None:
         for listener in self._listeners:
@@ -594,53 +444,6 @@ class Engine:
             )
             for id, runner in self.runners.items()
         }
-
-
-async def _takes(runner: Runner, change: Change, plan: Plan) -> bool:
-    """Whether a running node takes the live values of a change in place."""
-    if not change.fields:
-        return True
-    try:
-        with anyio.move_on_after(TAKE_SECONDS) as scope:
-            await runner.accepts(plan.nodes[change.node].config)
-    except ValueError:
-        return False
-    except Exception as error:
-        raise ReloadError(f"{change.node} cannot say what it takes: {type(error).__name__}: {error}") from error
-    return not scope.cancelled_caught  # one that does not answer is stuck
-
-
-async def _reconfigure(runner: Runner, planned: PlannedNode) -> None:
-    """Gives a node new live values. Raises what it raises, or FlowstreamError when there is no answer to be had."""
-    if runner.is_over:
-        raise FlowstreamError("it came to its end meanwhile")
-    with anyio.move_on_after(TAKE_SECONDS) as scope:
-        await runner.reconfigure(planned)
-    if scope.cancelled_caught:
-        raise FlowstreamError(f"no answer within {TAKE_SECONDS:g} s")
-
-
-def _renamed(plan: Plan, renamed: Mapping[str, str]) -> Plan:
-    """The same plan with other ids."""
-    if not renamed:
-        return plan
-    return replace(
-        plan,
-        nodes={renamed.get(id, id): node for id, node in plan.nodes.items()},
-        edges=tuple(
-            replace(
-                edge,
-                consumer=renamed.get(edge.consumer, edge.consumer),
-                producer=renamed.get(edge.producer, edge.producer),
-            )
-            for edge in plan.edges
-        ),
-    )
-
-
-def _wired(plan: Plan, id: str) -> frozenset[str]:
-    inputs = {edge.input for edge in plan.inputs_of(id)}
-    return frozenset(inputs | {edge.output for edge in plan.outputs_of(id)})
 
 
 def _total(runner: Runner) -> dict[str, int]:

@@ -13,9 +13,13 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
+
+import anyio
+import anyio.lowlevel
 
 from flowstream.runtime.clock import Clock
+from flowstream.runtime.wakeup import Turns, Wakeup, is_on_trio
 
 R = TypeVar("R")
 
@@ -23,6 +27,12 @@ Settled = Callable[[Any, BaseException | None], None]
 """Takes what a call returned, or what it raised; on the loop."""
 
 _Call = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+class _Rings(Protocol):
+    def ring(self) -> None: ...
+    def hear(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class _Bell:
@@ -70,12 +80,67 @@ def _bell(*, blocking: bool) -> _Bell | _SocketBell:
     return _Bell(blocking=blocking) if hasattr(os, "eventfd") else _SocketBell(blocking=blocking)
 
 
+class _AsyncioLoop:
+    """The loop that runs, as a thread of a node needs it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._fd = -1  # of the bell
+
+    def bell(self, heard: Callable[[], None]) -> _Rings:
+        """A bell whose ring has the loop call ``heard``, which hears it."""
+        bell = _bell(blocking=False)
+        self._fd = bell.fd
+        self._loop.add_reader(bell.fd, heard)
+        return bell
+
+    def forget_bell(self) -> None:
+        """It is not listened to any more."""
+        self._loop.remove_reader(self._fd)
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Calls a function on the loop; from any thread. Raises RuntimeError when the loop is closed."""
+        self._loop.call_soon_threadsafe(function)
+
+
+class _TrioLoop:
+    """The same for trio, which has a bell of its own."""
+
+    def __init__(self) -> None:
+        import trio.lowlevel
+
+        self._token = trio.lowlevel.current_trio_token()
+
+    def bell(self, heard: Callable[[], None]) -> _Rings:
+        return _TrioBell(lambda: self.call_soon(heard))
+
+    def forget_bell(self) -> None:
+        pass
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        self._token.run_sync_soon(function)
+
+
+class _TrioBell:
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self._ring = ring
+
+    def ring(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop ended while a call hung: nobody hears
+            self._ring()
+
+    def hear(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class _Calls:
     """Calls that one thread leaves for another to make."""
 
-    def __init__(self, *, blocking: bool) -> None:
-        self._bell = _bell(blocking=blocking)
-        self.fd = self._bell.fd
+    def __init__(self, bell: _Rings) -> None:
+        self._bell = bell
         self._calls: deque[_Call] = deque()
         self._has_rung = False
 
@@ -105,15 +170,15 @@ class NodeThread:
     """A thread that runs the calls of one node in order."""
 
     def __init__(self, name: str, clock: Clock, on_error: Callable[[BaseException], None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._jobs = _Calls(blocking=True)  # for the thread
-        self._news = _Calls(blocking=False)  # for the loop
-        self._loop.add_reader(self._news.fd, self._hear)
+        self._loop = _TrioLoop() if is_on_trio() else _AsyncioLoop()
+        self._turns = Turns()
+        self._jobs = _Calls(_bell(blocking=True))  # for the thread
+        self._news = _Calls(self._loop.bell(self._hear))  # for the loop
         self._clock = clock
         self._on_error = on_error
         self._takes_calls = True
         self._is_ending = False
-        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._ended = anyio.Event()
         self._thread = threading.Thread(target=self._work, name=f"flowstream {name}", daemon=True)
         self._thread.start()
 
@@ -129,20 +194,24 @@ class NodeThread:
 
         Raises what the call raises, and RuntimeError once ``end`` was called.
         """
-        future: asyncio.Future[Any] = self._loop.create_future()
+        returned = Wakeup(self._turns)
+        outcome: list[tuple[Any, BaseException | None]] = []
 
         def settled(result: Any, error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(result)
-            elif isinstance(error, StopIteration):
-                future.set_exception(RuntimeError("a node's call raised StopIteration"))
-            else:
-                future.set_exception(error)
+            outcome.append((result, error))
+            returned.set()
 
         self.submit(settled, function, *args)
-        return cast("R", await future)
+        await returned
+        ((result, error),) = outcome
+        if isinstance(error, StopIteration):
+            raise RuntimeError("a node's call raised StopIteration")
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error, outcome  # no cycle with this frame
+        return cast("R", result)
 
     def post(self, function: Callable[..., Any], *args: Any) -> None:
         """Runs a call on the thread, unless it is ending, without waiting; what it raises goes to ``on_error``."""
@@ -164,10 +233,13 @@ class NodeThread:
 
     async def join(self, seconds: float) -> bool:
         """Waits for the end of the thread; false when it did not end in time."""
-        done, _ = await asyncio.wait([self._ended], timeout=seconds)
-        while done and self._thread.is_alive():  # noqa: ASYNC110 - it has nothing left to do but return
-            await asyncio.sleep(0)
-        return bool(done)
+        if not self._ended.is_set():
+            with anyio.move_on_after(seconds):
+                await self._ended.wait()
+        is_done = self._ended.is_set()
+        while is_done and self._thread.is_alive():
+            await anyio.lowlevel.checkpoint()
+        return is_done
 
     # On the thread.
 
@@ -177,7 +249,7 @@ class NodeThread:
                 function(*args)
                 del function, args  # nothing is kept alive by a thread that waits
         with contextlib.suppress(RuntimeError):  # the loop was closed while a call hung
-            self._loop.call_soon_threadsafe(self._finish)  # not by the news, which are closed then
+            self._loop.call_soon(self._finish)  # not by the news, which are closed then
 
     def _do(self, settled: Settled, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         result: Any = None
@@ -212,8 +284,8 @@ class NodeThread:
             self._on_error(error)
 
     def _finish(self) -> None:
-        self._loop.remove_reader(self._news.fd)
+        self._loop.forget_bell()
         self._obey(self._news.rest())
         self._news.close()
         self._jobs.close()
-        self._ended.set_result(None)
+        self._ended.set()

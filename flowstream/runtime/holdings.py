@@ -73,6 +73,10 @@ class Holdings:
         finally:
             entry.holders -= 1
 
+    def has(self, node: str) -> bool:
+        """Whether the node holds anything."""
+        return any(holder == node for holder, _ in self._entries)
+
     def rename(self, renamed: Mapping[str, str]) -> None:
         """Nodes have other ids from now on and keep what they hold."""
         for entry in self._entries.values():

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib
 import logging
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -29,6 +31,14 @@ DEBOUNCE_MS = 60
 LOOK_MS = 500
 """How soon after the watching began the first look is taken, if nothing happens before."""
 
+SETTLE_SECONDS = 0.2
+"""How long a file that is empty or missing is given to be written: some editors take the old one away first."""
+
+MOST_LINKS = 20
+"""How many links are followed to a file."""
+
+WatchMode = Literal["on", "poll", "off"]
+
 
 class Watch(Protocol):
     """Yields whenever something changed in one of the folders."""
@@ -36,17 +46,19 @@ class Watch(Protocol):
     def __call__(self, folders: frozenset[Path], /) -> AsyncIterator[None]: ...
 
 
-async def watch_folders(folders: frozenset[Path]) -> AsyncIterator[None]:
+async def watch_folders(folders: frozenset[Path], *, poll: bool = False) -> AsyncIterator[None]:
     """Yields once soon after the watching began, and after each burst of changes in the folders has settled.
 
     Folders are watched, not files: an editor that writes beside and renames replaces the file that was watched. What
-    was changed before the watching began is seen by the first look.
+    was changed before the watching began is seen by the first look. ``poll`` looks again and again in place of being
+    told, which the kernel does not do for files on other machines.
     """
     watchfiles = await anyio.to_thread.run_sync(importlib.import_module, "watchfiles")
     stop = threading.Event()
     changes = watchfiles.watch(
         *folders, recursive=False, debounce=10 * DEBOUNCE_MS, step=DEBOUNCE_MS, watch_filter=None,
         stop_event=stop, raise_interrupt=False, rust_timeout=LOOK_MS, yield_on_timeout=True,
+        force_polling=poll, poll_delay_ms=LOOK_MS // 2,
     )  # fmt: skip
     is_first = True
     try:
@@ -56,6 +68,22 @@ async def watch_folders(folders: frozenset[Path]) -> AsyncIterator[None]:
                 yield
     finally:
         changes.close()
+
+
+async def watch_nothing(folders: frozenset[Path]) -> AsyncIterator[None]:
+    """Never yields: the files are looked at when somebody asks for it."""
+    await anyio.sleep_forever()
+    yield
+
+
+def watching(mode: WatchMode) -> Watch:
+    """How to watch: ``on`` is told by the system, ``poll`` looks by itself (network mounts), ``off`` does not."""
+    ways: dict[WatchMode, Watch] = {
+        "on": watch_folders,
+        "poll": partial(watch_folders, poll=True),
+        "off": watch_nothing,
+    }
+    return ways[mode]
 
 
 async def in_thread_until(stop: threading.Event, call: Callable[[], R]) -> R:
@@ -119,19 +147,31 @@ class Reloader:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._follow)
             while True:
-                folders = folders_of(self.files)
+                folders = await self._folders()
                 async with anyio.create_task_group() as watching:
-                    watching.start_soon(self._watch, folders)
-                    while folders_of(self.files) == folders:
+                    watching.start_soon(self._watch, frozenset(folders))
+                    while await self._folders() == folders:
                         await self._moved
                     watching.cancel_scope.cancel()
 
+    async def _folders(self) -> dict[Path, int]:
+        files = self.files
+        return await self._in_thread(lambda: folders_of(files))
+
     async def _watch(self, folders: frozenset[Path]) -> None:
-        async for _ in self.watch(folders):
-            await self._look()
+        while True:
+            try:
+                async for _ in self.watch(folders):
+                    await self._look()
+                return
+            except OSError as error:  # a folder went away before it was watched, or cannot be
+                _logger.debug("cannot watch yet: %s", error)
+                self._moved.set()
+                await anyio.sleep(LOOK_MS / 1000)
 
     async def _look(self) -> None:
         """Something changed in a folder; a recording that grows there, or what is being applied, is no news."""
+        self._moved.set()  # a folder may have gone, or come
         files = self.files
         revision = await self._in_thread(lambda: digest(files))
         if revision != (self._current if self._applying is not None else self.attempted):
@@ -153,6 +193,8 @@ class Reloader:
     async def reload(self) -> None:
         """Applies the files as they are now, if they differ from what was tried last."""
         files = self.files
+        if await self._in_thread(lambda: any(map(_is_half_written, files))):
+            await self.clock.sleep_until_ns(self.clock.now_ns() + round(SETTLE_SECONDS * 1e9))
         revision = await self._in_thread(lambda: digest(files))
         if revision == self.attempted:
             return
@@ -208,20 +250,67 @@ class Reloader:
         self.engine.tell(Refused(revision, reason, error.diagnostics if isinstance(error, GraphError) else ()))
 
 
-def folders_of(files: Iterable[str]) -> frozenset[Path]:
-    """The folders that files lie in."""
-    return frozenset(Path(file).parent for file in files)
+def folders_of(files: Iterable[str]) -> dict[Path, int]:
+    """The folders to watch for files to be seen changing: theirs, and those of every link on the way to them.
+
+    Each with what tells it from another of its name. For a folder that is not there it is the one in which it will
+    appear.
+    """
+    folders: dict[Path, int] = {}
+    for file in files:
+        _add_folders(Path(file), folders, MOST_LINKS)
+    return folders
+
+
+def _add_folders(path: Path, folders: dict[Path, int], links_left: int) -> None:
+    if not links_left:
+        return
+    for each in (path, *path.parents):
+        if _add_folder(each, folders):
+            break
+    for part in (path, *path.parents):
+        try:
+            if not part.is_symlink():
+                continue
+            target = part.parent / os.readlink(part) / path.relative_to(part)
+        except (OSError, ValueError):
+            continue
+        _add_folder(part.parent, folders)
+        _add_folders(target, folders, links_left - 1)
+
+
+def _add_folder(folder: Path, folders: dict[Path, int]) -> bool:
+    try:
+        if folder.is_dir():
+            folders[folder] = folder.stat().st_ino
+            return True
+    except (OSError, ValueError):
+        pass
+    return False
+
+
+def _is_half_written(file: str) -> bool:
+    try:
+        return Path(file).stat().st_size == 0
+    except (OSError, ValueError):
+        return True
 
 
 def digest(files: Iterable[str]) -> str:
-    """A digest of the content of the files; one that is missing or cannot be read counts as empty."""
+    """A digest of the content of the files, for a folder of the names of the Python files in it.
+
+    One that is missing or cannot be read counts as empty.
+    """
     total = hashlib.sha256()
     for file in files:
+        path = Path(file)
         try:
-            if Path(file).is_file():
-                with Path(file).open("rb") as content:
+            if path.is_file():
+                with path.open("rb") as content:
                     total.update(hashlib.file_digest(content, "sha256").digest())
-        except OSError:
+            elif path.is_dir():
+                total.update("/".join(sorted(each.name for each in path.glob("*.py"))).encode())
+        except (OSError, ValueError):
             pass
         total.update(b"\0")
     return total.hexdigest()[:12]

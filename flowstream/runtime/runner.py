@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, TypeVar, cast
@@ -14,7 +15,7 @@ import anyio.to_thread
 from flowstream.errors import FlowstreamError, NegotiationError, NodeError
 from flowstream.graph.plan import PlannedNode
 from flowstream.media.signals import KeyframeRequest
-from flowstream.node.base import Sink, Source, Transform
+from flowstream.node.base import Node, Sink, Snapshot, Source, Transform
 from flowstream.node.config import Config
 from flowstream.node.context import AsgiApp, EndOfInput, Holding
 from flowstream.node.ports import Emit, Input, Output
@@ -33,6 +34,12 @@ R = TypeVar("R")
 State = Literal["starting", "ready", "running", "restarting", "ended", "failed", "stopped"]
 
 CLOSE_SECONDS = 5.0
+HANDOVER_SECONDS = 1.0
+"""How long, in a live graph, what a replaced node gives last may hold up what its successor gives."""
+
+DRAIN_SECONDS = 10.0
+"""How long nodes may take to finish what they have."""
+
 _logger = logging.getLogger("flowstream.node")
 
 
@@ -63,7 +70,12 @@ class Runner:
     """One instance of a node, from the making of its object to its end. ``error`` is what ended it, if anything."""
 
     def __init__(
-        self, planned: PlannedNode, wired: frozenset[str], graph: Graph, on_exit: Callable[[Runner], None]
+        self,
+        planned: PlannedNode,
+        wired: frozenset[str],
+        graph: Graph,
+        on_exit: Callable[[Runner], None],
+        predecessor: Runner | None = None,
     ) -> None:
         self.planned = planned
         self.opened = planned.config  # what this instance begins with, whatever changes while it lives
@@ -80,12 +92,20 @@ class Runner:
         self._by_port = {port: self.outlets[name] for name, port in planned.node_type.outputs.items()}
         self.received = 0
         self.log = NodeLog(_logger, {"runner": self})
+        self.ready_in_ns: int | None = None  # how long the node took to open
         self.is_ready = anyio.Event()
         self.go = anyio.Event()
+        self.is_succeeded = False  # whether another instance wants what this one leaves
+        self.left: Snapshot | None = None
+        self.has_left = anyio.Event()
+        self._predecessor = (
+            predecessor if predecessor is not None and _hands_over(predecessor.node, self.node) else None
+        )
         self.done = anyio.Event()
         self._on_exit = on_exit
         self._scope = anyio.CancelScope()
         self._thread: NodeThread | None = None
+        self._opening_ns = 0
         self._lane = anyio.Lock()
         self._pending_requests: dict[str, KeyframeRequest] = {}
         self._request_wakeups: dict[str, Wakeup] = {}
@@ -119,6 +139,7 @@ class Runner:
             elif self.state != "ended":
                 self.state = "stopped"
             self.is_ready.set()
+            self.has_left.set()
             self.done.set()
             self._on_exit(self)
 
@@ -132,24 +153,51 @@ class Runner:
                 self.graph.clock.release()
         if node_type.thread or (issubclass(node_type, Source) and node_type.capture is not Source.capture):
             self._thread = NodeThread(self.planned.id, self.graph.clock, self.fail)
+        self._opening_ns = self.graph.clock.now_ns()
         await self._call(self.node.open)
         if self.is_source or not self._has_run:
             self.set_ready()
-        if self._has_run:
-            if self.is_source:
-                await self.go.wait()
-            self.state = "running"
-            await self.node.run(self.node.ctx)
-        else:
-            self.state = "running"
+            await self.go.wait()
+            await self._take_over()
+        self.state = "running"
+        if not self._has_run:
             await self._serve()
+        elif self._predecessor is not None and not self.is_source:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._take_over)
+                await self.node.run(self.node.ctx)
+                tasks.cancel_scope.cancel()
+        else:
+            await self.node.run(self.node.ctx)
         self.state = "ended"
 
     def set_ready(self) -> None:
         """The node's own resources are open."""
         if not self.is_ready.is_set():
+            self.ready_in_ns = self.graph.clock.now_ns() - self._opening_ns
             self.state = "ready"
             self.is_ready.set()
+
+    async def _take_over(self) -> None:
+        """Gives the node what the instance that it replaces has left; waits for that, within limits."""
+        old = self._predecessor
+        if old is None:
+            return
+        await self.go.wait()
+        with anyio.move_on_after(HANDOVER_SECONDS if self.graph.is_live else DRAIN_SECONDS):
+            await old.has_left.wait()
+        self._predecessor, left = None, old.left
+        if left is None:
+            if not old.has_left.is_set():
+                self.log.warning("the replaced instance did not finish in time; its state is lost")
+        elif left.version not in self.node.restores:
+            known = ", ".join(map(str, self.node.restores)) or "none"
+            self.log.info("the state of the replaced instance is dropped: version %d, known: %s", left.version, known)
+        else:
+            try:
+                await self._call(self.node.restore, left)
+            except Exception:
+                self.log.exception("the state of the replaced instance is dropped: it could not be restored")
 
     def stop(self) -> None:
         """Ends the node now: its life is cancelled and it is closed."""
@@ -164,6 +212,8 @@ class Runner:
     async def _close(self) -> None:
         with anyio.move_on_after(CLOSE_SECONDS) as scope:
             try:
+                if self.is_succeeded:
+                    await self._leave()
                 await self._call(self.node.close)
             except Exception as error:  # noqa: BLE001
                 if self.error is None:
@@ -175,6 +225,14 @@ class Runner:
                 await self._thread.join(CLOSE_SECONDS)
         if scope.cancelled_caught:
             self.log.error("a call did not return within %g s; its thread is left behind", CLOSE_SECONDS)
+
+    async def _leave(self) -> None:
+        """Keeps what the successor is to begin with."""
+        try:
+            self.left = await self._call(self.node.snapshot)
+        except Exception:
+            self.log.exception("its state is lost: no snapshot could be taken")
+        self.has_left.set()
 
     # --- the lane ---------------------------------------------------------------------------------------------------
 
@@ -260,31 +318,38 @@ class Runner:
 
     async def reconfigure(self, planned: PlannedNode) -> None:
         """Gives the node new live values. Raises what the node raises; the values then stay as they were."""
-        old = self.node.config
-
-        def change(config: Config) -> Any:
-            self.node.config = config
-            return self.node.reconfigured(old)
-
-        try:
-            if inspect.iscoroutinefunction(self.node.reconfigured):
-                async with self._lane:
-                    await change(planned.config)
-            else:
-                await self._call(change, planned.config)
-        except BaseException:
-            self.node.config = old
-            raise
+        if self._thread is not None and not inspect.iscoroutinefunction(self.node.reconfigured):
+            values = _Values(self.node, planned.config, lambda error: self.on_loop(lambda: self.fail(error)))
+            try:
+                await self._thread.call(values.take)
+            except BaseException:
+                if not values.withdraw():
+                    self._thread.post(values.undo)
+                raise
+        else:
+            async with self._lane:
+                old = self.node.config
+                self.node.config = planned.config
+                try:
+                    result = self.node.reconfigured(old)
+                    if inspect.isawaitable(result):
+                        await result
+                except BaseException:
+                    self.node.config = old
+                    raise
         self.planned = planned
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
     def _requested(self, output: str, signal: KeyframeRequest) -> None:
-        if self.is_over or not self.is_ready.is_set():
+        if self.is_over:
             return
-        if output in self._request_wakeups:
+        if self._has_run:  # it may ask later
             self._pending_requests[output] = signal
+        if output in self._request_wakeups:
             self._request_wakeups[output].set()
+        elif not self.is_ready.is_set():
+            return
         elif self._thread is not None:
             self._thread.post(self.node.requested, output, signal)
         else:
@@ -339,6 +404,17 @@ class Runner:
             for feed in blocked:
                 await push(feed, item.payload)
 
+    async def emit_when_wired(self, item: Emit[Any]) -> None:
+        """As ``emit``, for a node that may have something before its edges are there: it waits for them."""
+        if not self.go.is_set():
+            if not self.is_ready.is_set():
+                raise FlowstreamError(
+                    f"{self.planned.type_id} gave a payload before it was ready", hint="call ctx.ready() first"
+                )
+            await self.go.wait()
+        self.node.ctx.emit = self.emit  # type: ignore[method-assign]
+        await self.emit(item)
+
     def close_outlets(self) -> None:
         """Ends the stream of every output."""
         for outlet in self.outlets.values():
@@ -348,6 +424,56 @@ class Runner:
 def base_run(node_type: type[Any]) -> bool:
     """Whether the node lives by ``run`` rather than by handlers."""
     return not issubclass(node_type, (Transform, Sink))
+
+
+def _hands_over(old: Node[Any], new: Node[Any]) -> bool:
+    """Whether an instance of a type takes the state of another."""
+    return (
+        old.type_id == new.type_id and type(old).snapshot is not Node.snapshot and type(new).restore is not Node.restore
+    )
+
+
+class _Values:
+    """Live values on their way to a node on its thread, which may be busy for longer than anybody waits."""
+
+    def __init__(self, node: Node[Any], config: Config, on_error: Callable[[BaseException], None]) -> None:
+        self._node = node
+        self._config = config
+        self._old: Config = node.config
+        self._on_error = on_error
+        self._lock = threading.Lock()
+        self._is_taken = False
+        self._is_withdrawn = False
+
+    def take(self) -> None:
+        """On the thread: gives the node its values, unless they were withdrawn; undoes it if that happens meanwhile."""
+        if self._is_withdrawn:
+            return
+        self._old = self._node.config
+        self._node.config = self._config
+        try:
+            self._node.reconfigured(self._old)
+        except BaseException:
+            self._node.config = self._old
+            raise
+        with self._lock:
+            self._is_taken = not self._is_withdrawn
+        if not self._is_taken:
+            try:
+                self.undo()
+            except BaseException as error:  # noqa: BLE001 - nobody waits for this call any more
+                self._on_error(error)
+
+    def withdraw(self) -> bool:
+        """On the loop: whether the node never keeps the values; false when it has them already."""
+        with self._lock:
+            self._is_withdrawn = True
+            return not self._is_taken
+
+    def undo(self) -> None:
+        """On the thread: gives the node back what it had."""
+        self._node.config = self._old
+        self._node.reconfigured(self._config)
 
 
 def _single(error: Exception) -> Exception:
@@ -375,7 +501,7 @@ class _Context:
         self.now_ns = runner.graph.clock.now_ns
         self.wallclock_ns = runner.graph.clock.wallclock_ns
         self.sleep_until_ns = runner.graph.clock.sleep_until_ns
-        self.emit = runner.emit
+        self.emit = runner.emit if runner.is_source else runner.emit_when_wired
 
     @property
     def name(self) -> str:

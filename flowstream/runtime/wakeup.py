@@ -1,12 +1,16 @@
-"""Waking tasks that wait, many in one turn of the event loop."""
+"""Waking tasks that wait, many in one turn of the event loop.
+
+On asyncio this goes past the event loop, for speed; on trio a woken task is on its list at once, and that is all.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable, Generator
 from contextvars import Context
-from typing import Any
+from typing import Any, cast
 
 _Resume = Callable[[Any], None]
 
@@ -14,7 +18,59 @@ MOST_IN_A_TURN = 16
 """How many tasks are resumed before sockets and timers are looked at again."""
 
 
+def is_on_trio() -> bool:
+    """Whether the caller runs in trio's loop, not in asyncio's."""
+    trio = sys.modules.get("trio")
+    return trio is not None and bool(trio.lowlevel.in_trio_run())
+
+
 class Turns:
+    """What the wakeups of one loop share. ``Turns()`` gives the kind of the loop that runs."""
+
+    __slots__ = ()
+
+    def __new__(cls) -> Turns:
+        if cls is Turns:
+            return object.__new__(_TrioTurns if is_on_trio() else _AsyncioTurns)
+        return object.__new__(cls)
+
+
+class Wakeup:
+    """A flag to await. Setting it wakes every task that waits, else the next one to wait; waking takes it down.
+
+    Nothing is handed over through it, so a cancelled waiter loses nothing. For the thread of the loop on which it was
+    made. ``called`` is called in place of waking, at once, where it is given. ``Wakeup()`` gives the kind of the loop
+    that runs.
+    """
+
+    __slots__ = ("called",)
+    called: Callable[[], None] | None
+
+    def __new__(cls, turns: Turns | None = None) -> Wakeup:
+        if cls is Wakeup:
+            return object.__new__(_TrioWakeup if is_on_trio() else _AsyncioWakeup)
+        return object.__new__(cls)
+
+    def __init__(self, turns: Turns | None = None) -> None:
+        raise NotImplementedError  # pragma: no cover - each kind has its own
+
+    def set(self) -> None:
+        """Wakes."""
+        raise NotImplementedError  # pragma: no cover
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a task waits."""
+        raise NotImplementedError  # pragma: no cover
+
+    def __await__(self) -> Generator[Any, None, None]:
+        raise NotImplementedError  # pragma: no cover
+
+
+# --- asyncio --------------------------------------------------------------------------------------------------------
+
+
+class _AsyncioTurns(Turns):
     """Resumes woken tasks within one turn of the event loop, with those that they wake in their turn.
 
     asyncio goes round once, past every socket and timer, for each link in a chain of tasks that wake one another; that
@@ -25,10 +81,10 @@ class Turns:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._woken: deque[tuple[Context, _Resume, Wakeup]] = deque()
+        self._woken: deque[tuple[Context, _Resume, _AsyncioWakeup]] = deque()
         self._is_due = False
 
-    def add(self, context: Context, resume: _Resume, wakeup: Wakeup) -> None:
+    def add(self, context: Context, resume: _Resume, wakeup: _AsyncioWakeup) -> None:
         """A task was woken."""
         self._woken.append((context, resume, wakeup))
         if not self._is_due:
@@ -49,22 +105,17 @@ class Turns:
                 self._loop.call_soon(self._run)
 
 
-class Wakeup:
-    """A flag to await. Setting it wakes every task that waits, else the next one to wait; waking takes it down.
-
-    Nothing is handed over through it, so a cancelled waiter loses nothing. It is future-like to asyncio (see
-    ``asyncio.isfuture``) for the first task that waits; further ones wait for futures. For the thread of the loop on
-    which it was made. ``called`` is called in place of waking, at once, where it is given.
-    """
+class _AsyncioWakeup(Wakeup):
+    """Future-like to asyncio (``asyncio.isfuture``) for the first task that waits; further ones wait for futures."""
 
     __slots__ = (
         "_asyncio_future_blocking", "_cancelled", "_context", "_is_set", "_is_taken", "_loop", "_others", "_resume",
-        "_turns", "called",
+        "_turns",
     )  # fmt: skip
 
     def __init__(self, turns: Turns | None = None) -> None:
         self.called: Callable[[], None] | None = None
-        self._turns = turns or Turns()
+        self._turns = cast("_AsyncioTurns", turns or Turns())
         self._loop = asyncio.get_running_loop()
         self._is_set = False
         self._is_taken = False  # by a task that waits, until it goes on
@@ -92,7 +143,6 @@ class Wakeup:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether a task waits."""
         return self._resume is not None or any(not future.done() for future in self._others)
 
     def __await__(self) -> Generator[Any, None, None]:
@@ -133,3 +183,51 @@ class Wakeup:
         if self._cancelled is not None:
             cancelled, self._cancelled = self._cancelled, None
             raise cancelled
+
+
+# --- trio -----------------------------------------------------------------------------------------------------------
+
+
+class _TrioTurns(Turns):
+    """Nothing to share: trio resumes all that was woken in one turn."""
+
+    __slots__ = ()
+
+
+class _TrioWakeup(Wakeup):
+    __slots__ = ("_is_set", "_lowlevel", "_waiting")
+
+    def __init__(self, turns: Turns | None = None) -> None:
+        import trio.lowlevel
+
+        self.called = None
+        self._lowlevel = trio.lowlevel
+        self._is_set = False
+        self._waiting: dict[Any, None] = {}  # tasks
+
+    def set(self) -> None:
+        if self.called is not None:
+            self.called()
+        elif self._waiting:
+            waiting, self._waiting = self._waiting, {}
+            for task in waiting:
+                self._lowlevel.reschedule(task)
+        else:
+            self._is_set = True
+
+    @property
+    def is_awaited(self) -> bool:
+        return bool(self._waiting)
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if self._is_set:
+            self._is_set = False
+            return
+        task = self._lowlevel.current_task()
+        self._waiting[task] = None
+
+        def give_up(_: Any) -> Any:
+            del self._waiting[task]
+            return self._lowlevel.Abort.SUCCEEDED
+
+        yield from self._lowlevel.wait_task_rescheduled(give_up).__await__()

@@ -1,19 +1,25 @@
-"""Virtual time: an hour of sleeps in milliseconds, with exact times.
+"""Virtual time: an hour of sleeps in milliseconds, with exact times, on asyncio and on trio.
 
-The event loop's selector moves a virtual clock instead of waiting. While a worker thread is at work the clock stands
-still, so that real work takes no virtual time.
+The event loop moves a virtual clock instead of waiting. While a worker thread is at work the clock stands still, so
+that real work takes no virtual time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import anyio
 
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
 R = TypeVar("R")
+
+Backend = Literal["asyncio", "trio"]
 
 EPOCH_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
 
@@ -34,11 +40,11 @@ class VirtualClock:
 
     def wallclock_ns(self) -> int:
         """UTC, since 1970."""
-        return EPOCH_NS + self._now_ns
+        return EPOCH_NS + self.now_ns()
 
     async def sleep_until_ns(self, now_ns: int) -> None:
         """Waits until the clock has got there."""
-        await anyio.sleep(max(0, now_ns - self._now_ns) / 1e9)
+        await anyio.sleep(max(0, now_ns - self.now_ns()) / 1e9)
 
     def hold(self) -> None:
         """Keeps the clock from moving: a worker is at work. May be called several times."""
@@ -85,12 +91,47 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._virtual_clock.now_ns() / 1e9
 
 
-def run_virtual(main: Callable[[VirtualClock], Awaitable[R]]) -> R:
-    """Runs ``main(clock)`` on a virtual loop and gives what it returns."""
-    clock = VirtualClock()
+class TrioVirtualClock(VirtualClock):
+    """A virtual clock that goes by trio's; an inner clock of trio's own makes it jump."""
+
+    def __init__(self, trio_clock: MockClock) -> None:
+        super().__init__()
+        self._trio_clock = trio_clock
+        self._begin_ns = self._now_ns
+
+    def now_ns(self) -> int:
+        return self._begin_ns + round(self._trio_clock.current_time() * 1e9)
+
+    def hold(self) -> None:
+        super().hold()
+        self._trio_clock.autojump_threshold = math.inf
+
+    def release(self) -> None:
+        super().release()
+        if not self.is_held:
+            self._trio_clock.autojump_threshold = 0
+
+    def advance(self, seconds: float) -> None:
+        self._trio_clock.jump(seconds)
+
+
+def run_virtual(main: Callable[[VirtualClock], Awaitable[R]], *, backend: Backend = "asyncio") -> R:
+    """Runs ``main(clock)`` on a virtual loop and gives what it returns. ``trio`` needs trio to be installed."""
+    clock, options = _virtual(backend)
 
     async def call() -> Any:
         return await main(clock)
 
-    result: R = anyio.run(call, backend_options={"loop_factory": lambda: VirtualLoop(clock)})
+    result: R = anyio.run(call, backend=backend, backend_options=options)
     return result
+
+
+def _virtual(backend: Backend) -> tuple[VirtualClock, dict[str, Any]]:
+    """A virtual clock, and what makes a loop go by it."""
+    if backend == "trio":
+        from trio.testing import MockClock
+
+        trio_clock = MockClock(autojump_threshold=0)
+        return TrioVirtualClock(trio_clock), {"clock": trio_clock}
+    clock = VirtualClock()
+    return clock, {"loop_factory": lambda: VirtualLoop(clock)}

@@ -10,7 +10,8 @@ import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -18,17 +19,13 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from flowstream.errors import FlowstreamError
-from flowstream.media.caps import AudioCaps, Caps, CapsConflict, EncodedCaps, VideoCaps
-from flowstream.media.frames import AudioFrame, VideoFrame
-from flowstream.media.packets import EncodedPacket
 from flowstream.media.records import Record
-from flowstream.node.base import Node, Source
+from flowstream.node.base import Node
 from flowstream.node.config import Config
 from flowstream.node.function import FunctionNode
-from flowstream.testing.harness import Harness
-from flowstream.testing.leaks import Open
-from flowstream.testing.media import make_frame, make_sound
+from flowstream.node.registry import Registry
+from flowstream.testing.life import what_it_lives_through
+from flowstream.testing.negotiation import configured, tells_caps, usual_inputs, what_is_kept, what_is_told
 
 HEAVY = (
     "av",
@@ -67,19 +64,21 @@ def check_node(
     config: Config | Mapping[str, Any] | None = None,
     *,
     opens: bool = True,
+    breaking: Collection[str] = (),
 ) -> None:
     """Checks a node type against the rules. Raises ConformanceError with all findings.
 
     ``config`` is what to open it with: needed where a field has no default. ``opens=False`` leaves out opening and
-    closing, for a node that needs a device or another machine; its own tests do that then.
+    closing, and everything that it lives through between, for a node that needs a device or another machine; its own
+    tests do that then. ``breaking`` names live fields that are there to make it fail.
     """
     checked = node_type.node_type if isinstance(node_type, FunctionNode) else node_type
     findings = [*_documentation(checked), *_ports(checked), *_config(checked), *_imports(checked, config)]
-    findings += _negotiation(checked, config)
+    findings += what_is_told(checked, config)
     if opens:
-        findings += _life(checked, config)
+        findings += what_it_lives_through(checked, config, breaking)
         if not findings:
-            findings += _kept_promises(checked, config)
+            findings += what_is_kept(checked, config)
     if findings:
         raise ConformanceError(checked.type_id or checked.__qualname__, findings)
 
@@ -118,6 +117,47 @@ def _documentation(node_type: type[Node[Any]]) -> Iterator[str]:
     types = [node.get("type") for node in graph["nodes"].values() if isinstance(node, dict)]
     if node_type.type_id not in types:
         yield f"the graph in the docstring does not use {node_type.type_id}"
+        return
+    yield from _compiled(node_type)
+
+
+class _Known(Registry):
+    """The installed packs, and before them the node type under test and its neighbours, installed or not."""
+
+    def __init__(self, node_type: type[Node[Any]]) -> None:
+        super().__init__(Registry.installed().packs)
+        package = node_type.__module__.rpartition(".")[0] or node_type.__module__
+        self._here = {
+            each.type_id: each
+            for each in _descendants(Node)
+            if each.__module__.startswith(package) and "/" in each.type_id
+        }
+        self._here[node_type.type_id] = node_type
+
+    def get(self, type_id: str) -> type[Node[Any]]:
+        """See Registry.get."""
+        return self._here.get(type_id) or super().get(type_id)
+
+
+def _descendants(base: type[Node[Any]]) -> Iterator[type[Node[Any]]]:
+    for each in base.__subclasses__():
+        yield each
+        yield from _descendants(each)
+
+
+def _compiled(node_type: type[Node[Any]]) -> Iterator[str]:
+    """Whether the graph of the docstring is one that could run."""
+    from flowstream.graph.compile import examine
+
+    text = graph_of(node_type).encode()
+    found = examine(
+        "docstring", read=lambda _: text, environ={}, registry=_Known(node_type),
+        wallclock=datetime(2026, 1, 1, tzinfo=UTC), sets={}, layers=(),
+    )  # fmt: skip
+    for each in found.diagnostics:
+        if each.severity == "error":
+            where = f"line {each.place.line} of " if each.place else ""
+            yield f"{where}the graph in the docstring: {each.code} {each.message}"
 
 
 def _ports(node_type: type[Node[Any]]) -> Iterator[str]:
@@ -167,17 +207,17 @@ def _imports(node_type: type[Node[Any]], config: Config | Mapping[str, Any] | No
         return  # a file of a folder pack, or a test's own module: there is no name to import it by
     if heavy := _heavy_imports(node_type.__module__):
         yield f"importing {node_type.__module__} imports {', '.join(heavy)}; import them inside functions"
-    elif (call := _pickled_negotiation(node_type, config)) and (heavy := _heavy_imports(node_type.__module__, call)):
+    elif (call := _pickledwhat_is_told(node_type, config)) and (heavy := _heavy_imports(node_type.__module__, call)):
         yield f"negotiate() imports {', '.join(heavy)}; it is asked when a graph is checked, without them"
 
 
-def _pickled_negotiation(node_type: type[Node[Any]], config: Config | Mapping[str, Any] | None) -> str:
+def _pickledwhat_is_told(node_type: type[Node[Any]], config: Config | Mapping[str, Any] | None) -> str:
     """What another process needs to call negotiate; empty where that cannot be."""
-    made = _configured(node_type, config)
-    if made is None or not _overrides_negotiate(node_type):
+    made = configured(node_type, config)
+    if made is None or not tells_caps(node_type):
         return ""
     try:
-        return base64.b64encode(pickle.dumps((node_type, made, list(_incoming(node_type))))).decode()
+        return base64.b64encode(pickle.dumps((node_type, made, list(usual_inputs(node_type))))).decode()
     except (pickle.PicklingError, AttributeError):  # a class that another process does not find by its name
         return ""
 
@@ -202,132 +242,3 @@ def _heavy_imports(module: str, call: str = "") -> tuple[str, ...]:
     if done.returncode:
         return (f"nothing at all, it fails: {(done.stderr.strip().splitlines() or ['without a word'])[-1]}",)
     return tuple(done.stdout.split())
-
-
-# --- negotiate ------------------------------------------------------------------------------------------------------
-
-_CAPS: dict[type[Any], type[Caps]] = {VideoFrame: VideoCaps, AudioFrame: AudioCaps, EncodedPacket: EncodedCaps}
-_VIDEO = ("yuv420p", "bgr24")
-_SOUND = (("fltp", 48_000, "stereo"), ("s16", 44_100, "mono"))
-_ENCODED = (
-    EncodedCaps(codec="h264", width=64, height=48, profile="high"),
-    EncodedCaps(codec="opus", rate=48_000, layout="stereo"),
-)
-
-
-def _incoming(node_type: type[Node[Any]]) -> Iterator[dict[str, Caps]]:
-    """What might be known of a node's inputs: nothing, or one of a few usual formats that they take."""
-    yield {}
-    usual: tuple[Caps, ...] = (
-        *(VideoCaps(format=format, width=64, height=48, fps=30.0) for format in _VIDEO),
-        VideoCaps(),
-        *(AudioCaps(format=format, rate=rate, layout=layout) for format, rate, layout in _SOUND),
-        *_ENCODED,
-    )
-    for caps in usual:
-        taken = {
-            name: caps
-            for name, port in node_type.inputs.items()
-            if not port.feedback and any(_CAPS.get(payload) is type(caps) for payload in port.payloads)
-        }
-        if taken:
-            yield taken
-
-
-def _overrides_negotiate(node_type: type[Node[Any]]) -> bool:
-    return getattr(node_type.negotiate, "__func__", None) is not getattr(Node.negotiate, "__func__", None)
-
-
-def _configured(node_type: type[Node[Any]], config: Config | Mapping[str, Any] | None) -> Config | None:
-    """The configuration to check with; None when it takes values that nobody gave."""
-    if isinstance(config, Config):
-        return config
-    try:
-        return node_type.config_class.model_validate(dict(config or {}))
-    except ValidationError:
-        return None
-
-
-def _negotiation(node_type: type[Node[Any]], config: Config | Mapping[str, Any] | None) -> Iterator[str]:
-    made = _configured(node_type, config)
-    if made is None or not _overrides_negotiate(node_type):
-        return
-    for incoming in _incoming(node_type):
-        known = ", ".join(f"{name}: {caps}" for name, caps in incoming.items()) or "nothing"
-        try:
-            told = node_type.negotiate(made, incoming)
-        except Exception as error:  # noqa: BLE001 - whatever it raises is a finding
-            yield f"negotiate() raises {type(error).__name__} when {known} is known to come in: {error}"
-            continue
-        for name, caps in told.items():
-            output = node_type.outputs.get(name)
-            if output is None:
-                yield f"negotiate() tells of {name!r}, which is not one of its outputs"
-                continue
-            wanted = [_CAPS[payload] for payload in output.payloads if payload in _CAPS]
-            if not isinstance(caps, tuple(wanted)):
-                names = " or ".join(each.__name__ for each in wanted) or "no caps"
-                yield f"negotiate() gives {type(caps).__name__} for {name!r}, which has {names}"
-            elif output.caps is not None and type(output.caps) is type(caps):
-                try:
-                    caps.intersect(output.caps)
-                except CapsConflict as error:
-                    yield f"negotiate() contradicts what output {name!r} declares: {error}"
-
-
-def _kept_promises(node_type: type[Node[Any]], config: Config | Mapping[str, Any] | None) -> Iterator[str]:
-    """Whether what comes out is what negotiate said, where a plain picture or a plain sound brings it out."""
-    made = _configured(node_type, config)
-    if made is None or not _overrides_negotiate(node_type):
-        return
-    runs = [{}] if issubclass(node_type, Source) else [each for each in _incoming(node_type) if _payload_of(each)]
-    for incoming in runs:
-        told = node_type.negotiate(made, incoming)
-        with Harness(node_type, made, threads=node_type.thread) as harness:
-            try:
-                if issubclass(node_type, Source):
-                    harness.run(emissions=1)
-                else:
-                    for name in incoming:
-                        harness.push(_payload_of(incoming), name)
-                    harness.finish()
-            except (AssertionError, FlowstreamError):
-                pass  # it needs more than this to run; what it gave so far counts
-            emits = list(harness.emits)
-        for emit in emits:
-            caps, said = getattr(emit.payload, "caps", None), told.get(emit.output.name)
-            if isinstance(caps, Caps) and said is not None and type(said) is type(caps):
-                try:
-                    caps.intersect(said)
-                except CapsConflict as error:
-                    known = ", ".join(map(str, incoming.values())) or "nothing"
-                    yield (
-                        f"from {known}, output {emit.output.name!r} gives {error.field} {error.offered}, "
-                        f"but negotiate() said {error.accepted}"
-                    )
-                    break
-
-
-def _payload_of(incoming: Mapping[str, Caps]) -> VideoFrame | AudioFrame | None:
-    """A payload with such caps; None for what cannot be made of nothing."""
-    for caps in incoming.values():
-        if isinstance(caps, VideoCaps) and isinstance(caps.format, str):
-            return make_frame(width=64, height=48, format=caps.format)
-        if isinstance(caps, AudioCaps):
-            return make_sound(rate=caps.rate, layout=caps.layout, format=caps.format)  # type: ignore[arg-type]
-    return None
-
-
-def _life(node_type: type[Node[Any]], config: Config | Mapping[str, Any] | None) -> Iterator[str]:
-    required = [name for name, info in node_type.config_class.model_fields.items() if info.is_required()]
-    if config is None and required:
-        yield f"to open it, check_node needs config= with {', '.join(required)}"
-        return
-    # What libraries open once for the process, on first use, is not the node's.
-    with Harness(node_type, config, threads=node_type.thread):
-        pass
-    before = Open.now()
-    with Harness(node_type, config, threads=node_type.thread):
-        pass
-    for left in before.left():
-        yield f"after open() and close() it leaves {left}"

@@ -13,16 +13,9 @@ A test is a plain function::
 from __future__ import annotations
 
 import asyncio
-import heapq
 import inspect
-import itertools
-import logging
-import selectors
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
@@ -30,267 +23,16 @@ from flowstream.media.caps import Caps
 from flowstream.media.signals import KeyframeRequest
 from flowstream.node.base import C, Node, Sink, Transform
 from flowstream.node.config import is_live
-from flowstream.node.context import AsgiApp, Context, EndOfInput, Holding
+from flowstream.node.context import Context
 from flowstream.node.function import FunctionNode
 from flowstream.node.ports import Emit, Input, Output
+from flowstream.testing.context import FakeContext, Held, Mount, awaited
+from flowstream.testing.fake_clock import FakeClock, IdleSelector
+from flowstream.testing.script import Emission, Step, played
 
-P = TypeVar("P")
 R = TypeVar("R")
 
-START_NS = 1_000_000_000_000
-WALLCLOCK_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
 CLOSE_ROUNDS = 1000
-
-
-class FakeClock:
-    """Stands still until told otherwise. ``start_ns`` is the first now; media time began then."""
-
-    def __init__(self, start_ns: int = START_NS, wallclock_ns: int = WALLCLOCK_NS) -> None:
-        self._start_ns = start_ns
-        self._wallclock_ns = wallclock_ns
-        self._now_ns = start_ns
-        self._count = itertools.count()
-        self._sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
-
-    def now_ns(self) -> int:
-        """The monotonic clock."""
-        return self._now_ns
-
-    def wallclock_ns(self) -> int:
-        """UTC, since 1970."""
-        return self._wallclock_ns + self._now_ns - self._start_ns
-
-    def media_ns(self) -> int:
-        """The graph's running time."""
-        return self._now_ns - self._start_ns
-
-    def step(self, duration_ns: int) -> None:
-        """Lets time pass without waking anybody: what a slow call would take. Raises ValueError for a step back."""
-        if duration_ns < 0:
-            raise ValueError(f"time does not go back by {-duration_ns} ns")
-        self._now_ns += duration_ns
-
-    async def sleep_until_ns(self, now_ns: int) -> None:
-        """Waits until the harness has moved the clock there."""
-        if now_ns > self._now_ns:
-            woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._sleepers, (now_ns, next(self._count), woken))
-            await woken
-
-    def jump(self, until_ns: int | None) -> bool:
-        """Moves to the next sleeper due by ``until_ns`` (None: whenever) and wakes it; whether there was one."""
-        while self._sleepers and self._sleepers[0][2].done():
-            heapq.heappop(self._sleepers)
-        if not self._sleepers or (until_ns is not None and self._sleepers[0][0] > until_ns):
-            return False
-        due_ns, _, woken = heapq.heappop(self._sleepers)
-        self._now_ns = max(self._now_ns, due_ns)
-        woken.set_result(None)
-        return True
-
-
-@dataclass(slots=True)
-class Mount:
-    """An ASGI application that the node serves."""
-
-    path: str
-    app: AsgiApp
-    page: bool
-
-
-@dataclass(slots=True, eq=False)
-class _Held:
-    value: Any = None
-    error: BaseException | None = None
-    holders: int = 0
-    task: asyncio.Task[None] | None = None
-    opened: asyncio.Event = field(default_factory=asyncio.Event)
-    released: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-class _IdleSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type, unused-ignore]
-    """Tells when the loop would wait although no thread is at work."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.is_busy: Callable[[], bool] = lambda: False
-        self.on_idle: Callable[[], bool] = lambda: False
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Ready events; instead of waiting idly, lets the harness go on."""
-        events = super().select(0)
-        if events or (timeout is not None and timeout <= 0):
-            return events
-        if not self.is_busy() and self.on_idle():
-            return []
-        return super().select(timeout)
-
-
-class _OpenHolding:
-    """What a holding is opened with."""
-
-    def __init__(self, context: FakeContext) -> None:
-        self.log = context.log
-        self.now_ns = context.clock.now_ns
-        self.wallclock_ns = context.clock.wallclock_ns
-        self.tasks: list[asyncio.Task[Any]] = []
-        self._loop = context.loop
-
-    def start_soon(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> None:
-        """Runs a task for as long as the holding lives."""
-        self.tasks.append(self._loop.create_task(_awaited(function, *args)))
-
-
-async def _awaited(function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-    return await function(*args)
-
-
-class FakeContext:
-    """The runtime as the node under test sees it; see flowstream.node.context.Context. Records what the node does."""
-
-    def __init__(self, harness: Harness[Any], *, name: str, label: str, listen: tuple[str, int] | None) -> None:
-        self._harness = harness
-        self.clock: FakeClock = harness.clock
-        self.loop: asyncio.SelectorEventLoop = harness.loop
-        self.name = name
-        self.label: str = label or name
-        self.listen = listen
-        self.is_live = True
-        self.is_ready: bool = False
-        logger = logging.getLogger("flowstream.node")
-        self.log: logging.LoggerAdapter[logging.Logger] = logging.LoggerAdapter(logger, {"node": name})
-        self.now_ns: Callable[[], int] = harness.clock.now_ns
-        self.wallclock_ns: Callable[[], int] = harness.clock.wallclock_ns
-        self.media_ns: Callable[[], int] = harness.clock.media_ns
-        self.waiting: dict[str, deque[Any]] = {name: deque() for name in harness.node_type.inputs}
-        self.ended: set[str] = set()
-        self.news: asyncio.Event = asyncio.Event()
-        self.newest: dict[str, Any] = {}
-        self.pending: dict[str, deque[KeyframeRequest]] = {}
-        self.asked: asyncio.Event = asyncio.Event()
-
-    async def sleep_until_ns(self, now_ns: int) -> None:
-        """Returns when the harness's clock shows ``now_ns``."""
-        await self.clock.sleep_until_ns(now_ns)
-
-    def ready(self) -> None:
-        """The node's own resources are open."""
-        self.is_ready = True
-
-    async def _receive(self, *names: str) -> tuple[str, Any]:
-        while True:
-            for name in names:
-                if self.waiting[name]:
-                    payload = self.waiting[name].popleft()
-                    self._harness._note_caps(self._harness.node, name, payload)
-                    return name, payload
-            if self.ended.issuperset(names):
-                raise EndOfInput
-            self.news.clear()
-            await self.news.wait()
-
-    async def receive(self, port: Input[P]) -> P:
-        """The next payload of an input."""
-        return cast("P", (await self._receive(port.name))[1])
-
-    async def stream(self, port: Input[P]) -> AsyncIterator[P]:
-        """The payloads of an input, to its end."""
-        while True:
-            try:
-                payload = await self.receive(port)
-            except EndOfInput:
-                return
-            yield payload
-
-    async def merge(self, *ports: Input[Any]) -> AsyncIterator[tuple[str, Any]]:
-        """Payloads of several inputs as they come."""
-        names = tuple(port.name for port in ports)
-        while True:
-            try:
-                got = await self._receive(*names)
-            except EndOfInput:
-                return
-            yield got
-
-    def latest(self, port: Input[P]) -> P | None:
-        """The newest payload of a feedback input."""
-        return cast("P | None", self.newest.get(port.name))
-
-    def is_connected(self, port: Input[Any] | Output[Any]) -> bool:
-        """Whether the test says that an edge is attached."""
-        return port.name in self._harness.connected
-
-    async def emit(self, item: Emit[Any]) -> None:
-        """Keeps the payload; waits when the test has seen as many as it wanted."""
-        await self._harness._emitted(item)
-
-    def request(self, port: Input[Any], signal: KeyframeRequest) -> None:
-        """Keeps the request."""
-        self._harness.requests.append((port.name, signal))
-
-    async def requests(self, port: Output[Any]) -> AsyncIterator[KeyframeRequest]:
-        """Requests that the test sends to an output."""
-        pending = self.pending.setdefault(port.name, deque(maxlen=1))
-        while True:
-            while pending:
-                yield pending.popleft()
-            self.asked.clear()
-            await self.asked.wait()
-
-    async def in_thread(self, function: Callable[..., R], *args: Any) -> R:
-        """Runs it on the node's thread, or in place where the test has none."""
-        return await self._harness._in_thread(function, *args)
-
-    @asynccontextmanager
-    async def mount(self, app: AsgiApp, *, page: bool = False) -> AsyncIterator[str]:
-        """Keeps the application."""
-        mount = Mount(f"/{self.name}/", app, page)
-        self._harness.mounts.append(mount)
-        try:
-            yield mount.path
-        finally:
-            self._harness.mounts.remove(mount)
-
-    @asynccontextmanager
-    async def hold(
-        self, key: str, open: Callable[[Holding], AbstractAsyncContextManager[R]]
-    ) -> AsyncIterator[R]:  # fmt: skip
-        """Opens it once for the key; a successor gets the same object."""
-        held = self._harness._held.get(key)
-        if held is None:
-            held = self._harness._held[key] = _Held()
-            held.task = self.loop.create_task(self._live(key, held, open))
-        held.holders += 1
-        try:
-            await held.opened.wait()
-            if held.error is not None:
-                raise held.error
-            yield cast("R", held.value)
-        finally:
-            held.holders -= 1
-
-    async def _live(
-        self, key: str, held: _Held, open: Callable[[Holding], AbstractAsyncContextManager[Any]]
-    ) -> None:  # fmt: skip
-        holding = _OpenHolding(self)
-        try:
-            async with open(holding) as held.value:
-                held.opened.set()
-                await held.released.wait()
-        except Exception as error:
-            held.error = error
-            if held.opened.is_set():
-                raise
-        finally:
-            held.opened.set()
-            self._harness._held.pop(key, None)
-            for task in holding.tasks:
-                task.cancel()
-            await asyncio.gather(*holding.tasks, return_exceptions=True)
-
-    def report(self, **facts: str | int | float | None) -> None:
-        """Keeps the facts."""
-        self._harness.facts.update(facts)
 
 
 class Harness(Generic[C]):
@@ -300,8 +42,9 @@ class Harness(Generic[C]):
     (default: all but feedback inputs). With ``threads`` the node's blocking calls run on a real thread of its own;
     without, in place. Raises what the node raises; AssertionError when the node waits for what cannot come.
 
-    ``emits`` holds everything it emitted, ``requests`` what it asked upstream as ``(input, signal)``, ``facts`` what
-    it reported, ``mounts`` what it serves.
+    ``emits`` holds everything it emitted, ``emitted_ns`` when, ``requests`` what it asked upstream as
+    ``(input, signal)``, ``facts`` what it reported, ``mounts`` what it serves. ``emitted_at_end`` is how many it had
+    emitted when its ``run`` ended or its ``finish`` returned.
     """
 
     def __init__(
@@ -322,16 +65,18 @@ class Harness(Generic[C]):
         ports = [*self.node_type.outputs, *(n for n, port in self.node_type.inputs.items() if not port.feedback)]
         self.connected: frozenset[str] = frozenset(ports if connected is None else connected)
         self.emits: list[Emit[Any]] = []
+        self.emitted_ns: list[int] = []
+        self.emitted_at_end: int | None = None
         self.requests: list[tuple[str, KeyframeRequest]] = []
         self.facts: dict[str, str | int | float | None] = {}
         self.mounts: list[Mount] = []
-        self._selector = _IdleSelector()
+        self._selector = IdleSelector()
         self.loop: asyncio.SelectorEventLoop = asyncio.SelectorEventLoop(self._selector)
         self._selector.is_busy = lambda: self._in_flight > 0
         self._selector.on_idle = self._idle
         self._executor = ThreadPoolExecutor(1, name) if threads else None
         self._in_flight = 0
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, Held] = {}
         self._caps: dict[str, Caps] = {}
         self._stop: asyncio.Future[None] | None = None
         self._until_ns: int | None = 0
@@ -392,14 +137,17 @@ class Harness(Generic[C]):
     def replace(self, config: C | Mapping[str, Any] | None = None) -> None:
         """What a reload does that replaces the node: the successor opens, then the old one ends.
 
-        Holdings go over; those that the successor does not take are closed.
+        Holdings go over; those that the successor does not take are closed. What ``snapshot`` gives is for the
+        successor's ``restore`` when that knows its version.
         """
         node, task = self.node, self._task
         self._make(self._config(config))
         self._call(self.node.open)
         if self._lives_by_run:
             self.settle()
-        self._end(node, task)
+        left = self._end(node, task)
+        if left is not None and left.version in getattr(self.node, "restores", ()):
+            self._call(self.node.restore, left)  # type: ignore[attr-defined, unused-ignore]
         self._release(everything=False)
 
     # --- driving ----------------------------------------------------------------------------------------------------
@@ -444,6 +192,7 @@ class Harness(Generic[C]):
                     raise AssertionError(f"{self.node_type.type_id} goes on although its inputs have ended")
         else:
             self._give(self._call(cast("Transform[Any] | Sink[Any]", self.node).finish))
+            self.emitted_at_end = len(self.emits)
         return self._payloads_since(before)
 
     def run(self, *, emissions: int | None = None, duration_ns: int | None = None) -> list[Any]:
@@ -463,6 +212,25 @@ class Harness(Generic[C]):
         if until_ns is not None and self.clock.now_ns() < until_ns and self.is_running and wanted is None:
             self.clock.step(until_ns - self.clock.now_ns())
         return self._payloads_since(before)
+
+    def advance(self, duration_ns: int) -> list[Any]:
+        """Lets so much time pass, with everything that is due in it, and gives what came out."""
+        before = len(self.emits)
+        until_ns = self.clock.now_ns() + duration_ns
+        if self._lives_by_run:
+            self._start()
+        self._drive(until_ns=until_ns)
+        self.clock.step(until_ns - self.clock.now_ns())
+        return self._payloads_since(before)
+
+    def play(self, *steps: Step) -> list[Emission]:
+        """Plays a script: lets time pass to each step in turn, takes it, and gives what came out meanwhile.
+
+        Steps are ``Give``, ``End``, ``Request``, ``Reconfigure``, ``Replace`` and ``Expect``; their times count from
+        the beginning of the script. Raises AssertionError for what an ``Expect`` did not find, ValueError for a step
+        that stands after a later one.
+        """
+        return played(self, steps)
 
     def settle(self) -> list[Any]:
         """Lets the node do all it can do now, without time passing, and gives what came out."""
@@ -492,11 +260,19 @@ class Harness(Generic[C]):
             if name not in fields or not is_live(fields[name]):
                 raise AssertionError(f"{name!r} is not a live field of {self.node_type.type_id}")
         old = self.node.config
-        new = self._config({**{n: getattr(old, n) for n in fields}, **changes})
-        self._call(self.node.accepts, new)
-        self.node.config = new
+        self.reconfigure_to(self._config({**{n: getattr(old, n) for n in fields}, **changes}))
+
+    def reconfigure_to(self, config: C) -> None:
+        """Puts another configuration in place, of which only live fields may differ."""
+        old = self.node.config
+        self._call(self.node.accepts, config)
+        self.node.config = config
         self._call(self.node.reconfigured, old)
         self.settle()
+
+    def call_close(self) -> None:
+        """Calls ``close`` of a node that was never opened, as after an ``open`` that failed at once."""
+        self._call(self.node.close)
 
     def payloads(self, output: str | Output[Any] | None = None) -> list[Any]:
         """All payloads so far, of one output or of all."""
@@ -547,7 +323,7 @@ class Harness(Generic[C]):
         return self._wait_for(result) if inspect.isawaitable(result) else _drained(result)
 
     def _wait_for(self, awaitable: Awaitable[R]) -> R:
-        task = self.loop.create_task(_awaited(lambda: awaitable))
+        task = self.loop.create_task(awaited(lambda: awaitable))
         self._drive(until_ns=None, enough=task.done)
         if not task.done():
             task.cancel()
@@ -557,7 +333,11 @@ class Harness(Generic[C]):
     def _give(self, emits: Iterable[Emit[Any]] | None) -> None:
         for emit in emits or ():
             self._check(emit)
-            self.emits.append(emit)
+            self._keep(emit)
+
+    def _keep(self, emit: Emit[Any]) -> None:
+        self.emits.append(emit)
+        self.emitted_ns.append(self.clock.now_ns())
 
     def _check(self, emit: Emit[Any]) -> None:
         output = emit.output
@@ -578,7 +358,7 @@ class Harness(Generic[C]):
 
     async def _emitted(self, item: Emit[Any]) -> None:
         self._check(item)
-        self.emits.append(item)
+        self._keep(item)
         await asyncio.sleep(0)
         while self._enough():
             if self._stop is not None and not self._stop.done():
@@ -605,6 +385,7 @@ class Harness(Generic[C]):
             self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
+        self.emitted_at_end = len(self.emits)
         if self._stop is not None and not self._stop.done() and task is self._task:
             self._stop.set_result(None)
 
@@ -633,7 +414,8 @@ class Harness(Generic[C]):
             self._is_open = False
             self._end(self.node, task)
 
-    def _end(self, node: Node[Any], task: asyncio.Task[None] | None) -> None:
+    def _end(self, node: Node[Any], task: asyncio.Task[None] | None) -> Any:
+        """Ends an instance and closes it; gives the snapshot that it leaves, if it takes any."""
         if task is not None:
             for _ in range(CLOSE_ROUNDS):
                 if task.done():
@@ -642,7 +424,10 @@ class Harness(Generic[C]):
                 self._drive()
             else:
                 raise AssertionError(f"{self.node_type.type_id} does not end when it is cancelled")
+        take = getattr(node, "snapshot", None)
+        left = self._call(take) if take is not None else None
         self._call(node.close)
+        return left
 
     def _release(self, *, everything: bool) -> None:
         tasks = [held.task for held in self._held.values() if held.task and (everything or not held.holders)]
@@ -664,6 +449,3 @@ def _drained(result: Any) -> Any:
 
 def _named(classes: tuple[type[Any], ...]) -> str:
     return " or ".join(each.__name__ for each in classes)
-
-
-__all__ = ["FakeClock", "FakeContext", "Harness", "Mount"]

@@ -15,6 +15,7 @@ GRACE_SECONDS = 2.0
 
 _FOLDER = Path("/proc/self/fd")
 _KINDS = ("socket:", "pipe:", "anon_inode:[eventpoll]")
+_IDLE = "Trio thread "  # of a worker that trio keeps for the next call, for ten seconds
 _SYSTEM = ("/proc/", "/dev/", "/sys/", "/usr/", "/lib")
 
 
@@ -46,7 +47,8 @@ class Open:
         ]
 
     def _new_threads(self) -> list[threading.Thread]:
-        return [thread for thread in threading.enumerate() if thread not in self.threads]
+        new = [thread for thread in threading.enumerate() if thread not in self.threads]
+        return [thread for thread in new if not thread.name.startswith(_IDLE)]
 
     def _new_files(self) -> set[tuple[int, str]]:
         return _files() - self.files

@@ -24,7 +24,11 @@ def make_frame(
     time_ns: int | None = None,
     capture_ns: int | None = None,
 ) -> VideoFrame:
-    """A gradient that moves with ``index``; ``time_ns`` defaults to that of the index at ``fps``."""
+    """A gradient that moves with ``index``: ``width`` by ``height`` pixels of ``format``, under FFmpeg's name.
+
+    ``fps`` in frames per second says how long it lasts, and when it is unless ``time_ns`` does. ``capture_ns`` is the
+    now at which it was captured, None for never.
+    """
     import numpy as np
 
     at_ns = round(index * 1e9 / fps) if time_ns is None else time_ns
@@ -61,7 +65,11 @@ def make_sound(
     frequency: float = 440.0,
     capture_ns: int | None = None,
 ) -> AudioFrame:
-    """A sine at half of full scale, continuous from one index to the next; all channels alike."""
+    """A sine at half of full scale, continuous from one index to the next; all channels alike.
+
+    ``samples`` per channel at ``rate`` per second, ``frequency`` in hertz; ``layout`` and ``format`` under FFmpeg's
+    names. A planar format has the shape (channels, samples).
+    """
     import numpy as np
 
     from flowstream.media.samples import channels_of
@@ -82,6 +90,13 @@ def make_sound(
     return AudioFrame.from_array(np.ascontiguousarray(sound.array(format)), like=sound, format=format)
 
 
+def make_sounds(count: int, *, samples: int = 960, rate: int = 48_000, layout: str = "stereo") -> Iterator[AudioFrame]:
+    """Sound in a row without a step: ``samples`` each, at ``rate`` per second, captured as ``make_frames`` is."""
+    for index in range(count):
+        at_ns = index * samples * 1_000_000_000 // rate
+        yield make_sound(index, samples=samples, rate=rate, layout=layout, capture_ns=1_000_000_000 + at_ns)
+
+
 def make_packet(
     index: int = 0,
     *,
@@ -97,7 +112,8 @@ def make_packet(
     """An access unit in shape: h264 is Annex B with parameter sets before keyframes, others are plain bytes.
 
     ``keyframe`` defaults to every ``gop``-th index. ``size`` counts the bytes of the whole packet. It is good for what
-    moves packets and looks at their heads; it cannot be decoded.
+    moves packets and looks at their heads; it cannot be decoded;
+    ``encode_pictures`` and ``encode_sound`` give what can.
     """
     is_key = index % gop == 0 if keyframe is None else keyframe
     head = b""

@@ -1,5 +1,7 @@
 """The built-in node types. A lazy index: a module is imported when a graph names its type."""
 
+NODE_API = 1
+
 NODES = {
     "test-pattern": "flowstream_nodes.synth.test_pattern:TestPattern",
     "tone": "flowstream_nodes.synth.tone:Tone",

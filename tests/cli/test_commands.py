@@ -155,7 +155,7 @@ def test_unreadable(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def denied(path: str) -> bytes:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr("flowstream.cli.graphs.read", denied)
+    monkeypatch.setattr("flowstream.control.files.read", denied)
     called = call("check", "secret.yaml")
     assert called.status == 1
     assert "secret.yaml: permission denied" in called.out

@@ -13,10 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flowstream.cli.graphs import GraphFile, shipped_graphs
+from flowstream.cli.graphs import shipped_graphs
 from flowstream.cli.launch import launch
 from flowstream.control.client import ask, choose, runs
 from flowstream.control.door import bind
+from flowstream.control.files import GraphFile
 from flowstream.graph.plan import Serve
 from tests.cli.calling import ODD, TICKS, Call, running
 
@@ -179,8 +180,8 @@ def test_without_a_graph_it_runs_hello(monkeypatch: pytest.MonkeyPatch, call: Ca
 
 def test_the_graphs_that_ship_are_those_that_the_help_names(call: Call) -> None:
     help_text = " ".join(call("run", "--help").out.split())
-    assert "(hello, desk, camera, file)" in help_text
-    assert set(shipped_graphs()) == {"hello", "desk", "camera", "file"}
+    assert "(hello, rooms, desk, camera, file)" in help_text
+    assert set(shipped_graphs()) == {"hello", "rooms", "desk", "camera", "file"}
 
 
 # --- in a process of its own ----------------------------------------------------------------------------------------

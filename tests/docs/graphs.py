@@ -8,8 +8,8 @@ from typing import Any
 
 import anyio
 
-from flowstream.cli.graphs import GraphFile
 from flowstream.control.client import NobodyThere, ask
+from flowstream.control.files import GraphFile
 from flowstream.errors import Diagnostic, GraphError
 from flowstream.graph.plan import Plan
 from flowstream.runtime.engine import Engine, NodeStatus

@@ -6,8 +6,11 @@
 ``sh run=FILE``        runs a graph of the document until pictures have arrived at its end, and through its reload
 ``sh checks``          steps of the check command exist, tests that are named can be collected
 ``sh test``            the test command: what ``.ci/run`` executes
-``console``            commands after ``$``, each followed by exactly what it prints
+``console``            commands after ``$``, each followed by exactly what it prints; ``status`` is theirs, else 1
 ``yaml file=FILE``     a graph without findings; with ``error``, one that has some
+``yaml part file=``    a graph that others use
+``yaml layer file=``   a file over the graph above
+``python graph``       a program that prints a graph, which makes the plan of the console block above
 ``yaml reload=FILE``   replaces FILE while it runs
 ``text applied=FILE``  what the run says about that, compared there
 ``mermaid``            the graph above, drawn
@@ -37,6 +40,7 @@ import pytest
 
 from flowstream import VideoFrame
 from flowstream.cli import COMMANDS
+from flowstream.control.files import GraphFile
 from flowstream.graph.diagnostics import render
 from flowstream.node.registry import Registry
 from flowstream.testing import Harness, check_node, graph_of, make_frame
@@ -99,8 +103,18 @@ def test_block(block: Block, checkout: Path, tmp_path: Path, monkeypatch: pytest
             _parse_checks(block, monkeypatch)
         case "sh test":
             assert f"exec {block.text}" in (ROOT / ".ci" / "run").read_text()
-        case "console":
+        case "console" | "console status":
             _compare_console(block, checkout)
+        case "yaml part file":
+            path = checkout / block.value("file")
+            found = GraphFile(str(path)).examine(as_part=True)
+            assert {each.severity for each in found.diagnostics} <= {"note"}
+        case "yaml layer file":
+            (above,) = [each for each in BLOCKS if each.end < block.line and each.kind == "yaml file"][-1:]
+            file = GraphFile(str(checkout / above.value("file")), layers=(str(checkout / block.value("file")),))
+            assert render(file.compile().warnings) == ""
+        case "python graph":
+            _build(block, checkout)
         case "yaml file":
             assert render(checked(checkout / block.value("file"), _packs(checkout))) == ""
         case "yaml error file":
@@ -149,7 +163,15 @@ def _compare_console(block: Block, checkout: Path) -> None:
     assert commands.pop(0) == "", "a console block begins with a command"
     for each in commands:
         command, _, expected = each.partition("\n")
-        assert _said(shlex.split(command), checkout, status=1) == expected
+        assert _said(shlex.split(command), checkout, status=int(block.value("status") or 1)) == expected
+
+
+def _build(block: Block, checkout: Path) -> None:
+    (above,) = [each for each in BLOCKS if each.end < block.line and each.kind == "console status"][-1:]
+    (checkout / "built.py").write_text(block.text)
+    (checkout / "two-built.yaml").write_text(_said([sys.executable, "built.py"], checkout))
+    planned = _said(["flowstream", "plan", "two-built.yaml"], checkout)
+    assert planned.partition("\n")[2] == above.text.partition("live\n")[2]
 
 
 def _opens(link: str) -> None:

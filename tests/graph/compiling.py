@@ -12,6 +12,7 @@ REGISTRY = Registry(
     [
         Pack("flowstream", "the tests", module="tests.graph.pack"),
         Pack("acme", "flowstream-acme 1.0", module="tests.graph.broken_pack"),
+        Pack("future", "flowstream-future 3.1", module="tests.graph.future_pack"),
     ]
 )
 

@@ -264,3 +264,31 @@ def test_a_library_that_does_not_load_says_why(path: Path, error: str, text: str
 def test_needs_that_are_there_are_imported() -> None:
     import_needs(needing(Need("json")))
     assert cause_of(ValueError()) == "ValueError"
+
+
+def test_a_pack_for_another_version_of_the_node_api_is_not_even_imported(path: Path) -> None:
+    newer = module(path, "newer", "NODE_API = 7  # since spring\nfrom flowstream import NotThereYet\n")
+    assert failure(newer, "acme/eye") == (
+        "node pack 'acme' (newer 1.0) is written for version 7 of the node API, and this flowstream has version 1 "
+        "(install a newer flowstream)"
+    )
+    assert "newer" not in sys.modules
+    older = module(path, "older", "NODE_API: int = 0\n")
+    assert failure(older, "acme/eye").endswith("(install a newer older, or an older flowstream)")
+
+
+def test_a_file_for_another_version_of_the_node_api(path: Path) -> None:
+    folder = path / "acme"
+    write(folder / "eye.py", "NODE_API = 1\n" + GOOD.format(namespace="acme"))
+    write(folder / "ear.py", "NODE_API = 0\n1 / 0\n")
+    registry = Registry.installed([folder])
+    assert issubclass(registry.get("acme/eye"), Sink)
+    assert failure(registry, "acme/ear") == (
+        f"ear.py of node pack 'acme' ({folder}) is written for version 0 of the node API, and this flowstream has "
+        "version 1 (bring the files up to date, or install an older flowstream)"
+    )
+
+
+def test_a_pack_for_this_version_loads(path: Path) -> None:
+    registry = module(path, "present", "NODE_API = 1\n" + GOOD.format(namespace="acme"))
+    assert issubclass(registry.get("acme/eye"), Sink)

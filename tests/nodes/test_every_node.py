@@ -26,6 +26,8 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "file": {"path": "talk.mp4"},
     "recorder": {"path": "talk.mp4"},
 }
+BREAKING = {"fault": ("fail_after",)}
+"""Live settings that are there to make a node fail."""
 PERIPHERAL = {
     "camera": "a camera",
     "screen": "a screen",
@@ -38,7 +40,8 @@ PERIPHERAL = {
 
 @pytest.mark.parametrize("type_id", NODES)
 def test_it_keeps_the_rules(type_id: str) -> None:
-    check_node(REGISTRY.get(type_id), CONFIGS.get(type_id), opens=type_id not in PERIPHERAL)
+    breaking = BREAKING.get(type_id, ())
+    check_node(REGISTRY.get(type_id), CONFIGS.get(type_id), opens=type_id not in PERIPHERAL, breaking=breaking)
 
 
 @pytest.mark.parametrize("type_id", NODES)

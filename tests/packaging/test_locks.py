@@ -79,7 +79,7 @@ def imported(*folders: str) -> dict[str, Path]:
 )
 def test_everything_imported_is_asked_for_by_name(group: str, folders: tuple[str, ...]) -> None:
     asked = {canonicalize_name(requirement.name) for requirement in wanted(group)}
-    asked |= {"flowstream", "opencv-python-headless", "pytest"}  # flowstream.testing is for those who have pytest
+    asked |= {"flowstream", "opencv-python-headless", "pytest", "trio"}  # the last two where the user has them
     brought = importlib.metadata.packages_distributions()
     for module, path in imported(*folders).items():
         distributions = {canonicalize_name(name) for name in brought.get(module, ())}

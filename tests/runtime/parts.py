@@ -30,7 +30,7 @@ from flowstream.graph.plan import Edge, Plan, PlannedNode, Restart
 from flowstream.proto.overflow import Limit
 from flowstream.runtime.engine import Engine
 from flowstream.runtime.events import Event
-from flowstream.testing.clock import VirtualClock, run_virtual
+from flowstream.testing.clock import Backend, VirtualClock, run_virtual
 
 Item = Record[int]
 H264 = EncodedCaps(codec="h264", width=64, height=64)
@@ -258,13 +258,22 @@ def plan(
     return Plan("test", planned, tuple(wired), is_live=is_live, revision=revision)
 
 
+class Loop:
+    """On which kind of event loop tests run at the moment; see the fixture ``backend``."""
+
+    backend: Backend = "asyncio"
+
+
+def forget() -> None:
+    """Forgets what the parts kept."""
+    for kept in (Keep.kept, Keep.closed, Watch.seen, Hold.log):
+        kept.clear()
+    Busy.holder = None
+
+
 def run(main: Callable[[Engine, VirtualClock, list[Event]], Awaitable[None]]) -> None:
     """Runs ``main(engine, clock, events)`` on virtual time, with what the parts kept before forgotten."""
-    Keep.kept.clear()
-    Keep.closed.clear()
-    Watch.seen.clear()
-    Hold.log.clear()
-    Busy.holder = None
+    forget()
 
     async def call(clock: VirtualClock) -> None:
         events: list[Event] = []
@@ -272,4 +281,10 @@ def run(main: Callable[[Engine, VirtualClock, list[Event]], Awaitable[None]]) ->
             engine.listen(events.append)
             await main(engine, clock, events)
 
-    run_virtual(call)
+    run_virtual(call, backend=Loop.backend)
+
+
+def run_real(main: Callable[[], Awaitable[None]]) -> None:
+    """Runs ``main()`` on real time."""
+    forget()
+    anyio.run(main, backend=Loop.backend)

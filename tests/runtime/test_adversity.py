@@ -13,12 +13,13 @@ import pytest
 
 from flowstream import Context, Emit, Input, Node, Output, PeerError, Record, Sink, Transform
 from flowstream.graph.plan import Plan, PlannedNode, Restart
-from flowstream.runtime import engine as engine_module
 from flowstream.runtime.engine import Engine, ReloadError
 from flowstream.runtime.events import Applied, Event, NodeFailed
 from flowstream.testing.clock import VirtualClock
 from tests.runtime import parts
-from tests.runtime.parts import Add, AddConfig, Busy, Counter, Hold, HoldConfig, Keep, Watch, plan, run
+from tests.runtime.parts import Add, AddConfig, Busy, Counter, Hold, HoldConfig, Keep, Watch, plan, run, run_real
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 class OneWay(Add, type="test/one-way"):
@@ -449,7 +450,7 @@ def test_a_bug_in_a_node_refuses_the_reload(before: dict[str, Any], after: dict[
 
 
 def test_a_node_that_hangs_is_replaced_rather_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "TAKE_SECONDS", 0.1)
+    monkeypatch.setattr("flowstream.runtime.switching.TAKE_SECONDS", 0.1)
     Hangs.gate.clear()
     Hangs.hangs.clear()
 
@@ -464,11 +465,11 @@ def test_a_node_that_hangs_is_replaced_rather_than_asked(monkeypatch: pytest.Mon
             assert engine.runners["add"] is not hung
             Hangs.gate.set()
 
-    anyio.run(main)
+    run_real(main)
 
 
 def test_a_node_that_hangs_does_not_hold_up_its_successor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "HANDOVER_SECONDS", 0.1)
+    monkeypatch.setattr("flowstream.runtime.engine.HANDOVER_SECONDS", 0.1)
     Hangs.gate.clear()
     Hangs.hangs.clear()
     Keep.kept.clear()
@@ -486,7 +487,7 @@ def test_a_node_that_hangs_does_not_hold_up_its_successor(monkeypatch: pytest.Mo
             assert Keep.kept["keep"][3] > 1000
             Hangs.gate.set()
 
-    anyio.run(main)
+    run_real(main)
 
 
 # --- stopping -------------------------------------------------------------------------------------------------------
@@ -590,5 +591,5 @@ def test_the_thread_of_a_close_that_hung_ends_when_the_close_returns(monkeypatch
             while threads[0].is_alive():
                 await anyio.lowlevel.checkpoint()
 
-    anyio.run(and_a_while)
+    run_real(and_a_while)
     assert not threads[0].is_alive()

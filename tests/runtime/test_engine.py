@@ -5,10 +5,12 @@ import pytest
 
 from flowstream import NodeError
 from flowstream.graph.plan import Restart
-from flowstream.runtime.engine import READY_SECONDS, Engine
+from flowstream.runtime.engine import READY_SECONDS, Engine, ReloadError
 from flowstream.runtime.events import Event, NodeFailed, NodeRestarted
 from flowstream.testing.clock import VirtualClock
 from tests.runtime.parts import Busy, Keep, plan, run
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 def test_what_a_source_makes_comes_out_changed_and_the_graph_ends_by_itself() -> None:
@@ -98,6 +100,24 @@ def test_a_node_that_cannot_open_stops_the_start_and_leaves_nothing_running() ->
             )
         assert Keep.closed == ["keep"]
         assert Busy.holder is None
+
+    run(main)
+
+
+def test_a_node_that_needs_asyncio_says_so_on_trio(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Keep, "asyncio_only", True)
+
+    async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        keeping = plan({"count": ("test/counter", {}), "keep": ("test/keep", {})}, {"keep.numbers": "count.out"})
+        if backend == "asyncio":
+            await engine.start(keeping)
+            return
+        with pytest.raises(NodeError, match=r"keep \(test/keep\): this node type needs asyncio, but the program runs"):
+            await engine.start(keeping)
+        await engine.start(plan({"count": ("test/counter", {})}, {}))
+        with pytest.raises(ReloadError, match="needs asyncio"):
+            await engine.apply(keeping)
+        assert list(engine.runners) == ["count"]
 
     run(main)
 

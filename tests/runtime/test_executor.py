@@ -1,14 +1,18 @@
 """A node's own thread."""
 
-import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from flowstream.runtime.clock import SystemClock
 from flowstream.runtime.executor import NodeThread
+from tests.runtime.parts import run_real
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 @pytest.fixture(autouse=True, params=["eventfd", "sockets"])
@@ -30,7 +34,7 @@ def run(main: Callable[[NodeThread, list[BaseException]], Awaitable[None]]) -> N
             thread.end()
             assert await thread.join(10)
 
-    asyncio.run(call())
+    run_real(call)
 
 
 def test_calls_run_in_order_on_one_thread() -> None:
@@ -99,11 +103,11 @@ def test_a_call_that_is_given_up_is_left_to_itself() -> None:
             let_go.wait(10)
             return "too late"
 
-        waiting = asyncio.ensure_future(thread.call(work))
-        await asyncio.to_thread(begun.wait, 10)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(thread.call, work)
+            await anyio.to_thread.run_sync(begun.wait, 10)
+            tasks.cancel_scope.cancel()
+        assert not let_go.is_set()
         let_go.set()
         assert await thread.call(lambda: "next") == "next"
         assert errors == []
@@ -114,17 +118,17 @@ def test_a_call_that_is_given_up_is_left_to_itself() -> None:
 def test_a_thread_that_was_told_to_end_takes_no_calls() -> None:
     async def main() -> None:
         thread = NodeThread("over", SystemClock(), print)
-        last = asyncio.ensure_future(thread.call(lambda: "last"))
-        await asyncio.sleep(0)
+        heard: list[object] = []
+        thread.submit(lambda result, error: heard.append(result), lambda: "last")
         thread.end()
         with pytest.raises(RuntimeError, match="has ended"):
             await thread.call(lambda: None)
         thread.post(lambda: None)
         assert await thread.join(10)
-        assert await last == "last"
+        assert heard == ["last"]
         thread.post(lambda: None)
 
-    asyncio.run(main())
+    run_real(main)
 
 
 def test_a_thread_that_hangs_is_not_waited_for() -> None:
@@ -137,7 +141,7 @@ def test_a_thread_that_hangs_is_not_waited_for() -> None:
         let_go.set()
         assert await thread.join(10)
 
-    asyncio.run(main())
+    run_real(main)
 
 
 def test_nothing_is_lost_between_many_threads_and_the_loop() -> None:
@@ -149,10 +153,13 @@ def test_nothing_is_lost_between_many_threads_and_the_loop() -> None:
             for number in range(500):
                 await thread.call(thread.tell, heard.append, number)
 
-        await asyncio.wait_for(asyncio.gather(*map(drive, threads)), 60)
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for thread in threads:
+                    tasks.start_soon(drive, thread)
         assert sorted(heard) == sorted([*range(500)] * 4)
         for thread in threads:
             thread.end()
             assert await thread.join(10)
 
-    asyncio.run(main())
+    run_real(main)

@@ -12,6 +12,8 @@ from flowstream.runtime.events import Event, NodeFailed
 from flowstream.testing.clock import VirtualClock
 from tests.runtime.parts import TYPES, Counter, Keep, plan, run
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 class RepeatConfig(Config):
     times: int = field(default=1, description="How often to give each.")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import anyio
+import cv2  # noqa: F401 - loading it takes long, which is nothing for the event loop
 import pytest
 
 from flowstream import (
@@ -33,6 +34,8 @@ from flowstream_nodes.audio.resample import Resample
 from flowstream_nodes.video.convert import Convert
 from tests.runtime import parts
 from tests.runtime.parts import plan, run
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 FORMATS = ("bgr24", "yuv420p", "nv12", "rgb24")
 SIZES = ((64, 48), (64, 48), (128, 96), (32, 24))

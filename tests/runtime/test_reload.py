@@ -9,6 +9,8 @@ from flowstream.runtime.events import Applied, Event
 from flowstream.testing.clock import VirtualClock
 from tests.runtime.parts import Busy, Hold, Keep, Watch, plan, run
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 def chain(
     count: dict[str, object] | None = None, add: dict[str, object] | None = None, add_type: str = "test/add"

@@ -13,7 +13,10 @@ from flowstream.graph import Plan, compile_graph
 from flowstream.node.registry import Pack, Registry
 from flowstream.runtime.engine import Engine
 from flowstream.testing.clock import VirtualClock, run_virtual
+from tests.runtime.parts import Loop
 from tests.runtime.steering import Steer, Tape
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 REGISTRY = Registry(
     [
@@ -59,7 +62,7 @@ def run(main: Callable[[Engine], Awaitable[None]]) -> None:
         async with Engine.open(clock=clock) as engine:
             await main(engine)
 
-    run_virtual(call)
+    run_virtual(call, backend=Loop.backend)
 
 
 def rate_bps(node: str, from_s: float, to_s: float) -> float:

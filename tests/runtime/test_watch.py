@@ -1,5 +1,6 @@
 """A watched file: what is saved is applied or refused, and the last save wins."""
 
+import shutil
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -14,7 +15,9 @@ from flowstream.runtime.engine import Engine
 from flowstream.runtime.events import Applied, Event, Refused
 from flowstream.runtime.reload import Reloader, Revisions, digest, in_thread_until, watch_folders
 from flowstream.testing.clock import VirtualClock
-from tests.runtime.parts import Keep, plan, run
+from tests.runtime.parts import Keep, plan, run, run_real
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 class Saves:
@@ -169,7 +172,7 @@ def test_a_file_that_is_gone_is_refused_with_its_name(tmp_path: Path) -> None:
     async def main(engine: Engine, saves: Saves, reloader: Reloader, events: list[Event]) -> None:
         saves.file.unlink()
         reloader.changed()
-        await anyio.sleep(0.1)
+        await anyio.sleep(0.5)
         (event,) = events
         assert isinstance(event, Refused)
         assert "graph.yaml" in event.reason
@@ -210,7 +213,7 @@ def test_the_real_watcher_sees_every_way_of_saving(tmp_path: Path, way: str) -> 
                             await seen.wait()
                 tasks.cancel_scope.cancel()
 
-    anyio.run(main)
+    run_real(main)
 
 
 def test_what_watches_is_told_to_end_when_it_is_cancelled() -> None:
@@ -222,7 +225,7 @@ def test_what_watches_is_told_to_end_when_it_is_cancelled() -> None:
             await anyio.wait_all_tasks_blocked()
             tasks.cancel_scope.cancel()
 
-    anyio.run(main)
+    run_real(main)
     assert stop.is_set()
 
 
@@ -275,6 +278,66 @@ def test_files_in_other_folders_are_watched_once_a_save_includes_them(tmp_path: 
             assert Keep.kept["keep"][-1] > 3000
             await save(file, "7")
             assert watched[-1] == frozenset([tmp_path])
+            tasks.cancel_scope.cancel()
+
+    run(call)
+
+
+def test_a_folder_that_is_missing_goes_away_or_comes_back_is_followed(tmp_path: Path) -> None:
+    """The run goes on meanwhile, also when the folder goes away just before it would have been watched."""
+    from dataclasses import replace
+
+    file, part = tmp_path / "graph.yaml", tmp_path / "parts" / "deep" / "part.yaml"
+    file.write_text("0")
+    watched: list[frozenset[Path]] = []
+    told: list[anyio.Event] = []
+    is_late = [False]
+
+    async def watch(folders: frozenset[Path]) -> AsyncIterator[None]:
+        if is_late[0]:
+            is_late[0] = False
+            raise FileNotFoundError("No path was found.")
+        watched.append(folders)
+        while True:
+            told.append(anyio.Event())
+            await told[-1].wait()
+            yield
+
+    def compile() -> Plan:
+        if file.read_text() != "part":
+            return compiled(file)
+        files = (str(file), str(part))
+        if not part.exists():
+            raise GraphError([Diagnostic("FS130", "file not found", str(part))], files=files)
+        return replace(compiled(part), files=files)
+
+    async def call(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        async def does(*calls: Callable[[], object]) -> None:
+            for each in calls:
+                await anyio.to_thread.run_sync(each)
+            told[-1].set()
+            await anyio.sleep(1)
+
+        await engine.start(compile())
+        reloader = Reloader(engine, compile, Revisions("0", "0"), clock=clock, watch=watch)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(reloader.run)
+            await anyio.sleep(0.01)
+            await does(lambda: file.write_text("part"))
+            assert [type(event) for event in events] == [Refused]
+            assert watched == [frozenset([tmp_path])]
+            await does(part.parent.parent.mkdir)
+            assert watched[-1] == frozenset([tmp_path, part.parent.parent])
+            is_late[0] = True
+            await does(part.parent.mkdir, lambda: part.write_text("2000"))
+            assert watched[-1] == frozenset([tmp_path, part.parent])
+            assert [type(event) for event in events] == [Refused, Applied]
+            await does(lambda: shutil.rmtree(part.parent))
+            assert watched[-1] == frozenset([tmp_path, part.parent.parent])
+            assert [type(event) for event in events] == [Refused, Applied, Refused]
+            await does(part.parent.mkdir, lambda: part.write_text("3000"))
+            assert watched[-1] == frozenset([tmp_path, part.parent])
+            assert Keep.kept["keep"][-1] > 3000
             tasks.cancel_scope.cancel()
 
     run(call)

@@ -91,6 +91,7 @@ def test_garbage_is_no_leak(tmp_path: Path) -> None:
 
 def test_the_plugin_fails_the_test_that_leaves_something(pytester: pytest.Pytester) -> None:
     pytester.makeconftest('pytest_plugins = ["flowstream.testing.pytest_plugin"]')
+    pytester.makeini("[pytest]\nflowstream_leaks = true\n")
     pytester.makepyfile(
         """
         import pytest, socket

@@ -110,6 +110,11 @@ class Camera(Source[CameraConfig], type="camera"):
         """A raw format that is asked for; size and rate are wishes."""
         return {"video": VideoCaps(format=config.format)} if config.format in _RAW_FORMATS else {}
 
+    @classmethod
+    def exclusive(cls, config: CameraConfig, /) -> str:
+        """The device: it is opened by one at a time."""
+        return f"camera {config.device}"
+
     _container: InputContainer | None = None
     _packets: Iterator[Any] = iter(())
 

@@ -14,6 +14,7 @@ from flowstream import (
     Need,
     Output,
     PeerError,
+    Snapshot,
     Source,
     VideoFrame,
     field,
@@ -45,7 +46,8 @@ class File(Source[FileConfig], type="file"):
 
     Both come in order of time, on the graph's timeline from the moment the node starts. A picture that the file says
     is to be turned is turned. What cannot be decoded is left out and counted; a file that cannot be read any further
-    is an error that `restart` can answer.
+    is an error that `restart` can answer. A file that replaces another at a reload begins where that one stopped on the
+    timeline, which matters where they are faster than time.
 
     ```yaml
     flowstream: 1
@@ -59,6 +61,9 @@ class File(Source[FileConfig], type="file"):
 
     thread = True
     needs = (Need("av"),)
+    restores = (1,)
+
+    _end_ns = 0  # media time at which the next frame begins
 
     video = Output(VideoFrame, main=True, doc="Pictures in the file's own format.")
     audio = Output(AudioFrame, doc="Sound at the file's own rate and layout.")
@@ -82,10 +87,16 @@ class File(Source[FileConfig], type="file"):
         if file := getattr(self, "_file", None):
             file.close()
 
+    def snapshot(self) -> Snapshot:
+        return Snapshot(1, {"end_ns": self._end_ns})
+
+    def restore(self, snapshot: Snapshot, /) -> None:
+        self._end_ns = snapshot.values["end_ns"]
+
     async def run(self, ctx: Context) -> None:
         """Gives the frames, paced or not, until the file ends."""
         base_ns: int | None = None  # what to add to a time in the file
-        start_media_ns = start_now_ns = end_ns = reported_ns = 0
+        start_media_ns = start_now_ns = reported_ns = 0
         passes, given = 0, 0
         while True:
             found = await ctx.in_thread(self._next_frames)
@@ -99,12 +110,12 @@ class File(Source[FileConfig], type="file"):
             for kind, raw in found:
                 if base_ns is None:
                     if passes == 0:
-                        start_media_ns, start_now_ns = ctx.media_ns(), ctx.now_ns()
-                        end_ns = start_media_ns
-                    base_ns = end_ns - raw.time_ns
+                        start_media_ns, start_now_ns = max(ctx.media_ns(), self._end_ns), ctx.now_ns()
+                        self._end_ns = start_media_ns
+                    base_ns = self._end_ns - raw.time_ns
                 frame = raw.replace(time_ns=base_ns + raw.time_ns)
                 given += 1
-                end_ns = max(end_ns, frame.time_ns + (frame.duration_ns or 0))
+                self._end_ns = max(self._end_ns, frame.time_ns + (frame.duration_ns or 0))
                 if self.config.pace == "realtime":
                     await ctx.sleep_until_ns(start_now_ns + frame.time_ns - start_media_ns)
                 await ctx.emit(self._emit(kind, frame))

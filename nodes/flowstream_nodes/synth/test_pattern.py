@@ -15,6 +15,7 @@ from flowstream import (
     Output,
     PictureSize,
     Size,
+    Snapshot,
     Source,
     VideoCaps,
     VideoFrame,
@@ -53,7 +54,7 @@ class TestPattern(Source[PatternConfig], type="test-pattern"):
 
     The ball lands and lights up at every full second of media time, together with the accent of ``tone``. The cells
     along the bottom hold counter and capture time for ``flowstream.testing.read_counter``. When rendering is late,
-    frames are skipped and counted, and the beat is kept.
+    frames are skipped and counted, and the beat is kept. A pattern that replaces another at a reload counts on.
 
     ```yaml
     flowstream: 1
@@ -67,11 +68,13 @@ class TestPattern(Source[PatternConfig], type="test-pattern"):
 
     is_live = True
     thread = True
+    restores = (1,)
 
     video = Output(VideoFrame, caps=VideoCaps(format="yuv420p"), main=True, doc="The picture, planar 4:2:0.")
 
     _picture: Picture
     _restart = False
+    _next = 0  # number of the next frame
 
     @classmethod
     def negotiate(cls, config: PatternConfig, incoming: Mapping[str, Caps], /) -> Mapping[str, Caps]:
@@ -89,19 +92,26 @@ class TestPattern(Source[PatternConfig], type="test-pattern"):
         """The next frame starts a new beat."""
         self._restart = True
 
+    def snapshot(self) -> Snapshot:
+        return Snapshot(1, {"next": self._next})
+
+    def restore(self, snapshot: Snapshot, /) -> None:
+        self._next = snapshot.values["next"]
+
     async def run(self, ctx: Context) -> None:
         """Emits a frame for each slot of the beat, at absolute deadlines."""
         ctx.ready()
         start_ns = now_ns = ctx.now_ns()
         media_offset_ns = ctx.media_ns() - now_ns
         end_ns = start_ns + self.config.duration
-        beat_ns, slot, frame, skipped = start_ns, 0, 0, 0
+        beat_ns, slot, skipped = start_ns, 0, 0
         while True:
             due_ns = beat_ns + round(slot * 1e9 / self.config.fps)
             if self.config.duration and due_ns >= end_ns:
                 return
             await ctx.sleep_until_ns(due_ns)
-            picture = await ctx.in_thread(self._render, frame, due_ns + media_offset_ns)
+            picture = await ctx.in_thread(self._render, self._next, due_ns + media_offset_ns)
+            self._next += 1
             await ctx.emit(self.video(picture))
             if self._restart:
                 self._restart = False
@@ -111,7 +121,7 @@ class TestPattern(Source[PatternConfig], type="test-pattern"):
                 skipped += late
                 ctx.report(skipped=skipped)
             slot += 1 + late
-            frame += 1 + late
+            self._next += late
 
     def _render(self, frame: int, time_ns: int) -> VideoFrame:
         array = self._picture.render(frame, time_ns / 1e9, self.ctx.wallclock_ns())

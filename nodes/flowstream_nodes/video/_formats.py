@@ -6,6 +6,9 @@ PLANAR = ("yuv420p", "nv12")
 PACKED = ("bgr24", "rgb24", "bgra", "rgba", "bgr0", "gray")
 """One array."""
 
+BYTES = {"yuv420p": 1.5, "nv12": 1.5, "bgr24": 3, "rgb24": 3, "bgra": 4, "rgba": 4, "bgr0": 4, "gray": 1}
+"""Of a pixel, in formats with plain arrays."""
+
 RGB_ORDER = {"bgr24": (2, 1, 0), "bgra": (2, 1, 0), "rgb24": (0, 1, 2), "rgba": (0, 1, 2)}
 """Where red, green and blue are, in packed formats that are drawn on as they are."""
 

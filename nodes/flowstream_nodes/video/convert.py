@@ -23,7 +23,7 @@ from flowstream import (
     VideoFrame,
     live,
 )
-from flowstream_nodes.video._formats import has_arrays
+from flowstream_nodes.video._formats import BYTES, has_arrays
 
 if TYPE_CHECKING:
     from flowstream_nodes.video._pixels import PixelConverter
@@ -128,11 +128,13 @@ class Convert(Transform[ConvertConfig], type="convert"):
         return (self.converted(self._pixels.converted(frame, format)),)
 
     def _resized(self, frame: VideoFrame, size: Size, format: str) -> VideoFrame:
-        """The picture in that size; where it grows, or cannot be scaled as it is, first in the format asked for."""
+        """The picture in that size, scaled in whichever of its format and the one asked for is the less work."""
         sides = frame.width, frame.height
-        grows = size.width * size.height > frame.width * frame.height
-        if sides != size and has_arrays(format, *sides) and (grows or not has_arrays(frame.format, *sides)):
-            frame = self._pixels.converted(frame, format)
+        if sides != size and has_arrays(format, *sides):
+            grows = size.width * size.height > frame.width * frame.height
+            is_less = not has_arrays(frame.format, *sides) or BYTES[format] < BYTES[frame.format]
+            if grows or is_less:
+                frame = self._pixels.converted(frame, format)
         return self._scaler.scaled(frame, size, "contain")
 
 

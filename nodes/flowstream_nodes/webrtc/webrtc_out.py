@@ -67,6 +67,7 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
     """
 
     serves = True
+    asyncio_only = True
     needs = (
         Need("aiortc"),
         Need("pylibsrtp"),

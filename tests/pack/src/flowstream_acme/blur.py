@@ -8,7 +8,11 @@ def blur(frame: VideoFrame, *, radius: int = live(5, ge=1, le=99, description="R
     """Blur each picture.
 
     ```yaml
-    blur: {type: acme/blur, from: camera, radius: 5}
+    flowstream: 1
+    nodes:
+      pattern: {type: test-pattern, size: 640x360, duration: 2s}
+      blur: {type: acme/blur, from: pattern, radius: 5}
+      end: {type: discard, from: blur}
     ```
     """
     import cv2

@@ -19,7 +19,11 @@ class Mirror(Transform[MirrorConfig], type="acme/mirror"):
     """Mirror each picture.
 
     ```yaml
-    mirror: {type: acme/mirror, from: camera, axis: horizontal}
+    flowstream: 1
+    nodes:
+      pattern: {type: test-pattern, size: 640x360, duration: 2s}
+      mirror: {type: acme/mirror, from: pattern, axis: horizontal}
+      end: {type: discard, from: mirror}
     ```
     """
 

@@ -1,0 +1,160 @@
+"""Reloads while somebody watches: what a browser receives, by the media time of each coded picture.
+
+Every picture that arrives is seen before it is decoded, so a browser that is late in showing it changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.running import Run, browsing, running, until
+
+pytestmark = pytest.mark.real
+
+FPS = 30
+TICKS = 90_000 // FPS  # of the RTP clock, between two pictures
+GOP_S = 2
+
+GRAPH = f"""\
+log: {{level: info}}
+nodes:
+  pattern: {{type: test-pattern, size: 640x360, fps: {FPS}}}
+  encode: {{type: hw-encode, from: pattern, bitrate: 1M, keyframe_interval: {GOP_S}s}}
+  out: {{type: webrtc-out, from: encode}}
+"""
+
+TAPE = "  tape: {type: recorder, from: encode, path: tape-$(time).mp4}\n"
+
+# Looks at every coded picture on its way to the decoder.
+TAP = """
+(() => {
+  window.received = [];
+  const Given = window.RTCPeerConnection;
+  window.RTCPeerConnection = class extends Given {
+    constructor(config) {
+      super({ ...config, encodedInsertableStreams: true });
+      this.addEventListener("track", ({ receiver, track }) => {
+        const { readable, writable } = receiver.createEncodedStreams();
+        const look = new TransformStream({
+          transform(frame, controller) {
+            if (track.kind === "video") {
+              window.received.push([frame.timestamp, frame.type === "key"]);
+            }
+            controller.enqueue(frame);
+          },
+        });
+        readable.pipeThrough(look).pipeTo(writable);
+      });
+    }
+  };
+})();
+"""
+
+
+class Watching:
+    """A run and the browser that watches it."""
+
+    def __init__(self, run: Run, page: Any, graph: Path) -> None:
+        self.run = run
+        self.page = page
+        self.graph = graph
+
+    def received(self) -> list[tuple[int, bool]]:
+        """RTP timestamp of every coded picture so far, unwrapped, and whether it is a keyframe."""
+        found: list[tuple[int, bool]] = []
+        for timestamp, is_key in self.page.evaluate("window.received"):
+            before = found[-1][0] if found else timestamp
+            found.append((before + (timestamp - before + 2**31) % 2**32 - 2**31, is_key))
+        return found
+
+    def more(self, pictures: int) -> None:
+        """Waits until so many more pictures have arrived."""
+        there = len(self.received())
+        until(f"{pictures} more pictures", lambda: len(self.received()) >= there + pictures)
+
+    def save(self, text: str, event: str = "applied") -> dict[str, Any]:
+        """Saves the graph and gives what the run says to it."""
+        before = len(self.run.lines)
+        self.graph.write_text(text)
+        return self.run.wait_for(event, after=before)
+
+    def during(self, change: Callable[[], object]) -> list[tuple[int, bool]]:
+        """What arrives from a second before a change to two groups of pictures after it."""
+        self.more(FPS)
+        there = len(self.received())
+        change()
+        self.more(2 * GOP_S * FPS)
+        return self.received()[there - FPS :]
+
+
+def gaps(pictures: list[tuple[int, bool]]) -> list[int]:
+    """The distances of pictures, in RTP ticks."""
+    return [after - before for (before, _), (after, _) in pairwise(pictures)]
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Iterator[Watching]:
+    graph = tmp_path / "graph.yaml"
+    graph.write_text(GRAPH)
+    with running(graph.name, tmp_path) as run, browsing() as page:
+        page.add_init_script(TAP)
+        page.goto(run.link())
+        watching = Watching(run, page, graph)
+        until("pictures", lambda: len(watching.received()) > FPS)
+        yield watching
+        assert page.evaluate("window.connections.length") == 1, "the page never reconnected"
+        assert page.evaluate("window.connections[0].connectionState") == "connected"
+
+
+@pytest.mark.timeout(200)
+def test_reloads_that_nobody_may_notice(watching: Watching) -> None:
+    """A broken save, another log level, a recorder added and removed: every picture arrives, at the same distances."""
+
+    def changes() -> None:
+        watching.save(GRAPH.replace("hw-encode", "hw-encod"), "refused")
+        watching.more(FPS // 2)
+        applied = watching.save(GRAPH.replace("info", "warning"))
+        assert {change["action"] for change in applied["changes"].values()} == {"keep"}
+        watching.more(FPS // 2)
+        applied = watching.save(GRAPH + TAPE)
+        assert {node: change["action"] for node, change in applied["changes"].items() if change["action"] != "keep"} == {
+            "tape": "add"
+        }
+        watching.more(FPS)
+        applied = watching.save(GRAPH)
+        assert applied["changes"]["tape"]["action"] == "remove"
+
+    pictures = watching.during(changes)
+    assert set(gaps(pictures)) == {TICKS}
+
+
+@pytest.mark.timeout(200)
+def test_the_encoder_is_replaced(watching: Watching) -> None:
+    """The old one codes up to a picture, the new one from the next one on, which is a keyframe."""
+
+    def change() -> None:
+        applied = watching.save(GRAPH.replace("1M,", "1M, preset: ultrafast,"))
+        assert applied["changes"]["encode"]["action"] == "replace"
+
+    pictures = watching.during(change)
+    assert max(gaps(pictures)) <= 2 * TICKS, "at most one picture more than usual"
+    assert min(gaps(pictures)) > 0, "no picture twice, and none goes back in time"
+
+
+@pytest.mark.timeout(200)
+def test_the_source_is_replaced(watching: Watching) -> None:
+    """By one of another size: the encoder follows, with a keyframe."""
+
+    def change() -> None:
+        applied = watching.save(GRAPH.replace("640x360", "320x180"))
+        assert applied["changes"]["pattern"]["action"] == "replace"
+
+    pictures = watching.during(change)
+    assert max(gaps(pictures)) <= GOP_S * 90_000
+    assert min(gaps(pictures)) > 0
+    until("the new size", lambda: watching.page.evaluate("document.querySelector('video').videoWidth") == 320)
