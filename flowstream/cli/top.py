@@ -225,7 +225,7 @@ def _grid(heads: tuple[str, ...], rows: list[tuple[str, ...]], states: dict[str,
 
 def rate(per_second: float) -> str:
     """``30/s``, ``0.2/s``."""
-    return f"{per_second:.0f}/s" if per_second >= 10 or per_second == 0 else f"{per_second:.1f}/s"
+    return f"{per_second:.0f}/s" if per_second >= 9.95 or per_second == 0 else f"{per_second:.1f}/s"
 
 
 def latency(values: dict[str, Any] | None) -> str:

@@ -535,4 +535,4 @@ def _count(number: int) -> str:
 
 
 def _rate(per_second: float) -> str:
-    return f"{per_second:.0f}/s" if per_second >= 10 or per_second == 0 else f"{per_second:.1f}/s"
+    return f"{per_second:.0f}/s" if per_second >= 9.95 or per_second == 0 else f"{per_second:.1f}/s"
