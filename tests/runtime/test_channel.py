@@ -94,9 +94,7 @@ class Rig:
         assert len(self.channel.feeds) <= MOST_FEEDS
 
 
-limits = st.builds(
-    Limit, items=st.integers(1, 3), bytes=st.none() | st.just(40), time_ns=st.none() | st.integers(0, 4)
-)
+limits = st.builds(Limit, items=st.integers(1, 3), bytes=st.none() | st.just(40), time_ns=st.none() | st.integers(0, 4))
 edges = st.builds(lambda policy, limit: replace(EDGE, overflow=policy, limit=limit), st.sampled_from(POLICIES), limits)
 steps = st.lists(
     st.sampled_from(["emit", "emit", "emit", "poll", "poll", "cancel", "replace", "settle"]) | edges, max_size=40

@@ -112,7 +112,7 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=1_000_000, help="how many payloads")
     count = parser.parse_args().items
     policies: tuple[Overflow, ...] = ("block", "drop-oldest", "drop-newest", "latest")
-    return 0 if all([anyio.run(flood, policy, count) for policy in policies]) else 1
+    return 0 if all(anyio.run(flood, policy, count) for policy in policies) else 1
 
 
 if __name__ == "__main__":
