@@ -20,13 +20,15 @@ class Restart:
     """When a node is started anew, and how soon.
 
     ``on``: ``peer`` after the other side failed it, ``any`` after every failure, ``end`` also when it ended. Waits
-    double from ``first_ns`` to ``max_ns``; after ``limit`` failures in a row the node stays failed (None: no limit).
+    double from ``first_ns`` to ``max_ns``, and begin anew after the node ran that long. After ``limit`` failures (None:
+    no limit) the node stays failed: in a row, or within ``window_ns`` if that is set, however well it ran in between.
     """
 
     on: RestartOn = "peer"
     first_ns: int = 1_000_000_000
     max_ns: int = 30_000_000_000
     limit: int | None = None
+    window_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -337,8 +337,9 @@ def _keys() -> dict[str, Schema]:
                 ),
                 "limit": _or_substitution({
                     "type": "integer", "minimum": 1, "maximum": 1_000_000,
-                    "description": "Failures in a row that it survives.", "examples": [5],
+                    "description": "Failures that it survives: in a row, or within window.", "examples": [5],
                 }),
+                "window": _quantity("duration", "The time in which limit failures end it, whatever was between."),
             },
             "When the node is started anew after it failed.",
         ),

@@ -324,7 +324,7 @@ class _Builder:
         value = self._scalar(block, key, name)
         if value is None:
             return None
-        readings = {"time": "s or ms", "first": "s or ms", "max": "s or ms", "bytes": "KiB or MiB"}[key]
+        readings = {"bytes": "KiB or MiB"}.get(key, "s or ms")
         if not isinstance(value.value, str):
             self.add("FS208", value.span, f"{name} takes a {'duration' if 's' in readings.split() else 'size'}; "
                      f"{shown(value)} has no unit", f"write it with {readings}")  # fmt: skip
@@ -542,13 +542,17 @@ class _Builder:
         if isinstance(value, Scalar) and value.value in get_args(RestartOn):
             self.add("FS111", value.span, "restart takes a map", f"write restart: {{on: {value.value}}}")
             return None
-        block = self._map(node, "restart", "on, backoff, limit")
+        block = self._map(node, "restart", "on, backoff, limit, window")
         if block is None:
             return None
-        self._known(block, "restart", ("on", "backoff", "limit"))
+        self._known(block, "restart", ("on", "backoff", "limit", "window"))
         default = Restart()
         on = self._choice(block, "on", "on", get_args(RestartOn))
         limit = self._count(block, "limit", "limit", 1_000_000)
+        window = self._quantity(block, "window", "window", parse_duration)
+        if window and "limit" not in block.entries:
+            self.add("FS208", block.entries["window"].value.span, "window is the time in which limit failures count",
+                     "add limit: COUNT, or leave window out")  # fmt: skip
         first = maximum = None
         if (backoff := self._map(block, "backoff", "first and max")) is not None:
             self._known(backoff, "backoff", ("first", "max"))
@@ -557,7 +561,8 @@ class _Builder:
             if first and maximum and first > maximum:
                 self.add("FS208", backoff.entries["first"].value.span, "first is longer than max")
         first = first or min(default.first_ns, maximum or default.first_ns)
-        return Restart(cast("RestartOn", on) if on else default.on, first, maximum or max(default.max_ns, first), limit)
+        maximum = maximum or max(default.max_ns, first)
+        return Restart(cast("RestartOn", on) if on else default.on, first, maximum, limit, window or None)
 
     def _edges(self, node: NodeSpec, port: str | None, span: Span, value: Value) -> Iterator[EdgeSpec]:
         values = value.items if isinstance(value, List) else [value]

@@ -1,7 +1,7 @@
 """The bounded queue of an edge, as a pure machine: items in, outcomes out.
 
 Bounded in items, bytes and milliseconds of media at once; every drop is counted with its cause, so that
-``received = delivered + dropped + queued`` always holds.
+``received = delivered + dropped + queued + waiting`` always holds.
 """
 
 from __future__ import annotations
@@ -54,15 +54,20 @@ class Offered:
 
     TAKEN = 1
     DROPPED = 2  # this one, or others to make room
-    FULL = 3  # block: not taken; wait and offer again
+    FULL = 3  # block: it waits before the queue, and so should the producer, until there is room
     WANTS_KEYFRAME = 4  # dropped, and the producer should be asked for a keyframe
 
 
 class OverflowQueue(Generic[T]):
-    """The queue of one edge. ``drops`` counts losses by cause."""
+    """The queue of one edge. ``drops`` counts losses by cause.
+
+    ``waiting`` are the items that producers wait with, in order: they are let in as soon as there is room.
+    ``wants_keyframe`` says that a keyframe should be asked for now that the consumer looks for something again.
+    """
 
     __slots__ = (
-        "_bytes", "_counts_bytes", "_items", "_needs_keyframe", "delivered", "drops", "limit", "policy", "received",
+        "_bytes", "_counts_bytes", "_has_asked", "_items", "_needs_keyframe", "delivered", "drops", "limit", "policy",
+        "received", "waiting", "wants_keyframe",
     )  # fmt: skip
 
     def __init__(self, policy: Overflow, limit: Limit) -> None:
@@ -77,6 +82,9 @@ class OverflowQueue(Generic[T]):
         self._counts_bytes = limit.bytes is not None  # only where they decide: a picture adds up its planes
         self._bytes = 0
         self._needs_keyframe = False
+        self._has_asked = False  # for a keyframe, and nothing was delivered since
+        self.waiting: deque[T] = deque()
+        self.wants_keyframe: bool = False
 
     def __len__(self) -> int:
         return len(self._items)
@@ -111,13 +119,14 @@ class OverflowQueue(Generic[T]):
                 self.drops["waiting-for-keyframe"] += 1
                 return Offered.DROPPED
             self._needs_keyframe = False
-        if self._fits(item):
+        if not self.waiting and self._fits(item):
             self._take(item)
             return Offered.TAKEN
         policy = self.policy
-        if policy == "block":
-            return Offered.FULL
         self.received += 1
+        if policy == "block":
+            self.waiting.append(item)
+            return Offered.FULL
         if policy == "drop-newest":
             self.drops["overflow"] += 1
             return Offered.DROPPED
@@ -143,6 +152,10 @@ class OverflowQueue(Generic[T]):
             return Offered.DROPPED
         self.drops["overflow"] += 1
         self._needs_keyframe = True
+        if self._has_asked:  # a consumer that stands still would have the encoder make nothing but keyframes
+            self.wants_keyframe = True
+            return Offered.DROPPED
+        self._has_asked = True
         return Offered.WANTS_KEYFRAME
 
     def _fits(self, item: T) -> bool:
@@ -153,7 +166,7 @@ class OverflowQueue(Generic[T]):
             return False
         if limit.bytes is not None and self._bytes + item.size_bytes > limit.bytes:
             return False
-        return limit.time_ns is None or item.time_ns - items[0].time_ns <= limit.time_ns
+        return limit.time_ns is None or abs(item.time_ns - items[0].time_ns) <= limit.time_ns
 
     def _take(self, item: T) -> None:
         self.received += 1
@@ -161,9 +174,25 @@ class OverflowQueue(Generic[T]):
         if self._counts_bytes:
             self._bytes += item.size_bytes
 
-    def force(self, item: T) -> None:
-        """Takes an item although there may be no room: one that was waited with when the queue came to its end."""
-        self._take(item)
+    def withdraw(self, item: T, cause: str) -> bool:
+        """Drops an item that still waits, counted under ``cause``; false when it was let in."""
+        for index, each in enumerate(self.waiting):
+            if each is item:
+                del self.waiting[index]
+                self.drops[cause] += 1
+                return True
+        return False
+
+    def change(self, policy: Overflow, limit: Limit) -> None:
+        """Goes on with another policy and limit; what waits is offered anew."""
+        waiting, self.waiting = self.waiting, deque()
+        self.policy, self.limit = policy, limit
+        self._counts_bytes = limit.bytes is not None
+        self._bytes = self.size_bytes if self._counts_bytes else 0
+        for item in waiting:
+            self.received -= 1
+            if self.offer(item) == Offered.WANTS_KEYFRAME:
+                self.wants_keyframe = True
 
     def poll(self) -> T | None:
         """The oldest item, or None when nothing waits."""
@@ -173,13 +202,18 @@ class OverflowQueue(Generic[T]):
         if self._counts_bytes:
             self._bytes -= item.size_bytes
         self.delivered += 1
+        self._has_asked = False
+        while self.waiting and self._fits(self.waiting[0]):
+            self.received -= 1
+            self._take(self.waiting.popleft())
         return item
 
     def flush(self, cause: str) -> int:
         """Throws away what waits, counted under ``cause``; gives how many that were."""
-        count = len(self._items)
+        count = len(self._items) + len(self.waiting)
         if count:
             self.drops[cause] += count
             self._items.clear()
+            self.waiting.clear()
             self._bytes = 0
         return count

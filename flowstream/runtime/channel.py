@@ -21,33 +21,25 @@ Request = Callable[[str, KeyframeRequest], None]
 Meter = Callable[[Any], int]
 """Looks at a payload that is taken, and says after how many it wants to see the next."""
 
+MOST_FEEDS = 5
+"""How many feeds of a channel hold payloads at once: the newest, and those before it that are not delivered yet."""
+
 
 class Feed:
     """What one producer's output puts on an edge, and the producer's hold on it."""
 
-    __slots__ = ("channel", "closed", "outlet", "queue", "space", "waiting")
+    __slots__ = ("channel", "closed", "outlet", "queue", "space")
 
     def __init__(self, channel: Channel, outlet: Outlet) -> None:
         self.channel = channel
         self.outlet = outlet
         self.queue: OverflowQueue[Any] = OverflowQueue(channel.edge.overflow, channel.edge.limit)
         self.space = Wakeup(channel.turns)
-        self.waiting: list[Any] = []  # payloads that producers wait with
         self.closed = False
-
-    def offer(self, payload: Any) -> int:
-        """See OverflowQueue.offer; wakes the consumer."""
-        outcome = self.queue.offer(payload)
-        if outcome <= Offered.DROPPED:
-            self.channel.wakeup.set()
-        return outcome
 
     def close(self) -> None:
         """Nothing more comes from this producer; what waits, in the queue or before it, is still delivered."""
         self.closed = True
-        for payload in self.waiting:
-            self.queue.force(payload)
-        self.waiting.clear()
         self.outlet.detach(self)
         self.space.set()
         self.channel.wakeup.set()
@@ -57,14 +49,12 @@ class Channel:
     """A consumer's end of an edge."""
 
     __slots__ = (
-        "blocks", "caps", "countdown", "delivered", "drops", "edge", "feeds", "meter", "port", "received", "turns",
-        "wakeup",
+        "caps", "countdown", "delivered", "drops", "edge", "feeds", "meter", "port", "received", "turns", "wakeup",
     )  # fmt: skip
 
     def __init__(self, edge: Edge, wakeup: Wakeup, turns: Turns) -> None:
         self.edge = edge
         self.port = edge.input
-        self.blocks = edge.overflow == "block"
         self.wakeup = wakeup
         self.turns = turns
         self.feeds: deque[Feed] = deque()
@@ -83,13 +73,29 @@ class Channel:
     def rewire(self, edge: Edge) -> None:
         """The same port with another producer or other options, for the feeds to come."""
         self.edge = edge
-        self.blocks = edge.overflow == "block" or any(feed.queue.policy == "block" for feed in self.feeds)
 
     def attach(self, outlet: Outlet, *, continues: bool = False) -> Feed:
-        """Makes an output the newest feed of this channel; packets begin at a keyframe unless it ``continues``."""
-        feed = Feed(self, outlet)
-        self.feeds.append(feed)
+        """Makes an output the newest feed of this channel; packets begin at a keyframe unless it ``continues``.
+
+        An output that is the newest feed already goes on in the same queue, so that a producer which waits there
+        waits on. Of feeds before it the last few are still delivered, the others lost: a consumer that stands still
+        while its producer is replaced again and again does not gather all that they gave.
+        """
+        if self.feeds and self.feeds[-1].outlet is outlet:
+            feed = self.feeds[-1]
+            feed.closed = False
+            feed.queue.change(self.edge.overflow, self.edge.limit)
+            feed.space.set()
+            outlet.detach(feed)
+        else:
+            feed = Feed(self, outlet)
+            self.feeds.append(feed)
         outlet.attach(feed)
+        while len(self.feeds) > MOST_FEEDS:
+            oldest = self.feeds.popleft()
+            oldest.close()
+            oldest.queue.flush("reload-deadline")
+            self._retire(oldest)
         if issubclass(EncodedPacket, outlet.payloads) and self.edge.overflow != "latest" and not continues:
             feed.queue.require_keyframe()
         return feed
@@ -101,12 +107,15 @@ class Channel:
             feed = feeds[0]
             item = feed.queue.poll()
             if item is not None:
-                if self.blocks:
+                if feed.queue.policy == "block":
                     feed.space.set()
                 self.countdown -= 1
                 if not self.countdown and self.meter is not None:
                     self.countdown = self.meter(item)
                 return item
+            if feed.queue.wants_keyframe:
+                feed.queue.wants_keyframe = False
+                feed.outlet.request(KeyframeRequest(f"{self.edge.name} overflowed"))
             if not feed.closed or len(feeds) == 1:
                 return None
             self._retire(feeds.popleft())
@@ -121,12 +130,12 @@ class Channel:
     @property
     def makes_wait(self) -> bool:
         """Whether a producer waits for room."""
-        return any(feed.waiting for feed in self.feeds)
+        return any(feed.queue.waiting for feed in self.feeds)
 
     @property
     def ended(self) -> bool:
         """Whether all has been delivered and nothing will follow."""
-        return all(feed.closed and not len(feed.queue) for feed in self.feeds)
+        return all(feed.closed and not len(feed.queue) for feed in self.feeds)  # which also holds who waits
 
     def request(self, signal: KeyframeRequest) -> None:
         """Sends a request upstream, to the newest producer."""
@@ -136,7 +145,6 @@ class Channel:
     def close(self, cause: str) -> None:
         """The consumer is gone: what waits is dropped and the producers are let go."""
         for feed in list(self.feeds):
-            feed.queue.flush(cause)
             feed.close()
             feed.queue.flush(cause)
 
@@ -156,11 +164,14 @@ class Channel:
         self.drops.update(feed.queue.drops)
 
     def counts(self) -> dict[str, int]:
-        """``received``, ``delivered``, ``queued`` and ``dropped`` payloads over the channel's life."""
+        """``received``, ``delivered``, ``queued`` and ``dropped`` payloads over the channel's life.
+
+        Those that a producer waits with count as queued.
+        """
         return {
             "received": self.received + sum(f.queue.received for f in self.feeds),
             "delivered": self.delivered + sum(f.queue.delivered for f in self.feeds),
-            "queued": sum(len(f.queue) for f in self.feeds),
+            "queued": sum(len(f.queue) + len(f.queue.waiting) for f in self.feeds),
             "dropped": sum(self.losses().values()),
         }
 
@@ -294,17 +305,22 @@ class Outlet:
             feed.close()
 
 
-async def push(feed: Feed, payload: Any) -> None:
-    """Waits until an edge that blocks has taken the payload or its consumer is gone."""
-    if feed.closed:  # while another edge was waited for
-        feed.queue.force(payload)
-        feed.channel.wakeup.set()
-        return
-    while feed.offer(payload) == Offered.FULL:
-        feed.waiting.append(payload)
-        try:
-            await feed.space
-        finally:
-            feed.waiting = [each for each in feed.waiting if each is not payload]
-        if feed.closed:  # which took what was waited with
-            return
+async def wait_for_room(feeds: Iterable[Feed], payload: Any) -> None:
+    """Waits until the edges that block have let the payload in, or their consumers are gone.
+
+    Cancelled, the payload is lost where it still waits.
+    """
+    try:
+        for feed in feeds:
+            while not feed.closed and any(each is payload for each in feed.queue.waiting):
+                await feed.space
+    except BaseException:
+        give_up(feeds, payload)
+        raise
+
+
+def give_up(feeds: Iterable[Feed], payload: Any) -> None:
+    """The producer was ended while it waited with a payload."""
+    for feed in feeds:
+        if not feed.closed:  # or it is still delivered
+            feed.queue.withdraw(payload, "cancelled")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -48,13 +49,16 @@ class NodeStatus:
 class Engine:
     """Runs one plan at a time. Made by ``Engine.open``; methods are for the loop it was opened on."""
 
-    def __init__(self, tasks: TaskGroup, clock: Clock, mounts: Mounts) -> None:
+    def __init__(
+        self, tasks: TaskGroup, clock: Clock, mounts: Mounts, chance: Callable[[], float] | None = None
+    ) -> None:
         self.clock = clock
         self.mounts = mounts
         self.plan: Plan | None = None
         self.runners: dict[str, Runner] = {}
         self.failures: list[NodeError] = []
         self._tasks = tasks
+        self._chance = chance
         self._listeners: list[Listener] = []
         self._holdings = Holdings(tasks, clock, self._holding_failed)
         self._graph = Graph(clock, mounts, self._holdings, clock.now_ns(), is_live=False)
@@ -67,10 +71,14 @@ class Engine:
     @classmethod
     @asynccontextmanager
     async def open(cls, *, clock: Clock | None = None, mounts: Mounts | None = None) -> AsyncIterator[Engine]:
-        """An engine with nothing to run yet; leaving the block stops what runs, in bounded time."""
+        """An engine with nothing to run yet; leaving the block stops what runs, in bounded time.
+
+        Waits before restarts are spread by chance on the machine's clock, and exact on a clock that is given.
+        """
+        chance = random.random if clock is None else None
         try:
             async with anyio.create_task_group() as tasks:
-                engine = cls(tasks, clock or SystemClock(), mounts or Mounts())
+                engine = cls(tasks, clock or SystemClock(), mounts or Mounts(), chance)
                 try:
                     yield engine
                 finally:
@@ -105,7 +113,7 @@ class Engine:
             raise
         self.runners = runners
         self.plan = plan
-        self._supervisors = {id: Supervisor(planned.restart) for id, planned in plan.nodes.items()}
+        self._supervisors = {id: Supervisor(planned.restart, self._chance) for id, planned in plan.nodes.items()}
         for edge in plan.edges:
             self._connect(edge)
         for runner in self.runners.values():

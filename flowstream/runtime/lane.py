@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import Any
 
 from flowstream.node.ports import Emit
-from flowstream.runtime.channel import Channel, Feed, Inbox, push
+from flowstream.runtime.channel import Channel, Feed, Inbox, give_up, wait_for_room
 from flowstream.runtime.executor import Settled
 from flowstream.runtime.wakeup import Wakeup
 
@@ -53,14 +53,15 @@ class ThreadLane:
                 if self._blocked is not None:
                     feeds, item, rest = self._blocked
                     self._blocked = None
-                    for feed in feeds:
-                        await push(feed, item.payload)
+                    await wait_for_room(feeds, item.payload)
                     for item in rest:
                         await self._emit(item)
                     self._is_busy = False
                     self._advance()
         finally:
             self._is_over = True
+            if self._blocked is not None:
+                give_up(self._blocked[0], self._blocked[1].payload)
             self._inbox.wakeup.called = None
 
     def _advance(self) -> None:

@@ -20,7 +20,7 @@ from flowstream.node.config import Config
 from flowstream.node.context import AsgiApp, EndOfInput, Holding
 from flowstream.node.ports import Emit, Input, Output
 from flowstream.node.registry import import_needs
-from flowstream.runtime.channel import Channel, Feed, Inbox, Outlet, push
+from flowstream.runtime.channel import Channel, Feed, Inbox, Outlet, wait_for_room
 from flowstream.runtime.clock import Clock
 from flowstream.runtime.executor import NodeThread, Settled
 from flowstream.runtime.holdings import Holdings
@@ -401,8 +401,7 @@ class Runner:
         """Offers a payload to every edge first, then waits for those that block."""
         blocked = self.offer(item)
         if blocked is not None:
-            for feed in blocked:
-                await push(feed, item.payload)
+            await wait_for_room(blocked, item.payload)
 
     async def emit_when_wired(self, item: Emit[Any]) -> None:
         """As ``emit``, for a node that may have something before its edges are there: it waits for them."""

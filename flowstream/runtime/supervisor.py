@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flowstream.errors import PeerError
 from flowstream.graph.plan import Restart
 from flowstream.proto.backoff import Backoff
 
 
 class Supervisor:
-    """The restart policy of one node at work; None never restarts."""
+    """The restart policy of one node at work; None never restarts.
 
-    def __init__(self, restart: Restart | None) -> None:
+    ``chance`` gives numbers from 0 up to 1 and spreads the waits; without it they are exact.
+    """
+
+    def __init__(self, restart: Restart | None, chance: Callable[[], float] | None = None) -> None:
+        self._chance = chance
         self.restarts = 0
         self.is_exit_expected = False  # while the node is being swapped for another: its end is no failure
         self._restart: Restart | None = None
@@ -21,9 +27,12 @@ class Supervisor:
         """Takes another policy; the count of restarts goes on."""
         if restart != self._restart:
             self._restart = restart
-            self._backoff = (
-                Backoff(first_ns=restart.first_ns, max_ns=restart.max_ns, limit=restart.limit) if restart else None
-            )
+            self._backoff = None
+            if restart is not None:
+                self._backoff = Backoff(
+                    first_ns=restart.first_ns, max_ns=restart.max_ns, limit=restart.limit,
+                    window_ns=restart.window_ns, chance=self._chance,
+                )  # fmt: skip
 
     @property
     def restarts_on_end(self) -> bool:

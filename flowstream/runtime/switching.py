@@ -212,7 +212,7 @@ class Switch:
             if id in engine._supervisors:
                 engine._supervisors[id].take(plan.nodes[id].restart)
             else:
-                engine._supervisors[id] = Supervisor(plan.nodes[id].restart)
+                engine._supervisors[id] = Supervisor(plan.nodes[id].restart, engine._chance)
             runner.planned = plan.nodes[id]
             runner.wired = wired_ports(plan, id)
         self._rewire(old_plan)

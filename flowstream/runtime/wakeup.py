@@ -178,6 +178,9 @@ class _AsyncioWakeup(Wakeup):
         self._wake()
         return True
 
+    def done(self) -> bool:
+        return self._resume is None
+
     def result(self) -> None:
         self._is_taken = False
         if self._cancelled is not None:

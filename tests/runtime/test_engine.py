@@ -211,6 +211,45 @@ def test_a_lost_peer_is_tried_again_with_growing_waits() -> None:
     run(main)
 
 
+def test_a_node_that_fails_too_often_within_the_window_stays_down() -> None:
+    async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        restart = Restart(on="any", first_ns=10**9, max_ns=10**9, limit=2, window_ns=60 * 10**9)
+        await engine.start(
+            plan(
+                {"count": ("test/counter", {"fail_at": 500}, restart), "keep": ("test/keep", {})},
+                {"keep.numbers": "count.out"},
+            )
+        )
+        await engine.wait()
+        waits = [event.retry_in_ns for event in events if isinstance(event, NodeFailed)]
+        assert waits == [10**9, 10**9, None], "each time it ran for 5 s before"
+        assert engine.status()["count"].state == "failed"
+
+    run(main)
+
+
+def test_no_source_begins_before_every_node_is_ready() -> None:
+    async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        async def open_late(self: Keep) -> None:
+            Keep.kept.setdefault(self.ctx.name, [])
+            assert not Keep.kept.get("early")
+            await anyio.sleep(2)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Keep, "open", open_late)
+            await engine.start(
+                plan(
+                    {"count": ("test/counter", {"count": 3}), "early": ("test/keep", {}), "late": ("test/keep", {})},
+                    {"early.numbers": "count.out", "late.numbers": "count.out"},
+                )
+            )
+        assert Keep.kept == {"early": [], "late": []}
+        await engine.wait()
+        assert Keep.kept == {"early": [0, 1, 2], "late": [0, 1, 2]}
+
+    run(main)
+
+
 def test_a_restarted_source_feeds_the_same_consumer() -> None:
     async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
         restart = Restart(on="end", first_ns=10**9, max_ns=10**9)

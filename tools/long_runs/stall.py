@@ -1,0 +1,119 @@
+"""A million payloads through a graph that stalls and goes on: memory stays flat, every payload is accounted for.
+
+    tools/long stall [--items 1000000]
+
+Each overflow policy in turn; memory is what Python has allocated, and the process's resident set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+import anyio
+import anyio.lowlevel
+
+from flowstream import Config, Context, Emit, Input, Output, Record, Sink, Source, Transform, field
+from flowstream.graph.plan import Edge, Plan, PlannedNode
+from flowstream.proto.overflow import Limit, Overflow
+from flowstream.runtime.engine import Engine
+
+LOOKS = 20
+BLOCKS = 2_000
+"""How many more objects may be there at the last look than at the first after it has settled."""
+
+
+class FloodConfig(Config):
+    """Config of ``long/flood``."""
+
+    count: int = field(ge=1, description="How many to give.")
+
+
+class Flood(Source[FloodConfig], type="long/flood"):
+    """Gives numbers as fast as it can."""
+
+    is_live = True
+    out = Output(Record)
+    seen: list[tuple[int, int]] = []  # allocated blocks and resident bytes
+
+    async def run(self, ctx: Context) -> None:
+        """Give, and look at the memory now and then."""
+        for number in range(self.config.count):
+            if number % (self.config.count // LOOKS) == 0:
+                Flood.seen.append((sys.getallocatedblocks(), resident_bytes()))
+            await ctx.emit(self.out(Record(number, number)))
+            if number % 16 == 15:
+                await anyio.lowlevel.checkpoint()
+
+
+class Pass(Transform, type="long/pass"):
+    """Passes on."""
+
+    items = Input(Record)
+    out = Output(like=items)
+
+    def process(self, item: Record[int]) -> list[Emit[Record[int]]]:
+        """Pass on."""
+        return [self.out(item)]
+
+
+class Stall(Sink, type="long/stall"):
+    """Stands still now and then."""
+
+    items = Input(Record)
+    taken = 0
+
+    async def consume(self, item: Record[int]) -> None:
+        """Take, and wait at every 5000th."""
+        Stall.taken += 1
+        if Stall.taken % 5_000 == 0:
+            await anyio.sleep(0.01)
+
+
+def resident_bytes() -> int:
+    """Return the resident set of this process."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def flood(overflow: Overflow, count: int) -> bool:
+    """Run it with one policy, print what came of it, and return whether the proof holds."""
+    Flood.seen.clear()
+    Stall.taken = 0
+    types = {"flood": Flood, "pass": Pass, "stall": Stall}
+    nodes = {
+        id: PlannedNode(id, each.type_id, each, FloodConfig(count=count) if each is Flood else each.config_class())
+        for id, each in types.items()
+    }
+    edges = (
+        Edge("pass", "items", "flood", "out", overflow, Limit(64)),
+        Edge("stall", "items", "pass", "out", overflow, Limit(64)),
+    )
+    async with Engine.open() as engine:
+        await engine.start(Plan("flood", nodes, edges, is_live=True))
+        await engine.wait()
+        dropped = sum(sum(node.dropped.values()) for node in engine.status().values())
+    blocks = [each for each, _ in Flood.seen[LOOKS // 4 :]]
+    grown = Flood.seen[-1][1] - Flood.seen[LOOKS // 4][1]
+    is_whole = Stall.taken + dropped == count and (overflow != "block" or not dropped)
+    is_flat = max(blocks) - min(blocks) < BLOCKS
+    print(
+        f"{overflow:12} {Stall.taken} came through, {dropped} dropped; objects {min(blocks)} to {max(blocks)}, "
+        f"resident set {grown / 1e6:+.1f} MB: {'holds' if is_whole and is_flat else 'BROKEN'}",
+        flush=True,
+    )
+    return is_whole and is_flat
+
+
+def main() -> int:
+    """Run every policy."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--items", type=int, default=1_000_000, help="how many payloads")
+    count = parser.parse_args().items
+    policies: tuple[Overflow, ...] = ("block", "drop-oldest", "drop-newest", "latest")
+    return 0 if all(anyio.run(flood, policy, count) for policy in policies) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
