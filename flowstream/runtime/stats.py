@@ -47,7 +47,10 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """What waits on an edge, and how much may: in payloads, bytes and nanoseconds of media (None: unbounded)."""
+    """What waits on an edge, and how much may: in payloads, bytes and nanoseconds of media (None: unbounded).
+
+    ``items`` counts the payloads that producers wait with too.
+    """
 
     items: int
     bytes: int

@@ -14,6 +14,9 @@ from flowstream.runtime.stats import Statistics
 from flowstream.runtime.why import verdict
 from flowstream.testing.clock import VirtualClock, run_virtual
 from tests.runtime.flows import SOON, flow
+from tests.runtime.parts import Loop
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 class Watched:
@@ -53,7 +56,7 @@ def watch(plan: Plan, main: Callable[[Watched], Awaitable[None]]) -> None:
             await engine.stop(drain_seconds=0)
             tasks.cancel_scope.cancel()
 
-    run_virtual(call)
+    run_virtual(call, backend=Loop.backend)
 
 
 CHAIN = {"encode": ("test/relay", {}), "out": ("test/taker", {})}

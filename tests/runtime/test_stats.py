@@ -14,7 +14,9 @@ from flowstream.runtime.engine import Engine
 from flowstream.runtime.stats import SAMPLES, SECOND_NS, EdgeStats, RunStats, Statistics
 from flowstream.testing.clock import VirtualClock, run_virtual
 from tests.runtime.flows import SOON, flow
-from tests.runtime.parts import Busy
+from tests.runtime.parts import Busy, Loop
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 S = SECOND_NS
 WIRES = {"encode.video": "screen.out", "out.video": "encode.out"}
@@ -40,7 +42,7 @@ def count(plan: Plan, main: Callable[[Engine, Statistics], Awaitable[None]]) -> 
             tasks.cancel_scope.cancel()
 
     Busy.holder = None
-    run_virtual(call)
+    run_virtual(call, backend=Loop.backend)
 
 
 def conserved(stats: RunStats) -> None:
@@ -61,10 +63,12 @@ def test_rates_and_latencies_of_a_graph_that_flows() -> None:
         screen, encode, out = stats.nodes
         assert (screen.rates_out, screen.rate_in, screen.latency) == ({"out": 50.0}, 0.0, None)
         assert (encode.rate_in, encode.rates_out) == (50.0, {"out": 50.0})
-        assert (out.rate_in, out.received, out.dropped, out.restarts) == (50.0, 1025, 0, 0)
+        assert (out.rate_in, out.dropped, out.restarts) == (50.0, 0, 0)
+        assert out.received in (1025, 1026)  # one is due at this very moment
         edge = stats.edges[1]
         assert (edge.name, edge.producer, edge.output, edge.consumer) == ("out.video", "encode", "out", "out")
-        assert (edge.rate, edge.drop_rate, edge.idle_ns) == (50.0, 0.0, 20_000_000)
+        assert (edge.rate, edge.drop_rate) == (50.0, 0.0)
+        assert edge.idle_ns in (0, 20_000_000)
         assert edge.latency is not None
         assert edge.latency.count == 500, "below the bound every payload is looked at"
         assert edge.latency.max_ns == 3_000_000
@@ -87,7 +91,7 @@ def test_what_came_was_taken_lost_or_waits(overflow: Overflow, each_ms: int) -> 
             assert edge.dropped == {}
         else:
             assert (edge.drop_rate > 0) == (each_ms > 20)
-        assert edge.queue.items <= 4 + (overflow == "block")  # and what the producer waits with
+        assert edge.queue.items <= (5 if overflow == "block" else 4), "with the one that the producer waits with"
 
     nodes = {**NODES, "out": ("test/taker", {"each_ms": each_ms})}
     count(flow(nodes, WIRES, overflow=overflow), main)
@@ -157,7 +161,7 @@ def test_a_fast_edge_is_sampled() -> None:
     async def main(engine: Engine, statistics: Statistics) -> None:
         await anyio.sleep(10.5)
         edge = edge_of(statistics, "fast.video", 5 * S)
-        assert edge.rate == 1000
+        assert edge.rate == pytest.approx(1000, rel=0.01)
         assert edge.latency is not None
         assert SAMPLES * 5 <= edge.latency.count <= SAMPLES * 6
         assert edge.latency_count < 3_000
@@ -201,4 +205,4 @@ def test_nothing_runs_yet() -> None:
             stats = statistics.snapshot()
             assert (stats.state, stats.nodes, stats.edges) == ("starting", (), ())
 
-    run_virtual(call)
+    run_virtual(call, backend=Loop.backend)

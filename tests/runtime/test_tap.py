@@ -13,6 +13,9 @@ from flowstream.runtime.tap import Tap, TapError, describe, png_of
 from flowstream.testing.clock import VirtualClock, run_virtual
 from flowstream.testing.media import make_frame, make_sound
 from tests.runtime.flows import SOON, flow
+from tests.runtime.parts import Loop
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 NODES: dict[str, tuple[Any, ...]] = {"screen": ("test/pictures", {}), "out": ("test/taker", {})}
 WIRES = {"out.video": "screen.out"}
@@ -24,7 +27,7 @@ def tapped(plan: Plan, main: Callable[[Engine], Awaitable[None]]) -> None:
             await engine.start(plan)
             await main(engine)
 
-    run_virtual(call)
+    run_virtual(call, backend=Loop.backend)
 
 
 def test_one_who_does_not_take_misses_and_holds_nobody_up() -> None:
@@ -77,7 +80,7 @@ def test_nobody_runs_yet() -> None:
             with pytest.raises(TapError, match="the graph is not running yet"):
                 Tap(engine, "out.video")
 
-    run_virtual(call)
+    run_virtual(call, backend=Loop.backend)
 
 
 @pytest.mark.parametrize("format", ["bgr24", "yuv420p", "gray", "bgra"])
