@@ -1,8 +1,8 @@
 """Check the types that node authors see, with pyright: free of errors, and every public name's type complete.
 
-Programs and authors import from ``flowstream``, ``flowstream.proto`` and ``flowstream.testing``; what those re-export is defined in
-the packages and modules named in `PUBLIC`. Complete means that a type checker knows each parameter, result and
-attribute without inferring it, so that two checkers cannot disagree.
+Programs and authors import from ``flowstream``, ``flowstream.proto`` and ``flowstream.testing``; what those re-export
+is defined in the packages and modules named in `PUBLIC`. Complete means that a type checker knows each parameter,
+result and attribute without inferring it, so that two checkers cannot disagree.
 """
 
 from __future__ import annotations

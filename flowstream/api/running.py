@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -141,12 +142,11 @@ class Run:
         Variables and layers stay those that the run was opened with. Raises GraphError when the graph has mistakes,
         ReloadError when it cannot be applied; what runs then goes on as it was.
         """
-        file = None
-        if source is not None:
-            old = self._run.file
-            file = _file(source, sets=old.sets, layers=old.layers, nodes=old.folders, serve=old.serve)
-            file.environment, file.began, file.settings = old.environment, old.began, old.settings
-        patch = await self._run.reload(file)
+        if source is None:
+            patch = await self._run.reload()
+        else:
+            path, text = _source(source)
+            patch = await self._run.reload(lambda file: replace(file, path=path, text=text))
         self._follow()
         return patch
 
@@ -219,7 +219,8 @@ class Run:
         viewer's name, which the node then finds in the scope as ``flowstream.viewer``. ``owner`` is asked in the same
         way for what only the owner of the graph may see, under ``/-/status``; without it there is no such thing. Open
         the graph with ``serve=False``, or it is served at an address of its own too. ``url`` is where the application
-        is reached from outside, for `links`.
+        is reached from outside, for `links`. Media goes to viewers by UDP, from the host that ``serve: listen`` of the
+        graph names, 127.0.0.1 unless it does.
         """
         from flowstream.api.web import Pages
 
@@ -306,20 +307,28 @@ def _file(
     sets: Mapping[str, Any],
     layers: Iterable[str | os.PathLike[str]],
     nodes: Iterable[str | os.PathLike[str]],
-    serve: str | bool | Serve | None,
+    serve: str | bool,
 ) -> GraphFile:
-    if not isinstance(graph, Graph | str | os.PathLike):
-        raise TypeError(f"a graph is the path of a file or a Graph, not {graph!r}")
+    path, text = _source(graph)
     if isinstance(layers, str) or isinstance(nodes, str):
         raise TypeError("layers= and nodes= take lists of paths, also for one: ['path']")
     return GraphFile(
-        graph.path if isinstance(graph, Graph) else os.fspath(graph),
+        path,
         tuple(Path(folder) for folder in nodes),
         {name: _text(value) for name, value in sets.items()},
         layers=tuple(os.fspath(layer) for layer in layers),
-        text=graph.to_yaml() if isinstance(graph, Graph) else None,
-        serve=_serve(serve) if isinstance(serve, str) else None if isinstance(serve, bool) else serve,
+        text=text,
+        serve=_serve(serve) if isinstance(serve, str) else None,
     )
+
+
+def _source(graph: str | os.PathLike[str] | Graph) -> tuple[str, str | None]:
+    """The path of a graph, and its text when that is not on disk. Raises TypeError."""
+    if isinstance(graph, Graph):
+        return graph.path, graph.to_yaml()
+    if isinstance(graph, str | os.PathLike):
+        return os.fspath(graph), None
+    raise TypeError(f"a graph is the path of a file or a Graph, not {graph!r}")
 
 
 def _serve(listen: str) -> Serve:

@@ -113,12 +113,13 @@ class Run:
             self.mounts.listen = socket.getsockname()[:2]
             self._serve(serving(door.Door(self.mounts), socket, connections=door.CONNECTIONS))
 
-    async def reload(self, file: GraphFile | None = None) -> Patch:
-        """Applies the files as they are now, or another graph that is followed from then on, and gives what was done.
+    async def reload(self, other: Callable[[GraphFile], GraphFile] = lambda file: file) -> Patch:
+        """Applies the files as they are now, and gives what was done.
 
-        Raises GraphError, ReloadError and what else is in its way; the graph then runs on as it was.
+        ``other`` makes another graph of the one that runs, which is followed from then on. Raises GraphError,
+        ReloadError and what else is in its way; the graph then runs on as it was.
         """
-        return await self._replan(file or self.file, lambda plan: None)
+        return await self._replan(other, lambda plan: None)
 
     async def set(self, name: str, value: Setting) -> Patch:
         """Gives a live setting, NODE.FIELD, another value over the files, and gives what was done.
@@ -126,11 +127,14 @@ class Run:
         Raises FlowstreamError for what is no setting, or none that changes in place, and what ``reload`` raises.
         """
         require_setting(self.engine.plan or self.plan, name)
-        file = replace(self.file, settings={**self.file.settings, name: value})
-        return await self._replan(file, lambda plan: require_live(self.engine.preview(plan), name))
+        return await self._replan(
+            lambda file: replace(file, settings={**file.settings, name: value}),
+            lambda plan: require_live(self.engine.preview(plan), name),
+        )
 
-    async def _replan(self, file: GraphFile, check: Callable[[Plan], None]) -> Patch:
+    async def _replan(self, change: Callable[[GraphFile], GraphFile], check: Callable[[Plan], None]) -> Patch:
         async with self._replanning:
+            file = change(self.file)
             files = self.reloader.files or self.plan.files
             attempted = await anyio.to_thread.run_sync(digest, files)
             plan = await anyio.to_thread.run_sync(file.compile)

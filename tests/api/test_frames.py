@@ -427,6 +427,34 @@ async def test_a_failure_reaches_who_pushes_and_who_reads() -> None:
             await run.push("in", picture())
 
 
+async def test_a_push_waits_for_a_node_that_is_started_anew() -> None:
+    graph = through(restart={"on": "any", "backoff": {"first": "20ms", "max": "20ms"}})
+    async with flowstream.open(graph) as run:
+        frames = run.frames("out")
+        run._engine.runners["in"].fail(RuntimeError("a bug"))
+        with anyio.fail_after(PATIENCE_S):
+            await run.push("in", picture(7))
+            assert levels([await anext(frames)]) == [7]
+        assert run.status().nodes["in"].restarts == 1
+
+
+async def test_a_node_that_failed_takes_again_after_a_reload() -> None:
+    def graph(fps: int) -> Graph:
+        made = ticking()
+        made.add("app-out", id="back", from_=made.add("app-in", id="in", fps=fps))
+        return made
+
+    async with flowstream.open(graph(10)) as run:
+        frames = run.frames("back")
+        run._engine.runners["in"].fail(RuntimeError("a bug"))
+        await until(lambda: run.status().nodes["in"].state == "failed")
+        with pytest.raises(NodeError, match="a bug"):
+            await run.push("in", picture())
+        await run.reload(graph(20))
+        await run.push("in", picture(3))
+        assert levels([await anext(frames)]) == [3]
+
+
 async def test_frames_without_a_program_are_thrown_away_and_a_push_without_one_is_a_clear_failure() -> None:
     from flowstream.runtime.engine import Engine
 

@@ -423,6 +423,32 @@ async def test_watching_begins_with_the_first_graph_that_has_a_file(file: Path) 
         await until(lambda: run.status().nodes["pattern"].config["fps"] == 30)
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2, 4, 8, 16, 32])
+async def test_a_change_that_is_cancelled_was_made_or_was_not(turns: int) -> None:
+    async with flowstream.open(ticking()) as run:
+        before = run.status()
+        task = asyncio.ensure_future(run.set("pattern.fps", 50))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        after = run.status()
+        is_made = after.nodes["pattern"].config["fps"] == 50
+        assert (after.running != before.running) is is_made
+        await run.set("pattern.fps", 60)
+        assert run.status().nodes["pattern"].config["fps"] == 60
+
+
+async def test_changes_at_the_same_time_are_made_one_after_the_other() -> None:
+    async with flowstream.open(ticking()) as run:
+        async with anyio.create_task_group() as tasks:
+            for fps in range(50, 56):
+                tasks.start_soon(run.set, "pattern.fps", fps)
+            tasks.start_soon(run.reload)
+        assert run.status().nodes["pattern"].config["fps"] == 55
+        assert run.status().running == run.status().file
+
+
 # --- events ---------------------------------------------------------------------------------------------------------
 
 

@@ -30,6 +30,9 @@ from tests.e2e.running import PATIENCE_S, running
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = sorted((ROOT / "graphs").glob("*.yaml"))
+DRIVEN = sorted((ROOT / "graphs").glob("*/*.yaml"))
+"""Graphs with a program beside them that drives them."""
+
 TEMPLATES = sorted((ROOT / "flowstream" / "templates").glob("*.yaml"))
 NO_CAMERA = "there is no camera on this machine"
 
@@ -105,7 +108,7 @@ def test_each_is_found_by_its_name() -> None:
     assert shipped_graphs() == {graph.stem: graph for graph in GRAPHS}
 
 
-@pytest.mark.parametrize("graph", GRAPHS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("graph", GRAPHS + DRIVEN, ids=lambda path: path.stem)
 def test_header_says_what_it_shows_and_how_to_run_it(graph: Path) -> None:
     modeline, what, *_ = header(graph)
     schema = re.fullmatch(r"yaml-language-server: \$schema=(\S+)", modeline)
@@ -115,19 +118,19 @@ def test_header_says_what_it_shows_and_how_to_run_it(graph: Path) -> None:
     assert commands(graph)
     for command in commands(graph):
         if command[0] == "python":
-            assert command == ["python", f"graphs/{graph.stem}.py"]
+            assert command == ["python", str(graph.with_suffix(".py").relative_to(ROOT))]
         else:
             assert command[:3] == ["flowstream", "run", graph.stem]
 
 
-@pytest.mark.parametrize("graph", GRAPHS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("graph", GRAPHS + DRIVEN, ids=lambda path: path.stem)
 def test_header_names_keys_that_are_there_or_can_be_added(graph: Path) -> None:
     body = "\n".join(line for line in graph.read_text().splitlines() if not line.startswith("#"))
     named = {key for line in header(graph)[1:] for key in re.findall(r"\b([a-z]+):(?!/)", line)}
     assert named <= {*re.findall(r"\b([a-z]+):", body), "serve", "listen"}
 
 
-@pytest.mark.parametrize("graph", GRAPHS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("graph", GRAPHS + DRIVEN, ids=lambda path: path.stem)
 def test_it_is_without_findings(graph: Path) -> None:
     for command in commands(graph):
         assert render(checked(graph, sets=sets_of(command))) == ""
@@ -136,12 +139,6 @@ def test_it_is_without_findings(graph: Path) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("graph", GRAPHS, ids=lambda path: path.stem)
 def test_it_runs_as_its_header_says(graph: Path, folder: Path) -> None:
-    if commands(graph)[0][0] == "python":
-        program = graph.with_suffix(".py")
-        done = subprocess.run([sys.executable, program], capture_output=True, text=True, cwd=folder, check=False)
-        assert (done.returncode, done.stderr) == (0, ""), done.stderr
-        assert len(done.stdout.splitlines()) >= ENOUGH
-        return
     _, _, name, *options = commands(graph)[0]
     plan = compiled(graph, sets=sets_of(options))
     camera = next((node for node in plan.nodes.values() if node.type_id == "camera"), None)
@@ -155,6 +152,14 @@ def test_it_runs_as_its_header_says(graph: Path, folder: Path) -> None:
         Watched(run, folder, name).until_received(*ends_of(plan))
     assert run.process.returncode == 0, run.text
     assert [line for line in run.lines if line["level"] == "error"] == []
+
+
+@pytest.mark.parametrize("graph", DRIVEN, ids=lambda path: path.stem)
+def test_the_program_beside_it_drives_it(graph: Path, tmp_path: Path) -> None:
+    program = graph.with_suffix(".py")
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) >= ENOUGH
 
 
 @pytest.mark.real

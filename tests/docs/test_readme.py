@@ -15,6 +15,7 @@
 ``text applied=FILE``  what the run says about that, compared there
 ``mermaid``            the graph above, drawn
 ``python file=FILE``   a file of a folder of node types
+``python run``         a program, run to its end
 ``python type=NAME``   a node type as the repository has them: passes the rules and does what it says
 ``text tree``          folders and files that exist
 =====================  ===============================================================================================
@@ -128,6 +129,8 @@ def test_block(block: Block, checkout: Path, tmp_path: Path, monkeypatch: pytest
             assert _said(["flowstream", "draw", above.value("file")], checkout) == block.text
         case "python file":
             _blur(block, checkout)
+        case "python run":
+            _said([sys.executable, "-c", block.text], checkout)
         case "python type":
             _contribute(block, tmp_path, monkeypatch)
         case "text tree":
