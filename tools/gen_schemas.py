@@ -15,6 +15,7 @@ from flowstream.errors import PackError
 from flowstream.graph.schema import graph_schema, layer_schema, node_schema
 from flowstream.node.base import Node
 from flowstream.node.registry import BUILT_IN, Pack, Registry
+from flowstream.testing.graph_test import script_schema
 
 SCHEMAS = Path(__file__).resolve().parent.parent / "schemas"
 
@@ -35,6 +36,7 @@ def schemas() -> dict[Path, str]:
     files = {
         SCHEMAS / "graph.schema.json": graph_schema(types),
         SCHEMAS / "layer.schema.json": layer_schema(types),
+        SCHEMAS / "test.schema.json": script_schema(),
     }
     for node_type in types:
         files[SCHEMAS / "nodes" / f"{node_type.type_id.replace('/', '.')}.schema.json"] = node_schema(node_type)

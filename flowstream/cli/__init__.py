@@ -21,6 +21,7 @@ COMMANDS = {
     "why": "Say why nothing comes, or that all is well.",
     "top": "Watch the numbers of a running graph.",
     "tap": "Look at what goes over an edge of a running graph, or save it.",
+    "test": "Run graphs by a script, and check what is to be seen.",
     "nodes": "List the node types, or show one.",
     "new": "Write the beginnings of something of your own.",
     "schema": "Print the JSON Schema of graph files, for editors.",

@@ -17,6 +17,9 @@
 ``python file=FILE``   a file of a folder of node types
 ``python run``         a program, run to its end
 ``python type=NAME``   a node type as the repository has them: passes the rules and does what it says
+``sh author``          commands of an author of a pack, in a folder of their own
+``python author=FILE`` a test of that pack, which passes; ``yaml author=FILE`` a graph or a script beside it
+``console author``     commands there, each followed by exactly what it prints
 ``text tree``          folders and files that exist
 =====================  ===============================================================================================
 """
@@ -70,6 +73,69 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class Authored:
+    """The folder in which an author of a pack works. What is installed there comes from this machine alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.site = folder / "site"
+
+    def execute(self, text: str, status: int = 0) -> str:
+        """Runs commands, and gives what they print."""
+        here = (
+            f"{sys.executable} -m pip install --quiet --no-index --no-deps --no-build-isolation --target {self.site} ."
+        )
+        for said, done in (
+            (r"^pip install .*", here),
+            (r"^pytest", f"{sys.executable} -m pytest -q -p no:cacheprovider"),
+            (r"^python -m build", f"{sys.executable} -m build --no-isolation"),
+        ):
+            text = re.sub(said, done, text, flags=re.MULTILINE)
+        found_here = os.pathsep.join([str(self.site), *(each for each in sys.path if each)])
+        environ = {**_environ(), "PYTHONPATH": found_here, "PYTEST_ADDOPTS": "-p flowstream.testing.pytest_plugin"}
+        done_ = subprocess.run(
+            ["bash", "-euc", text], cwd=self.folder, env=environ, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+        assert done_.returncode == status, done_.stdout + done_.stderr
+        return done_.stdout
+
+    def begin(self, blocks: list[Block]) -> None:
+        """Runs the first commands, which make the pack, and puts the files of the document into it."""
+        self.first = next(each.text for each in blocks if each.kind == "sh author")
+        self.began = self.execute(self.first)
+        for block in blocks:
+            if block.kind in ("python author", "yaml author"):
+                (self.folder / "flowstream-night" / block.value("author")).write_text(block.text, encoding="utf-8")
+
+
+AUTHOR = ("sh author", "python author", "yaml author", "console author status")
+
+
+def _author(block: Block, authored: Authored) -> None:
+    match block.kind:
+        case "sh author":
+            if block.text == authored.first:
+                assert "2 passed" in authored.began
+            else:
+                assert "Successfully built flowstream_night-0.1.0" in authored.execute(block.text)
+        case "python author":
+            assert "passed" in authored.execute(f"cd flowstream-night\npytest {block.value('author')}")
+        case "yaml author":
+            authored.execute("cd flowstream-night\nflowstream check dark.yaml")
+        case "console author status":
+            command, _, expected = block.text.removeprefix("$ ").partition("\n")
+            assert authored.execute(f"cd flowstream-night\n{command}", status=1) == expected
+
+
+@pytest.fixture(scope="module")
+def author(tmp_path_factory: pytest.TempPathFactory) -> Authored:
+    """An author's folder, with the pack that the document makes."""
+    authored = Authored(tmp_path_factory.mktemp("author"))
+    authored.begin(BLOCKS)
+    return authored
+
+
 def _make_ready(environment: Any) -> None:
     """Lets the checkout's environment be the one that the tests run in."""
 
@@ -92,7 +158,12 @@ def _imported(path: Path) -> ModuleType:
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_block(block: Block, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block(
+    block: Block, checkout: Path, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if block.kind in AUTHOR:
+        _author(block, request.getfixturevalue("author"))
+        return
     match block.kind:
         case "sh":
             _execute(block, checkout)
