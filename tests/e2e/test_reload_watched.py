@@ -122,9 +122,9 @@ def test_reloads_that_nobody_may_notice(watching: Watching) -> None:
         assert {change["action"] for change in applied["changes"].values()} == {"keep"}
         watching.more(FPS // 2)
         applied = watching.save(GRAPH + TAPE)
-        assert {node: change["action"] for node, change in applied["changes"].items() if change["action"] != "keep"} == {
-            "tape": "add"
-        }
+        assert {
+            node: change["action"] for node, change in applied["changes"].items() if change["action"] != "keep"
+        } == {"tape": "add"}
         watching.more(FPS)
         applied = watching.save(GRAPH)
         assert applied["changes"]["tape"]["action"] == "remove"
