@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -36,7 +37,13 @@ class Watch(Protocol):
     def __call__(self, folders: frozenset[Path], /) -> AsyncIterator[None]: ...
 
 
-async def watch_folders(folders: frozenset[Path]) -> AsyncIterator[None]:
+async def poll_folders(folders: frozenset[Path]) -> AsyncIterator[None]:
+    """Like ``watch_folders``, by looking again and again: where the system does not tell (network file systems)."""
+    async for _ in watch_folders(folders, polls=True):
+        yield
+
+
+async def watch_folders(folders: frozenset[Path], *, polls: bool = False) -> AsyncIterator[None]:
     """Yields once soon after the watching began, and after each burst of changes in the folders has settled.
 
     Folders are watched, not files: an editor that writes beside and renames replaces the file that was watched. What
@@ -47,6 +54,7 @@ async def watch_folders(folders: frozenset[Path]) -> AsyncIterator[None]:
     changes = watchfiles.watch(
         *folders, recursive=False, debounce=10 * DEBOUNCE_MS, step=DEBOUNCE_MS, watch_filter=None,
         stop_event=stop, raise_interrupt=False, rust_timeout=LOOK_MS, yield_on_timeout=True,
+        force_polling=polls or None, poll_delay_ms=LOOK_MS,
     )  # fmt: skip
     is_first = True
     try:
@@ -105,6 +113,7 @@ class Reloader:
     watch: Watch = watch_folders
     attempted: str = ""
     files: tuple[str, ...] = ()
+    lock: anyio.Lock = field(default_factory=anyio.Lock)  # held by whoever changes what runs
     _moved: Wakeup = field(default_factory=Wakeup)  # the files lie in other folders now
     _changed: Wakeup = field(default_factory=Wakeup)
     _applying: anyio.CancelScope | None = None
@@ -114,7 +123,7 @@ class Reloader:
         """Watches and applies until cancelled."""
         plan = self.engine.plan
         assert plan is not None
-        self.files = plan.files
+        self.files = self.files or plan.files
         self.attempted = self.attempted or await self._in_thread(lambda: digest(plan.files))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._follow)
@@ -146,9 +155,20 @@ class Reloader:
     async def _follow(self) -> None:
         while True:
             await self._changed
-            with anyio.CancelScope() as self._applying:
-                await self.reload()
-            self._applying = None
+            async with self.lock:
+                with self.attempt():
+                    await self.reload()
+
+    @contextlib.contextmanager
+    def attempt(self) -> Iterator[anyio.CancelScope]:
+        """A change of what runs, which a newer save cuts short. For whoever holds the lock."""
+        self._current = self.attempted
+        with anyio.CancelScope() as scope:
+            self._applying = scope
+            try:
+                yield scope
+            finally:
+                self._applying = None
 
     async def reload(self) -> None:
         """Applies the files as they are now, if they differ from what was tried last."""
@@ -162,7 +182,7 @@ class Reloader:
             if plan.files != files:  # what other files hold counts from now on
                 self._current = revision = await self._in_thread(lambda: digest(plan.files))
                 plan = await self._compiled()
-            self.revisions.file = plan.revision
+            self.revisions.file = plan.content or plan.revision
             await self.engine.apply(plan)
         except GraphError as error:
             count = len(error.diagnostics)
