@@ -166,7 +166,7 @@ class _Operations:
 
     async def revisions(self, _: Request, __: Any) -> Any:
         run = self._run
-        found = await anyio.to_thread.run_sync(run.history.all) if run.history is not None else []
+        found = await run.kept()
         return {
             "revisions": [
                 {

@@ -111,6 +111,19 @@ class Run:
         It has a control socket, at ``control`` or in the usual place, unless ``has_control`` says otherwise, and keeps
         its revisions in the folder ``state``, if it is given one. Raises ControlError when the socket cannot be made.
         """
+        try:
+            async with cls._opened(file, plan, secrets or Secrets(), control, has_control, state) as run:
+                yield run
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) == 1:  # what the block raised, not wrapped by the task group
+                raise group.exceptions[0] from group.exceptions[0].__cause__
+            raise
+
+    @classmethod
+    @asynccontextmanager
+    async def _opened(
+        cls, file: GraphFile, plan: Plan, secrets: Secrets, control: Path | None, has_control: bool, state: Path | None
+    ) -> AsyncIterator[Run]:
         async with AsyncExitStack() as stack:
             listener = None
             socket: Path | None = None
@@ -119,7 +132,7 @@ class Run:
             async with anyio.create_task_group() as servers:
                 async with Engine.open(mounts=Mounts()) as engine:
                     history = History(state) if state is not None else None
-                    run = cls(file, plan, engine, secrets or Secrets(), servers, history)
+                    run = cls(file, plan, engine, secrets, servers, history)
                     run.reloader.attempted = await anyio.to_thread.run_sync(digest, plan.files)
                     run.socket = socket
                     app = api.make_app(run)
@@ -252,6 +265,13 @@ class Run:
             else:
                 self.events.add("revision-kept", revision=plan.revision, number=self.number, cause=entry.cause)
 
+    async def kept(self) -> list[Revision]:
+        """The revisions that ran, the oldest first."""
+        if self.history is None:
+            return []
+        async with self._recording:
+            return await anyio.to_thread.run_sync(self.history.all)
+
     # --- changing it ------------------------------------------------------------------------------------------------
 
     async def reload(self) -> Done:
@@ -317,7 +337,8 @@ class Run:
                 return Done(self.revisions.running)
             rest = tuple(each for each in self.overrides if target not in (None, each.target))
             said = f"{target} was taken back" if target else "what was set was taken back"
-            return Done(self.revisions.running, await self._apply(self._running(rest), said, of=self.of))
+            patch = await self._apply(self._running(rest), said, of=self.of)
+            return Done(self.revisions.running, patch)
 
     async def rollback(self, number: int | None = None) -> Done:
         """Runs a revision that ran before, as its files were; without a number the one before. No file is touched.
