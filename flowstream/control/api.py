@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,8 @@ from flowstream.node.context import AsgiApp
 
 if TYPE_CHECKING:
     from flowstream.control.run import Done, Run
+
+_logger = logging.getLogger("flowstream.control")
 
 CONNECTIONS = 64
 """How many connections may be open at a time on the control socket."""
@@ -111,7 +114,9 @@ def make_app(run: Run, more: Sequence[BaseRoute] = ()) -> Starlette:
         return Response(await anyio.to_thread.run_sync(openapi), media_type="application/json")
 
     routes.append(Route("/openapi.json", tell_openapi))
-    return Starlette(routes=[*more, *routes], exception_handlers={HTTPException: _refuse_http, Exception: _refuse_bug})
+    app = Starlette(routes=[*more, *routes], exception_handlers={HTTPException: _refuse_http, Exception: _refuse_bug})
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Operations:
@@ -275,7 +280,8 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
     return _problem(error.status_code, f"there is nothing at {path}", "GET /openapi.json says what there is")
 
 
-async def _refuse_bug(_: Request, error: Exception) -> Response:
+async def _refuse_bug(request: Request, error: Exception) -> Response:
+    _logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return _problem(500, "something went wrong here", "the log of the run says what")
 
 

@@ -19,6 +19,8 @@ MAX_BYTES = 1024 * 1024 + 1
 
 def read(path: str) -> bytes:
     """The beginning of a file, as much as a graph may have. Raises OSError."""
+    if "\0" in path:
+        raise FileNotFoundError(path)
     with open(path, "rb") as file:
         return file.read(MAX_BYTES)
 

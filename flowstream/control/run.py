@@ -308,7 +308,7 @@ class Run:
         """
         try:
             node, field = parse_target(target)
-            fresh = Override(node, field, parse_value(value))
+            fresh = Override(node, field, await anyio.to_thread.run_sync(parse_value, value))
         except ValueError as error:
             raise ChangeError(str(error)) from error
         edit: Edit | None = None
