@@ -4,7 +4,10 @@ The test command sets ``FLOWSTREAM_SKIPS=fail`` as root on Debian. Elsewhere pyt
 summary names each with its reason.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Generator
 
 import pytest
@@ -18,6 +21,9 @@ settings.load_profile("fuzz" if os.environ.get("FLOWSTREAM_FUZZ") else "check")
 pytest_plugins = ["flowstream.testing.pytest_plugin"]
 
 collect_ignore = ["pack"]  # somebody else's: its tests run where it is installed
+# What runs keep of themselves does not go where the user's runs keep it.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="flowstream-state-")
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 SKIPS_FAIL = os.environ.get("FLOWSTREAM_SKIPS") == "fail"
 

@@ -120,7 +120,7 @@ class Run:
 
     def status(self) -> Status:
         """The run and every node of it as they stand. What is secret shows as the graph writes it."""
-        told = api.status(self._engine, self._run.plan, self._run.revisions)
+        told = api.status(self._run)
         return Status.of(self._run.secrets.scrubbed(told), self.links)
 
     def events(self, *, limit: int = _EVENTS) -> Events:
@@ -143,10 +143,10 @@ class Run:
         ReloadError when it cannot be applied; what runs then goes on as it was.
         """
         if source is None:
-            patch = await self._run.reload()
+            patch = await self._run.replace_files()
         else:
             path, text = _source(source)
-            patch = await self._run.reload(lambda file: replace(file, path=path, text=text))
+            patch = await self._run.replace_files(lambda file: replace(file, path=path, text=text))
         self._follow()
         return patch
 
@@ -156,7 +156,7 @@ class Run:
         Raises FlowstreamError when there is no such setting, or the node would have to be replaced for it, and
         GraphError when it does not take the value; nothing has changed then.
         """
-        return await self._run.set(name, value)
+        return await self._run.set_live(name, value)
 
     # --- frames -----------------------------------------------------------------------------------------------------
 

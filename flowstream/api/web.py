@@ -55,7 +55,7 @@ class Pages:
             await _refuse(scope, receive, send)
         elif path_below(scope) == f"{OWN}status" and scope["method"] in ("GET", "HEAD"):
             run = self._run
-            told = run.secrets.scrubbed(api.status(run.engine, run.plan, run.revisions))
+            told = run.secrets.scrubbed(api.status(run))
             await JSONResponse(told, headers={"Cache-Control": "no-store"})(scope, receive, send)
         else:
             await PlainTextResponse(f"There is {OWN}status.\n", 404)(scope, receive, send)

@@ -14,8 +14,10 @@ from flowstream.cli.report import JsonReport, Report, TextReport
 from flowstream.cli.screen import Screen, is_foreground_terminal
 from flowstream.cli.session import FAILED, STOPPED, Session, leave, left_behind
 from flowstream.control.files import GraphFile
+from flowstream.control.state import History, Revision, StateError, state_folder
+from flowstream.control.watching import WatchMode
 from flowstream.errors import FlowstreamError
-from flowstream.graph.plan import Log
+from flowstream.graph.plan import Log, Plan
 from flowstream.runtime.log import JsonLines, Repeats, Secrets, TextLines
 
 LINGER_SECONDS = 0.5
@@ -49,16 +51,29 @@ def launch(
     log_format: str | None,
     log_level: str | None,
     control: Path | None,
-    watch: bool,
+    watch: WatchMode,
+    last_good: bool = False,
 ) -> int:
-    """Runs the graph at ``path``, with ``layers`` over it, to its end, and gives the exit status."""
+    """Runs the graph at ``path``, with ``layers`` over it, to its end, and gives the exit status.
+
+    With ``last_good`` what ran last is run when the file cannot be.
+    """
     file = GraphFile(path, folders, sets, layers=layers)
     secrets = Secrets()
-    plan = failure = None
+    plan = failure = refusal = stored = None
+    state = state_folder((path, *layers))
     try:
         plan = file.compile()
     except FlowstreamError as error:
         failure = error
+    if failure is not None and last_good:
+        refusal = failure
+        try:
+            plan, stored = _last_good(file, state)
+        except FlowstreamError as error:
+            failure = error
+        else:
+            failure = None
     secrets.update(file.environment.asked)
     log = plan.log if plan and plan.log else Log()
     is_json = (log_format or log.format) == "json"
@@ -67,13 +82,18 @@ def launch(
     screen = Screen(stream, is_live=is_live)
     report: Report = JsonReport(screen, secrets) if is_json else TextReport(screen, secrets)
     status = FAILED
+    if refusal is not None:
+        report.error(refusal)
     if failure is not None:
         report.error(failure)
     elif plan is not None:
         _set_up_logging(screen, secrets, is_json=is_json, level=log_level or log.level or "info")
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        if stored is not None:
+            said = f"the files cannot be run, so this is revision {stored.number}, which ran last ({stored.time})"
+            report.note("last-good", said, level="warning")
         report.plan(plan)
-        session = Session(file, report, screen, secrets, control, watch)
+        session = Session(file, report, screen, secrets, control, watch, state, stored, refusal)
         try:
             status = anyio.run(session.run, plan)
         except KeyboardInterrupt:
@@ -82,6 +102,18 @@ def launch(
         leave(screen, status)
     screen.close(CLOSE_SECONDS)
     return status
+
+
+def _last_good(file: GraphFile, state: Path) -> tuple[Plan, Revision]:
+    """What ran last, and its plan. Raises StateError when nothing has, GraphError when that cannot be run either."""
+    history = History(state)
+    stored = history.newest()
+    if stored is None:
+        raise StateError("--last-good: no revision of this graph has run here yet", hint=f"looked in {state}")
+    old = file.of(stored.snapshot, folders=history.unpacked(stored, file.folders))
+    plan = old.compile()
+    file.overrides = plan.overrides
+    return plan, stored
 
 
 def _set_up_logging(screen: Screen, secrets: Secrets, *, is_json: bool, level: str) -> None:

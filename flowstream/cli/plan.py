@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowstream.cli import COMMANDS
+from flowstream.cli.asking import tell_refusal
 from flowstream.cli.graphs import find_graph, layer_option, nodes_option, set_option
 from flowstream.control.files import GraphFile
 
@@ -88,21 +89,14 @@ def _against_a_run(path: str, layers: tuple[str, ...], name: str | None) -> dict
 
 
 def _tell_answer(answer: dict[str, Any], form: str) -> int:
-    found = answer.get("diagnostics")
-    is_refused = found is not None or "error" in answer
+    if "error" in answer:
+        return tell_refusal(answer, form)
     if form == "json":
         click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
-    elif found is not None:
-        for each in found:
-            where = f"{each['file']}:{each['line']}:{each['column']}: " if each["file"] else ""
-            hint = f"\n  hint: {each['hint']}" if each["hint"] else ""
-            click.echo(f"{where}{each['code']} {each['title']}\n  {each['message']}{hint}", err=True)
-    elif is_refused:
-        click.echo(answer["error"], err=True)
     else:
         click.echo(f"saved now, this would change the run {answer['run']}:")
         click.echo("\n".join(f"  {line}" for line in answer["lines"]))
-    return 1 if is_refused else 0
+    return 0
 
 
 def _tell_patch(patch: Patch, form: str) -> None:

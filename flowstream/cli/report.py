@@ -62,7 +62,7 @@ class TextReport:
     def event(self, event: Event) -> None:
         match event:
             case Applied():
-                self.note("applied", "the saved graph was applied")
+                self.note("applied", event.cause or "the saved graph was applied")
                 self._write(*(f"  {line}" for line in describe(event.patch)))
             case Refused(diagnostics=()):
                 self.note("refused", f"the saved graph was refused, and the one before it goes on: {event.reason}")
@@ -124,7 +124,8 @@ class JsonReport:
                     each.node: {"action": each.action, "effect": each.effect, "causes": list(each.causes)}
                     for each in event.patch.changes
                 }
-                self._write("applied", "the saved graph was applied", revision=event.revision, changes=changes)
+                said = event.cause or "the saved graph was applied"
+                self._write("applied", said, revision=event.revision, changes=changes)
             case Refused():
                 found = to_json(event.diagnostics)["diagnostics"]
                 self._write("refused", event.reason, level="warning", revision=event.revision, diagnostics=found)

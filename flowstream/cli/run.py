@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -22,7 +23,14 @@ from flowstream.cli.graphs import find_graph, nodes_option, set_option
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="The least that is worth a line."
 )
 @click.option("--control", metavar="PATH", type=click.Path(path_type=Path), help="Where to put the control socket.")
-@click.option("--no-watch", is_flag=True, help="Leave the running graph alone when its file is saved.")
+@click.option(
+    "--watch",
+    type=click.Choice(["auto", "poll", "off"]),
+    default="auto",
+    help="How saves are noticed: the system tells, or the files are read again and again (network file systems).",
+)
+@click.option("--no-watch", is_flag=True, help="The same as --watch off: leave the graph alone when its file is saved.")
+@click.option("--last-good", is_flag=True, help="When the file cannot be run, start with what ran last.")
 def command(
     graph: str,
     layers: tuple[str, ...],
@@ -31,7 +39,9 @@ def command(
     log_format: str | None,
     log_level: str | None,
     control: Path | None,
+    watch: Literal["auto", "poll", "off"],
     no_watch: bool,
+    last_good: bool,
 ) -> int:
     """Run GRAPH: a file, or the name of a graph that comes with flowstream (hello, rooms, desk, camera, file).
 
@@ -40,7 +50,7 @@ def command(
     Without GRAPH it runs hello, which needs no camera and no screen. Saving the file changes the running graph; what
     cannot run is refused, and the graph goes on as it was.
 
-    Ctrl-C ends it and finishes recordings; Ctrl-C twice stops at once.
+    Ctrl-C ends it and finishes recordings; Ctrl-C twice stops at once. SIGHUP reads the files again.
     """
     from flowstream.cli.launch import launch
 
@@ -52,5 +62,6 @@ def command(
         log_format=log_format,
         log_level=log_level,
         control=control,
-        watch=not no_watch,
+        watch="off" if no_watch else watch,
+        last_good=last_good,
     )

@@ -41,6 +41,7 @@ class Table:
 
     title: str
     rows: tuple[Row, ...] = ()
+    note: str = ""
 
 
 class Screen:
@@ -194,7 +195,7 @@ def _rendered(table: Table, console: Console) -> RenderableType:
     from rich.table import Table as Grid
     from rich.text import Text
 
-    room = max(1, console.size.height - 4)
+    room = max(1, console.size.height - (5 if table.note else 4))
     rows = table.rows if len(table.rows) <= room else table.rows[: room - 1]
     columns = [[row.node, row.type, row.state, row.rate] for row in rows]
     taken = sum(max(map(len, column), default=0) + GAP for column in zip(*columns, strict=True))
@@ -210,7 +211,11 @@ def _rendered(table: Table, console: Console) -> RenderableType:
             row.rate,
             Text(row.detail if len(row.detail) <= room else f"{row.detail[: max(0, room - 1)]}…", "dim"),
         )
-    parts: list[RenderableType] = [Rule(Text(f" {table.title} "), align="left", style="dim"), grid]
+    parts: list[RenderableType] = [Rule(Text(f" {table.title} "), align="left", style="dim")]
+    if table.note:
+        width = max(1, console.size.width)
+        parts.append(Text(table.note if len(table.note) <= width else f"{table.note[: width - 1]}…", "yellow"))
+    parts.append(grid)
     if len(rows) < len(table.rows):
         parts.append(Text(f"and {len(table.rows) - len(rows)} more", "dim"))
     return Group(*parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -16,12 +17,15 @@ from flowstream.cli.screen import Row, Screen, Table
 from flowstream.cli.signals import Stopping
 from flowstream.control import door
 from flowstream.control.files import GraphFile
-from flowstream.control.run import Run
-from flowstream.errors import FlowstreamError
+from flowstream.control.run import ChangeError, Run
+from flowstream.control.state import Revision
+from flowstream.control.systemd import Notifier
+from flowstream.control.watching import WatchMode, watching
+from flowstream.errors import FlowstreamError, GraphError
 from flowstream.graph.plan import Plan
 from flowstream.media.frames import VideoFrame
 from flowstream.runtime.engine import DRAIN_SECONDS, Engine, NodeStatus
-from flowstream.runtime.events import Applied
+from flowstream.runtime.events import Applied, Event
 from flowstream.runtime.log import Secrets
 from flowstream.runtime.runner import CLOSE_SECONDS
 
@@ -37,17 +41,25 @@ GIVE_UP_SECONDS = DRAIN_SECONDS + CLOSE_SECONDS + 3.0
 
 @dataclass(slots=True)
 class Session:
-    """A run. ``watch`` reloads the graph when its files are saved; ``control`` is the path of the control socket."""
+    """A run. ``watch`` says how saves of the graph's files are noticed; ``control`` is the path of the control socket.
+
+    ``state`` is the folder where its revisions are kept. ``last_good`` is the revision that it begins with in the place
+    of the files, which could not be run because of ``refusal``.
+    """
 
     file: GraphFile
     report: Report
     screen: Screen
     secrets: Secrets
     control: Path | None = None
-    watch: bool = True
+    watch: WatchMode = "auto"
+    state: Path | None = None
+    last_good: Revision | None = None
+    refusal: FlowstreamError | None = None
     _engine: Engine | None = None
     _began: float = 0.0
     _told: tuple[str, ...] = ()
+    _told_api: str | None = None
 
     async def run(self, plan: Plan) -> int:
         """Runs the plan to its end and gives the exit status; failures are reported, not raised."""
@@ -60,8 +72,11 @@ class Session:
                 return FAILED
 
     async def _run(self, plan: Plan, stopping: Stopping) -> int:
-        async with Run.open(self.file, plan, secrets=self.secrets, control=self.control) as run:
+        async with Run.open(self.file, plan, secrets=self.secrets, control=self.control, state=self.state) as run:
             self._engine = run.engine
+            if self.last_good is not None and self.refusal is not None:
+                await run.began_with(self.last_good, self.refusal)
+            run.on_stop = lambda now: stopping.ask(now=now)
             run.engine.listen(self.report.event)
             try:
                 return await self._live(run, stopping)
@@ -70,10 +85,15 @@ class Session:
         return FAILED
 
     async def _live(self, run: Run, stopping: Stopping) -> int:
+        with contextlib.closing(Notifier()) as notifier:
+            return await self._live_with(run, stopping, notifier)
+
+    async def _live_with(self, run: Run, stopping: Stopping, notifier: Notifier) -> int:
         engine = run.engine
         async with anyio.create_task_group() as tasks:
             starting = anyio.CancelScope()
-            tasks.start_soon(self._obey, engine, stopping, starting)
+            tasks.start_soon(self._obey, run, stopping, starting, notifier)
+            tasks.start_soon(notifier.keep_alive)
             with starting:
                 try:
                     await run.start()
@@ -83,20 +103,49 @@ class Session:
                 tasks.cancel_scope.cancel()
                 return STOPPED if starting.cancelled_caught else FAILED
             self._tell_links(run)
-            self.report.running(run.plan, is_watched=self.watch)
-            engine.listen(lambda event: self._tell_links(run) if isinstance(event, Applied) else None)
-            tasks.start_soon(self._tick, engine)
-            if self.watch:
+            self.report.running(run.plan, is_watched=self.watch != "off")
+            notifier.ready()
+            notifier.status(_spoken(run))
+            engine.listen(lambda event: self._heard(event, run, notifier))
+            tasks.start_soon(self._tick, run)
+            tasks.start_soon(self._reload_when_told, run, stopping, notifier)
+            if self.watch != "off":
+                run.reloader.watch = watching(self.watch, run.reloader.files)
                 tasks.start_soon(self._follow, run, stopping)
             await engine.wait()
             tasks.cancel_scope.cancel()
-        self._show(engine, {}, 0)
+        self._show(run, {}, 0)
         if stopping.insisted.is_set():
             return STOPPED
         return FAILED if any(runner.state == "failed" for runner in engine.runners.values()) else ENDED
 
-    async def _obey(self, engine: Engine, stopping: Stopping, starting: anyio.CancelScope) -> None:
+    def _heard(self, event: Event, run: Run, notifier: Notifier) -> None:
+        if isinstance(event, Applied):
+            self._tell_links(run)
+        notifier.status(_spoken(run))
+
+    async def _reload_when_told(self, run: Run, stopping: Stopping, notifier: Notifier) -> None:
+        while True:
+            await stopping.reload
+            notifier.reloading()
+            self.report.note("reloading", "SIGHUP: reading the files again")
+            try:
+                done = await run.reload()
+                if done.patch is None:
+                    self.report.note("unchanged", "the files are as they run")
+            except FlowstreamError as error:
+                if not isinstance(error, GraphError | ChangeError):  # those were told as refused
+                    self.report.error(error)
+            notifier.ready()
+            notifier.status(_spoken(run))
+
+    async def _obey(
+        self, run: Run, stopping: Stopping, starting: anyio.CancelScope, notifier: Notifier
+    ) -> None:  # fmt: skip
+        engine = run.engine
         await stopping.asked.wait()
+        notifier.stopping()
+        run.events.add("draining")
         if engine.plan is None:
             self.report.note("stopping", "stopped before it was running")
             starting.cancel()
@@ -130,6 +179,11 @@ class Session:
 
     def _tell_links(self, run: Run) -> None:
         links = run.links
+        if (url := run.api_url) != self._told_api:
+            self._told_api = url
+            if url is not None:
+                where = f"; its token is in {run.token_file}" if run.token_file else ""
+                self.report.note("api", f"the control API is at {url}{where}")
         if links != self._told:
             self._told = links
             self.report.links(links)
@@ -140,16 +194,17 @@ class Session:
                     level="warning",
                 )
 
-    async def _tick(self, engine: Engine) -> None:
+    async def _tick(self, run: Run) -> None:
         before: dict[str, NodeStatus] = {}
         at = time.monotonic()
         while True:
             await anyio.sleep(1)
             now = time.monotonic()
-            before = self._show(engine, before, now - at)
+            before = self._show(run, before, now - at)
             at = now
 
-    def _show(self, engine: Engine, before: dict[str, NodeStatus], seconds: float) -> dict[str, NodeStatus]:
+    def _show(self, run: Run, before: dict[str, NodeStatus], seconds: float) -> dict[str, NodeStatus]:
+        engine = run.engine
         if not self.screen.is_live or engine.plan is None:
             return before
         now = engine.status()
@@ -159,7 +214,8 @@ class Session:
         clock = f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
         links = " ".join(self._told)
         title = "  ".join(filter(None, (engine.plan.name, engine.state, clock, links)))
-        self.screen.show(Table(self.secrets.scrub(title), rows))
+        difference = run.difference or ""
+        self.screen.show(Table(self.secrets.scrub(title), rows, self.secrets.scrub(difference)))
         return now
 
     def _row(self, engine: Engine, id: str, node: NodeStatus, before: NodeStatus | None, seconds: float) -> Row:
@@ -187,6 +243,13 @@ class Session:
             what = _in_the_way(self._engine) or _unfinished(self._engine) or what
         self.report.note("stuck", f"left behind what did not end in time: {what}", level="error")
         leave(self.screen, STOPPED if insisted else FAILED)
+
+
+def _spoken(run: Run) -> str:
+    """The run in a line, for a service manager."""
+    where = f" at {', '.join(run.links)}" if run.links else ""
+    difference = f"; {run.difference}" if run.difference else ""
+    return run.secrets.scrub(f"{run.engine.state}{where}{difference}")
 
 
 def _unfinished(engine: Engine) -> str:

@@ -11,6 +11,8 @@ from types import FrameType
 
 import anyio
 
+from flowstream.runtime.wakeup import Wakeup
+
 STOP_SECONDS = 2.0
 """How long a run that must stop now may take."""
 
@@ -23,6 +25,8 @@ class Stopping:
     """
 
     def __init__(self, *, drain_seconds: float, give_up: Callable[[bool], None]) -> None:
+        self.reload = Wakeup()
+        """Set by SIGHUP, unless the terminal hung up."""
         self.asked = anyio.Event()
         self.insisted = anyio.Event()
         self.count = 0
@@ -30,6 +34,7 @@ class Stopping:
         self._give_up = give_up
         self._loop = asyncio.get_running_loop()
         self._timer: threading.Timer | None = None
+        self._has_terminal = has_terminal()
         self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __enter__(self) -> Stopping:
@@ -45,10 +50,17 @@ class Stopping:
             self._timer.cancel()
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
-        self.ask()
+        # A terminal that was closed ends what ran in it; in any other case SIGHUP is what it is to services.
+        if number == signal.SIGHUP and (not self._has_terminal or has_terminal()):
+            self._loop.call_soon_threadsafe(self.reload.set)
+        else:
+            self.ask()
 
-    def ask(self) -> None:
-        """Asks for a drain; asked again, for a stop; asked a third time, the process ends here."""
+    def ask(self, *, now: bool = False) -> None:
+        """Asks for a drain; asked again or ``now``, for a stop; asked a third time, the process ends here."""
+        if now and self.count == 0:
+            self.count = 1
+            self._loop.call_soon_threadsafe(self.asked.set)
         self.count += 1
         if self.count > 2:
             os._exit(130)
@@ -60,3 +72,12 @@ class Stopping:
         self._timer.daemon = True
         self._timer.start()
         self._loop.call_soon_threadsafe((self.insisted if insists else self.asked).set)
+
+
+def has_terminal() -> bool:
+    """Whether this process belongs to a terminal, and that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

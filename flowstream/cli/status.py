@@ -9,15 +9,11 @@ from typing import Any
 import click
 
 from flowstream.cli import COMMANDS
-from flowstream.cli.graphs import control_option, run_option
+from flowstream.cli.asking import asked_of_run
 
 
 @click.command("status", short_help=COMMANDS["status"])
-@run_option
-@control_option
-@click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), default="text", help="For people, or for programs."
-)
+@asked_of_run
 def command(name: str | None, control: Path | None, form: str) -> int:
     """Show how a running graph is doing: its state, its revision, every node, and what is wrong if anything is."""
     from flowstream.control.client import ask, choose
@@ -39,6 +35,14 @@ def _lines(status: dict[str, Any]) -> list[str]:
     where = f", at http://{address(*listen)}/" if listen else ""
     lines = [f"{status['graph']}: {status['state']}{where}"]
     lines += [f"! {cause['sentence']}" for cause in status["causes"]]
+    revision = status["revision"]
+    if status["api"] is not None:
+        token = f", its token in {status['api']['token_file']}" if status["api"]["token_file"] else ""
+        lines.append(f"its API is at {status['api']['url']}{token}")
+    if revision["difference"] is not None:
+        number = f" (revision {revision['number']})" if revision["number"] else ""
+        lines.append(f"what runs is {revision['running']}{number}, and not what the file says:")
+        lines += [f"  {reason}" for reason in revision["difference"].split("; ")]
     rows = []
     for id, node in status["nodes"].items():
         details = [fact_text(key, value) for key, value in node.get("facts", {}).items() if value is not None]

@@ -15,6 +15,12 @@ from flowstream.control.records import unpack
 from flowstream.control.socket import ControlError, found_sockets
 
 TIMEOUT_SECONDS = 3.0
+CHANGE_SECONDS = 60.0
+"""How long a run may take to change what runs: new nodes have to become ready."""
+
+FOLLOW_SECONDS = 60.0
+"""How long events may be silent; a sign of life comes more often."""
+
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 
@@ -23,16 +29,17 @@ class NobodyThere(ControlError):  # noqa: N818
 
 
 class Refused(ControlError):  # noqa: N818
-    """Raised when a run does not do what it was asked; ``answer`` has ``diagnostics`` or ``error``."""
+    """Raised when a run does not do what it was asked; ``answer`` has ``error``, ``hint`` and maybe ``diagnostics``."""
 
     def __init__(self, answer: dict[str, Any]) -> None:
-        super().__init__(str(answer.get("error", "the graph cannot be run as it is written")))
+        hint = answer.get("hint")
+        super().__init__(str(answer.get("error")), hint=str(hint) if hint else None)
         self.answer = answer
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_SECONDS)
+    def __init__(self, path: Path, seconds: float) -> None:
+        super().__init__("localhost", timeout=seconds)
         self._path = path
 
     def connect(self) -> None:
@@ -59,13 +66,16 @@ class Run:
         return self.socket.stem
 
 
-def ask(path: Path, resource: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What a run answers to ``GET resource``, or to a ``POST`` of ``body``.
+def ask(
+    path: Path, resource: str, body: dict[str, Any] | None = None, *, seconds: float | None = None
+) -> dict[str, Any]:
+    """What a run answers to ``GET resource``, or to a ``POST`` of ``body``, within so long.
 
     Raises NobodyThere, Refused when the run says why it does not do what it is asked, or ControlError when the answer
     cannot be used.
     """
-    connection = _Connection(path)
+    seconds = TIMEOUT_SECONDS if seconds is None else seconds
+    connection = _Connection(path, seconds)
     try:
         if body is None:
             connection.request("GET", resource)
@@ -77,14 +87,15 @@ def ask(path: Path, resource: str, body: dict[str, Any] | None = None) -> dict[s
     except (ConnectionRefusedError, FileNotFoundError) as error:
         raise NobodyThere(f"no run listens at {path}") from error
     except TimeoutError as error:
-        raise ControlError(f"{path} did not answer within {TIMEOUT_SECONDS:g} s") from error
+        raise ControlError(f"{path} did not answer within {seconds:g} s") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise ControlError(f"{path} did not answer as a run does: {error}") from error
     finally:
         connection.close()
-    if response.status == HTTPStatus.UNPROCESSABLE_ENTITY and isinstance(answer, dict):
+    is_refused = response.status in (HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.BAD_REQUEST)
+    if is_refused and isinstance(answer, dict) and isinstance(answer.get("error"), str):
         raise Refused(answer)
-    if response.status != 200 or not isinstance(answer, dict):
+    if response.status not in (HTTPStatus.OK, HTTPStatus.ACCEPTED) or not isinstance(answer, dict):
         raise ControlError(f"{path} did not answer as a run does: {response.status} {response.reason}")
     return answer
 
@@ -94,7 +105,7 @@ def follow(path: Path, resource: str) -> Iterator[tuple[dict[str, Any], bytes]]:
 
     Raises what ``ask`` raises, at the first record.
     """
-    connection = _Connection(path)
+    connection = _Connection(path, TIMEOUT_SECONDS)
     try:
         try:
             connection.request("GET", resource)
@@ -111,6 +122,41 @@ def follow(path: Path, resource: str) -> Iterator[tuple[dict[str, Any], bytes]]:
             raise ControlError(f"{path} said nothing for {TIMEOUT_SECONDS:g} s") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise ControlError(f"{path} did not answer as a run does: {error}") from error
+    finally:
+        connection.close()
+
+
+def follow_events(path: Path, last: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What happens to a run from now on, or from an event on: the id and the values of each. Ends with the run.
+
+    Raises NobodyThere or ControlError.
+    """
+    connection = _Connection(path, FOLLOW_SECONDS)
+    headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {})}
+    try:
+        connection.request("GET", "/events", headers=headers)
+        response = connection.getresponse()
+        if response.status != HTTPStatus.OK:
+            text = json.loads(response.read(MAX_ANSWER_BYTES))
+            raise ControlError(str(text["error"]), hint=text.get("hint"))
+        id_, data = "", ""
+        while line := response.readline(MAX_ANSWER_BYTES):
+            key, _, value = line.decode().rstrip("\n").partition(": ")
+            if key == "id":
+                id_ = value
+            elif key == "data":
+                data = value
+            elif not key and data:
+                yield id_, json.loads(data)
+                data = ""
+    except (ConnectionRefusedError, FileNotFoundError) as error:
+        raise NobodyThere(f"no run listens at {path}") from error
+    except TimeoutError as error:
+        raise ControlError(f"{path} has been silent for {FOLLOW_SECONDS:g} s") from error
+    except (ConnectionError, http.client.IncompleteRead):  # it ended
+        return
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+        raise ControlError(f"{path} did not answer as a run does: {error}") from error
     finally:
         connection.close()
 

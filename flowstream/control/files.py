@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowstream.graph.builder import Setting
-    from flowstream.graph.compile import Examined
-    from flowstream.graph.plan import Plan, Serve
+    from flowstream.graph.compile import Compilation, Examined
+    from flowstream.graph.plan import Override, Plan, Serve
 
 MAX_BYTES = 1024 * 1024 + 1
 """How much of a file is read; one byte more than a graph may have."""
@@ -50,12 +50,36 @@ def now_here() -> datetime:
     return datetime.now().astimezone()
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The files of a graph as they were once, and what else decided on its plan then.
+
+    ``files`` are the contents by path, ``sources`` those of node types by FOLDER/FILE. A plan that was made before they
+    are changed again can be made of them any time.
+    """
+
+    path: str
+    layers: tuple[str, ...] = ()
+    sets: Mapping[str, str] = field(default_factory=dict)
+    overrides: tuple[Override, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    sources: Mapping[str, bytes] = field(default_factory=dict)
+
+    def read(self, path: str) -> bytes:
+        """The content of a file. Raises FileNotFoundError."""
+        if path not in self.files:
+            raise FileNotFoundError(path)
+        return self.files[path]
+
+
 @dataclass(slots=True)
 class GraphFile:
     """A graph file and what else decides on its plan: ``layers`` are files over it, lowest first.
 
     ``text`` is what the file holds when it is not on disk; ``settings`` are given other values over all layers, by
-    their names such as ``encode.bitrate``; ``serve`` counts in the place of what the graph says.
+    their names such as ``encode.bitrate``; ``serve`` counts in the place of what the graph says. ``overrides`` are
+    values that settings were given while the graph runs. With ``texts`` the files are not read, but taken from there.
+    ``snapshot`` is what the last plan was made of.
     """
 
     path: str
@@ -67,6 +91,9 @@ class GraphFile:
     text: str | None = None
     settings: Mapping[str, Setting] = field(default_factory=dict)
     serve: Serve | None = None
+    overrides: tuple[Override, ...] = ()
+    texts: Snapshot | None = None
+    snapshot: Snapshot | None = None
 
     def compile(self) -> Plan:
         """The plan of the file as it is now. Raises GraphError with all findings, PackError for a missing folder."""
@@ -88,15 +115,57 @@ class GraphFile:
         from flowstream.graph.overlay import OVERLAY
         from flowstream.node.registry import Registry
 
-        found = examine(self.path, registry=Registry.installed(self.folders), as_part=as_part, **self._surroundings)
-        sources = [str(file) for folder in self.folders for file in sorted(folder.resolve().glob("*.py"))]
+        read_now: dict[str, bytes] = {}
+
+        def reading(path: str) -> bytes:
+            read_now[path] = self.read(path)
+            return read_now[path]
+
+        sources = [file for folder in self.folders for file in sorted(folder.resolve().glob("*.py"))]
         folders = [str(folder.resolve()) for folder in self.folders]  # a new file in one of them is a save too
+        contents = {f"{file.parent.name}/{file.name}": file.read_bytes() for file in sources}
+        surroundings = {**self._surroundings, "read": reading}
+        found = examine(
+            self.path, registry=Registry.installed(self.folders), as_part=as_part, overrides=self.overrides,
+            **surroundings,
+        )  # fmt: skip
         unwritten = {OVERLAY} if self.text is None else {OVERLAY, self.path}
-        files = (*(file for file in found.files if file not in unwritten), *sources, *folders)
-        plan = found.plan
-        if plan is not None:
-            plan = replace(plan, files=files, serve=self.serve or plan.serve)
+        files = (*(file for file in found.files if file not in unwritten), *map(str, sources), *folders)
+        if found.plan is None:
+            return replace(found, files=files)
+        plan = replace(found.plan, files=files, serve=self.serve or found.plan.serve)
+        self.snapshot = Snapshot(
+            self.path, self.layers, dict(self.sets), plan.overrides,
+            {path: read_now[path] for path in found.files if path not in unwritten}, contents,
+        )  # fmt: skip
         return replace(found, files=files, plan=plan)
+
+    def of(self, snapshot: Snapshot, *, folders: tuple[Path, ...] | None = None) -> GraphFile:
+        """The same with the files, variables and values of a snapshot; ``folders`` hold its node types."""
+        from dataclasses import replace
+
+        return replace(
+            self, path=snapshot.path, layers=snapshot.layers, sets=snapshot.sets, overrides=snapshot.overrides,
+            texts=snapshot, snapshot=None, folders=self.folders if folders is None else folders,
+        )  # fmt: skip
+
+    def compilation(self) -> Compilation:
+        """The graph as it is read, with what stands between its files and its plan."""
+        from flowstream.graph.compile import Compilation
+        from flowstream.node.registry import Registry
+
+        registry = Registry.installed(self.folders)
+        return Compilation(self.path, registry=registry, overrides=self.overrides, **self._surroundings)
+
+    def read(self, path: str) -> bytes:
+        """The content of one of its files. Raises OSError."""
+        from flowstream.graph.overlay import OVERLAY, overlay
+
+        if path == OVERLAY and self.settings:
+            return overlay(self.settings).encode()
+        if self.text is not None and path == self.path:
+            return self.text.encode()
+        return self.texts.read(path) if self.texts else read(path)
 
     def expand(self) -> str:
         """The file with everything put in. Raises GraphError with all findings, PackError for a missing folder."""
@@ -110,16 +179,9 @@ class GraphFile:
         from flowstream.graph.overlay import OVERLAY
 
         return {
-            "read": self._read,
+            "read": self.read,
             "environ": self.environment,
             "wallclock": self.began,
             "sets": self.sets,
             "layers": (*self.layers, OVERLAY) if self.settings else self.layers,
         }
-
-    def _read(self, path: str) -> bytes:
-        from flowstream.graph.overlay import OVERLAY, overlay
-
-        if path == OVERLAY and self.settings:
-            return overlay(self.settings).encode()
-        return self.text.encode() if self.text is not None and path == self.path else read(path)

@@ -1,10 +1,11 @@
-"""One run of a graph: the engine, the address where it is served, its control socket, and its files."""
+"""One run of a graph: the engine, the address where it is served, its control socket, its files and their history."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,60 @@ import anyio.to_thread
 from anyio import from_thread
 from anyio.abc import TaskGroup
 
-from flowstream.control import api, door
-from flowstream.control.files import GraphFile
+from flowstream.control import api, door, observe
+from flowstream.control.access import PREFIX, Guard
+from flowstream.control.events import EventLog
+from flowstream.control.files import GraphFile, Snapshot
+from flowstream.control.saving import Edit, edit_for
 from flowstream.control.server import serving
 from flowstream.control.socket import listening
+from flowstream.control.state import History, Revision, StateError, own_token, utc_text
+from flowstream.errors import FlowstreamError, GraphError
 from flowstream.graph.builder import Setting
-from flowstream.graph.diff import Patch
+from flowstream.graph.diagnostics import did_you_mean
+from flowstream.graph.diff import Patch, describe, describe_plan
 from flowstream.graph.overlay import require_live, require_setting
-from flowstream.graph.plan import Plan
+from flowstream.graph.overrides import MAX_OVERRIDES, parse_target, parse_value
+from flowstream.graph.plan import Override, Plan
 from flowstream.runtime.engine import Engine
+from flowstream.runtime.events import Applied, Event, Refused
 from flowstream.runtime.log import Secrets
 from flowstream.runtime.mounts import Mounts
 from flowstream.runtime.reload import Reloader, Revisions, digest
 from flowstream.runtime.stalls import Stalls
 from flowstream.runtime.stats import Statistics
 
+_logger = logging.getLogger("flowstream.control")
+
+STARTED = "started"
+
+
+class ChangeError(FlowstreamError):
+    """Raised when a running graph cannot be changed as it was asked to; it goes on as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of a change. ``saved`` names the file that was written; without ``patch`` nothing had to be done."""
+
+    revision: str
+    patch: Patch | None = None
+    saved: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    plan: Plan
+    snapshot: Snapshot | None
+    of: int = 0
+
 
 class Run:
     """A graph with everything that a run of it needs. Made by ``Run.open``; methods are for the loop it was opened on.
 
-    ``plan`` is what it begins with, ``socket`` the path of its control socket, if it has one.
+    ``plan`` is what it begins with, ``socket`` the path of its control socket, if it has one. ``number`` is that of the
+    running revision in its history, 0 while it has none; ``of`` the number of the revision that was gone back to, or 0.
+    ``on_stop`` ends the run as its owner ends it: at once when it is called with True.
     """
 
     def __init__(
@@ -42,6 +77,7 @@ class Run:
         engine: Engine,
         secrets: Secrets,
         servers: TaskGroup,
+        history: History | None,
         *,
         has_door: bool = True,
     ) -> None:
@@ -50,14 +86,28 @@ class Run:
         self.engine = engine
         self.mounts = engine.mounts
         self.secrets = secrets
-        self.revisions = Revisions(plan.revision, plan.revision)
+        self.revisions = Revisions(plan.revision, plan.content or plan.revision)
         self.socket: Path | None = None
-        self.reloader = Reloader(engine, self._compile, self.revisions)
+        self.token_file: Path | None = None
+        self.history = history
+        self.events = EventLog(secrets, engine.clock.wallclock_ns)
+        self.number = 0
+        self.of = 0
+        self.is_last_good = False
+        self.is_watched = False
+        self.snapshot = file.snapshot
+        self.on_stop: Callable[[bool], None] = self._stop
+        self.reloader = Reloader(engine, self._compile, self.revisions, files=plan.files)
         self.statistics = Statistics(engine)
         self.stalls = Stalls(self.statistics, self.revisions)
-        self._servers = servers
         self.has_door = has_door
-        self._replanning = anyio.Lock()
+        self._pending: _Pending | None = None
+        self._outcome: Applied | Refused | None = None
+        self._servers = servers
+        self._keep = ExitStack()
+        self._token: str | None = None
+        self._recording = anyio.Lock()
+        engine.listen(self._hear)
 
     @classmethod
     @asynccontextmanager
@@ -70,13 +120,35 @@ class Run:
         control: Path | None = None,
         has_control: bool = True,
         has_door: bool = True,
+        state: Path | None = None,
     ) -> AsyncIterator[Run]:
         """A run that has yet to be started; leaving the block ends it.
 
-        It has a control socket, at ``control`` or in the usual place, unless ``has_control`` says otherwise. Raises
-        ControlError when that cannot be made. Without ``has_door`` it binds no address for pages, which somebody else
-        serves; media goes to the host that the graph names.
+        It has a control socket, at ``control`` or in the usual place, unless ``has_control`` says otherwise, and keeps
+        its revisions in the folder ``state``, if it is given one. Raises ControlError when the socket cannot be made.
+        Without ``has_door`` it binds no address for pages, which somebody else serves; media goes to the host that the
+        graph names.
         """
+        try:
+            async with cls._opened(file, plan, secrets or Secrets(), control, has_control, has_door, state) as run:
+                yield run
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) == 1:  # what the block raised, not wrapped by the task group
+                raise group.exceptions[0] from group.exceptions[0].__cause__
+            raise
+
+    @classmethod
+    @asynccontextmanager
+    async def _opened(
+        cls,
+        file: GraphFile,
+        plan: Plan,
+        secrets: Secrets,
+        control: Path | None,
+        has_control: bool,
+        has_door: bool,
+        state: Path | None,
+    ) -> AsyncIterator[Run]:
         async with AsyncExitStack() as stack:
             listener = None
             socket: Path | None = None
@@ -84,24 +156,36 @@ class Run:
                 listener, socket = stack.enter_context(listening(plan.name, control))
             async with anyio.create_task_group() as servers:
                 async with Engine.open(mounts=Mounts()) as engine:
-                    run = cls(file, plan, engine, secrets or Secrets(), servers, has_door=has_door)
+                    history = History(state) if state is not None else None
+                    run = cls(file, plan, engine, secrets, servers, history, has_door=has_door)
                     run.reloader.attempted = await anyio.to_thread.run_sync(digest, plan.files)
                     run.socket = socket
-                    if listener is not None:
-                        app = api.make_app(engine, plan, run.revisions, run.secrets, run.compile_others, run.stalls)
-                        run._serve(serving(app, listener, connections=api.CONNECTIONS))
-                    yield run
+                    app = api.make_app(run, observe.routes(run.stalls, run.secrets))
+                    try:
+                        with run.mounts.mount(PREFIX, Guard(app, run.api_token), page=False):
+                            if listener is not None:
+                                run._serve(serving(api.Owned(app), listener, connections=api.CONNECTIONS))
+                            yield run
+                    finally:
+                        run._keep.close()
                 servers.cancel_scope.cancel()
 
     async def start(self) -> None:
         """Starts every node. Raises NodeError when one fails, ServeError when the address cannot be had."""
+        await anyio.to_thread.run_sync(self._make_token, self.plan)
         self.open_door(self.plan)
         await self.engine.start(self.plan)
         self._servers.start_soon(self.stalls.run)
+        self.events.add("running", revision=self.plan.revision, difference=self.difference)
+        self._servers.start_soon(self._record, self.plan, STARTED, describe_plan(self.plan))
 
     async def follow(self) -> None:
         """Applies what is saved to the files, until cancelled."""
-        await self.reloader.run()
+        self.is_watched = True
+        try:
+            await self.reloader.run()
+        finally:
+            self.is_watched = False
 
     def open_door(self, plan: Plan) -> None:
         """Binds the address where the graph is served, once it has something to serve."""
@@ -113,7 +197,165 @@ class Run:
             self.mounts.listen = socket.getsockname()[:2]
             self._serve(serving(door.Door(self.mounts), socket, connections=door.CONNECTIONS))
 
-    async def reload(self, other: Callable[[GraphFile], GraphFile] = lambda file: file) -> Patch:
+    @property
+    def links(self) -> tuple[str, ...]:
+        """The addresses of the pages that people open."""
+        return tuple(link for _, link in door.links(self.mounts))
+
+    @property
+    def api_url(self) -> str | None:
+        """Where the control API is beside the viewers, when it is."""
+        if self.mounts.listen is None or self.api_token() is None:
+            return None
+        return f"http://{door.address(*self.mounts.listen)}{PREFIX}"
+
+    def _serve(self, server: Any) -> None:
+        async def keep() -> None:
+            async with server:
+                await anyio.sleep_forever()
+
+        self._servers.start_soon(keep)
+
+    def _stop(self, now: bool) -> None:
+        async def stop() -> None:
+            await (self.engine.stop(drain_seconds=0) if now else self.engine.stop())
+
+        self._servers.start_soon(stop)
+
+    # --- what runs, and what the files say --------------------------------------------------------------------------
+
+    @property
+    def overrides(self) -> tuple[Override, ...]:
+        """The values that settings were given while it runs, as far as they count."""
+        return (self.engine.plan or self.plan).overrides
+
+    @property
+    def difference(self) -> str | None:
+        """Why what runs is not what the files say, in words; None when it is."""
+        parts = []
+        if self.is_last_good:
+            parts.append(f"the files could not be run at the start, so revision {self.of}, which ran last, was started")
+        elif self.of:
+            parts.append(f"revision {self.of} was gone back to")
+        if self.revisions.refused is not None:
+            parts.append(f"the file holds {self.revisions.file}, which was refused: {self.revisions.refused}")
+        parts += [f"{each}, set while it runs" for each in self.overrides]
+        return "; ".join(parts) or None
+
+    async def began_with(self, revision: Revision, error: FlowstreamError) -> None:
+        """The files cannot be run, and it begins with the revision that ran last. To be said before ``start``."""
+        self.of, self.is_last_good = revision.number, True
+        self.snapshot = revision.snapshot
+        files = error.files if isinstance(error, GraphError) else ()
+        self.reloader.files = (*files, *(each for each in self.plan.files if each not in files))
+        self.reloader.attempted = await anyio.to_thread.run_sync(digest, self.reloader.files)
+        self.revisions.file = self.reloader.attempted
+        self.revisions.refused = _reason(error)
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, Applied):
+            self.revisions.running = event.revision
+            pending = self._pending
+            if pending is not None and pending.plan.revision == event.revision:
+                self._pending = None
+                self.snapshot, self.of, self.is_last_good = pending.snapshot, pending.of, False
+                self.file.overrides = pending.plan.overrides
+                if not event.cause:
+                    self.revisions.refused = None  # it is the files that run
+                lines = describe(event.patch)
+                self._servers.start_soon(self._record, pending.plan, event.cause or "saved", lines)
+        if isinstance(event, Applied | Refused):
+            self._outcome = event
+        self.events.hear(event)
+
+    async def _record(self, plan: Plan, cause: str, lines: Iterable[str]) -> None:
+        """Keeps a revision that runs. One that cannot be kept runs all the same."""
+        if self.history is None or self.snapshot is None:
+            return
+        history = self.history
+        snapshot = replace(self.snapshot, overrides=plan.overrides)
+        shown = tuple(self.secrets.scrub(line) for line in lines)
+        time = utc_text(self.engine.clock.wallclock_ns())
+        entry = Revision(0, plan.revision, plan.content, time, self.secrets.scrub(cause), shown, self.of, snapshot)
+
+        def keep() -> int:
+            newest = history.newest()
+            is_there = newest is not None and newest.snapshot == snapshot and cause == STARTED
+            return newest.number if is_there and newest is not None else history.add(entry).number
+
+        async with self._recording:
+            try:
+                with anyio.CancelScope(shield=True):
+                    self.number = await anyio.to_thread.run_sync(keep)
+            except FlowstreamError as error:
+                self.number = 0
+                _logger.warning("%s", error)
+                self.events.add("revision-lost", revision=plan.revision, reason=str(error))
+            else:
+                self.events.add("revision-kept", revision=plan.revision, number=self.number, cause=entry.cause)
+
+    async def kept(self) -> list[Revision]:
+        """The revisions that ran, the oldest first."""
+        if self.history is None:
+            return []
+        async with self._recording:
+            return await anyio.to_thread.run_sync(self.history.all)
+
+    # --- changing it ------------------------------------------------------------------------------------------------
+
+    async def reload(self) -> Done:
+        """Applies the files as they are now, also when they were refused before or another revision was gone back to.
+
+        What was set stays set. Raises GraphError or ChangeError when they cannot be applied.
+        """
+        async with self.reloader.lock:
+            self._check_runs()
+            files = self.reloader.files
+            is_known = await anyio.to_thread.run_sync(digest, files) == self.reloader.attempted
+            if is_known and not self.of and self.revisions.refused is None:
+                return Done(self.revisions.running)
+            self._outcome = None
+            with self.reloader.attempt() as scope:
+                self.reloader.attempted = ""
+                await self.reloader.reload()
+            if scope.cancelled_caught:
+                raise ChangeError("a newer save came in between; it counts")
+            outcome = self._last_outcome()
+        if isinstance(outcome, Refused):
+            if outcome.diagnostics:
+                raise GraphError(outcome.diagnostics)
+            raise ChangeError(outcome.reason)
+        return Done(self.revisions.running, outcome.patch if outcome is not None else None)
+
+    def _last_outcome(self) -> Applied | Refused | None:
+        return self._outcome
+
+    async def set(self, target: str, value: str, *, save: bool = False) -> Done:
+        """Gives a setting, ``NODE.FIELD``, another value; with ``save`` the file gets it too, at its place.
+
+        Raises GraphError when it does not fit, SaveError when it cannot be written, ChangeError otherwise.
+        """
+        try:
+            node, field = parse_target(target)
+            fresh = Override(node, field, await anyio.to_thread.run_sync(parse_value, value))
+        except ValueError as error:
+            raise ChangeError(str(error)) from error
+        edit: Edit | None = None
+        async with self.reloader.lock:
+            others = tuple(each for each in self.overrides if each.target != fresh.target)
+            if len(others) >= MAX_OVERRIDES:
+                raise ChangeError(f"{MAX_OVERRIDES} settings are set already", hint="flowstream set --clear")
+            if save:
+                edit = await anyio.to_thread.run_sync(edit_for, replace(self.file), fresh)
+            patch = await self._apply(self._running((*others, fresh)), f"{target} was set to {fresh.text}", of=self.of)
+            if edit is not None:
+                await anyio.to_thread.run_sync(edit.carry_out)
+                self.events.add("saved", file=edit.file, target=target)
+        if edit is not None and self.is_watched:
+            await self.reload()
+        return Done(self.revisions.running, patch, edit.file if edit is not None else None)
+
+    async def replace_files(self, other: Callable[[GraphFile], GraphFile] = lambda file: file) -> Patch:
         """Applies the files as they are now, and gives what was done.
 
         ``other`` makes another graph of the one that runs, which is followed from then on. Raises GraphError,
@@ -121,10 +363,10 @@ class Run:
         """
         return await self._replan(other, lambda plan: None)
 
-    async def set(self, name: str, value: Setting) -> Patch:
+    async def set_live(self, name: str, value: Setting) -> Patch:
         """Gives a live setting, NODE.FIELD, another value over the files, and gives what was done.
 
-        Raises FlowstreamError for what is no setting, or none that changes in place, and what ``reload`` raises.
+        Raises FlowstreamError for what is no setting, or none that changes in place, and what ``replace_files`` raises.
         """
         require_setting(self.engine.plan or self.plan, name)
         return await self._replan(
@@ -133,7 +375,7 @@ class Run:
         )
 
     async def _replan(self, change: Callable[[GraphFile], GraphFile], check: Callable[[Plan], None]) -> Patch:
-        async with self._replanning:
+        async with self.reloader.lock:
             file = change(self.file)
             files = self.reloader.files or self.plan.files
             attempted = await anyio.to_thread.run_sync(digest, files)
@@ -144,33 +386,118 @@ class Run:
             self.secrets.update(file.environment.asked)
             check(plan)
             self.open_door(plan)
+            await anyio.to_thread.run_sync(self._make_token, plan)
+            self._pending = _Pending(plan, file.snapshot)
             patch = await self.engine.apply(plan)
             self.file = file
             self.reloader.adopt(plan, attempted)
             return patch
 
-    @property
-    def links(self) -> tuple[str, ...]:
-        """The addresses of the pages that people open."""
-        return tuple(link for _, link in door.links(self.mounts))
+    async def clear(self, target: str | None = None) -> Done:
+        """Takes back what was set: one setting, or all. Raises ChangeError when it is not set."""
+        async with self.reloader.lock:
+            there = [each.target for each in self.overrides]
+            if target is not None and target not in there:
+                close = did_you_mean(target, there)
+                raise ChangeError(f"{target} is not set", hint=f"did you mean {close}?" if close else None)
+            if not there:
+                return Done(self.revisions.running)
+            rest = tuple(each for each in self.overrides if target not in (None, each.target))
+            said = f"{target} was taken back" if target else "what was set was taken back"
+            patch = await self._apply(self._running(rest), said, of=self.of)
+            return Done(self.revisions.running, patch)
 
-    def _serve(self, server: Any) -> None:
-        async def keep() -> None:
-            async with server:
-                await anyio.sleep_forever()
+    async def rollback(self, number: int | None = None) -> Done:
+        """Runs a revision that ran before, as its files were; without a number the one before. No file is touched.
 
-        self._servers.start_soon(keep)
+        Raises StateError when there is no such revision, GraphError or ChangeError when it cannot be run any more.
+        """
+        if self.history is None:
+            raise StateError("this run keeps no revisions")
+        history = self.history
+
+        def wanted() -> Revision:
+            return self._before(history) if number is None else history.get(number)
+
+        async with self.reloader.lock:
+            self._check_runs()
+            async with self._recording:  # what was applied just now is kept first
+                stored = await anyio.to_thread.run_sync(wanted)
+            folders = await anyio.to_thread.run_sync(history.unpacked, stored, self.file.folders)
+            cause = f"revision {stored.number} was gone back to"
+            patch = await self._apply(self.file.of(stored.snapshot, folders=folders), cause, of=stored.number)
+            return Done(self.revisions.running, patch)
+
+    def _before(self, history: History) -> Revision:
+        """The revision that ran before the running one and is another."""
+        now = self.of or self.number
+        found = [each for each in history.all() if each.number < now and each.revision != self.revisions.running]
+        if not found:
+            raise StateError("there is no revision before this one")
+        return found[-1]
+
+    def _running(self, overrides: tuple[Override, ...]) -> GraphFile:
+        """The files of what runs, with these values over them."""
+        if self.snapshot is None:
+            raise ChangeError("the files of what runs are not known")
+        return replace(self.file.of(self.snapshot), overrides=overrides)
+
+    async def _apply(self, file: GraphFile, cause: str, *, of: int) -> Patch:
+        """Puts what a file comes to in the place of what runs; a newer save cuts it short."""
+        self._check_runs()
+        done: list[Patch] = []
+        with self.reloader.attempt():
+            plan = await anyio.to_thread.run_sync(file.compile)
+            self.secrets.update(self.file.environment.asked)
+            await anyio.to_thread.run_sync(self._make_token, plan)
+            self.open_door(plan)
+            self._pending = _Pending(plan, file.snapshot, of)
+            done.append(await self.engine.apply(plan, cause=self.secrets.scrub(cause)))
+        if not done:
+            raise ChangeError("a newer save came in between; it counts")
+        return done[0]
+
+    def _check_runs(self) -> None:
+        if self.engine.plan is None or self.engine.state in ("draining", "ended"):
+            raise ChangeError("the graph is not running")
 
     def _compile(self) -> Plan:
         """For the reloader, on a worker thread: the plan of the files, with a door if it needs one now."""
         plan = self.file.compile()
         self.secrets.update(self.file.environment.asked)
+        self._make_token(plan)
+        self._pending = _Pending(plan, self.file.snapshot)
         from_thread.run_sync(self.open_door, plan)
         return plan
 
-    async def compile_others(self, files: tuple[str, ...]) -> Plan:
-        """The plan of other files, as if they stood in the place of those that run. Raises GraphError."""
-        other = replace(self.file, path=files[0], layers=files[1:])
+    async def preview(self, files: tuple[str, ...]) -> Patch:
+        """What saving other files in the place of those that run would do. Raises GraphError, ReloadError."""
+        other = replace(self.file, path=files[0], layers=files[1:], snapshot=None)
         plan = await anyio.to_thread.run_sync(other.compile)
         self.secrets.update(self.file.environment.asked)
-        return plan
+        return self.engine.preview(plan)
+
+    # --- the API beside the viewers ---------------------------------------------------------------------------------
+
+    def api_token(self) -> str | None:
+        """The token that counts now; None while the API is not served beside the viewers."""
+        serve = (self.engine.plan or self.plan).serve
+        if serve is None or not serve.api:
+            return None
+        return serve.token or self._token
+
+    def _make_token(self, plan: Plan) -> None:
+        """On a worker thread: makes the run's own token, once a plan asks for one. Raises StateError."""
+        if plan.serve is None or not plan.serve.api or plan.serve.token is not None or self._token is not None:
+            return
+        if self.history is None:
+            raise StateError("the control API needs a token here", hint="write serve: {token: $(env:NAME)}")
+        name = self.socket.stem if self.socket is not None else plan.name
+        self._token, self.token_file = self._keep.enter_context(own_token(self.history.folder, name))
+
+
+def _reason(error: FlowstreamError) -> str:
+    if not isinstance(error, GraphError):
+        return str(error)
+    count = len(error.diagnostics)
+    return f"{count} finding{'s' if count > 1 else ''} in the file"

@@ -49,6 +49,10 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # Up to the limit they are served, up to twice as many told to come later; beyond that files run out.
+        if self.limit_concurrency is not None and len(self.connections) > 2 * self.limit_concurrency:
+            transport.abort()
+            return
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
@@ -105,7 +109,8 @@ class _Server(uvicorn.Server):
 async def serving(app: AsgiApp, listener: socket.socket, *, connections: int) -> AsyncIterator[None]:
     """Serves an ASGI application on a listening socket while the block lasts; closes the socket.
 
-    More than ``connections`` at a time are answered with 503. Leaving the block takes little more than GRACE_SECONDS.
+    More than ``connections`` at a time are answered with 503, more than twice as many are closed. Leaving
+    the block takes little more than GRACE_SECONDS.
     """
     config = _Config(
         app,

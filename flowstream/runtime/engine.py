@@ -236,8 +236,10 @@ class Engine:
 
     # --- reload -----------------------------------------------------------------------------------------------------
 
-    async def apply(self, plan: Plan) -> Patch:
+    async def apply(self, plan: Plan, *, cause: str = "") -> Patch:
         """Puts a plan in the place of the running one, all or nothing, and gives what was done.
+
+        ``cause`` says what made it come, when that was not a save.
 
         New nodes are started first, beside the running graph; when all are ready the edges are switched. Cancelled or
         failed before that, nothing has changed. Raises ReloadError, with the reason, when the plan cannot be applied.
@@ -263,7 +265,7 @@ class Engine:
                     raise ReloadError(error.message, hint=error.hint, place=error.place) from error
                 raise
             switch.commit()
-        self.tell(Applied(plan.revision, patch))
+        self.tell(Applied(plan.revision, patch, cause))
         return patch
 
     def preview(self, plan: Plan) -> Patch:

@@ -29,10 +29,11 @@ class NodeRestarted:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A new revision of the graph runs."""
+    """A new revision of the graph runs. ``cause`` says what made it come; empty when the files were saved."""
 
     revision: str
     patch: Patch
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

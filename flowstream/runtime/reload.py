@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import logging
@@ -148,6 +149,7 @@ class Reloader:
     watch: Watch = watch_folders
     attempted: str = ""
     files: tuple[str, ...] = ()
+    lock: anyio.Lock = field(default_factory=anyio.Lock)  # held by whoever changes what runs
     _moved: Wakeup = field(default_factory=Wakeup)  # the files lie in other folders now
     _changed: Wakeup = field(default_factory=Wakeup)
     _applying: anyio.CancelScope | None = None
@@ -157,7 +159,7 @@ class Reloader:
         """Watches and applies until cancelled."""
         plan = self.engine.plan
         assert plan is not None
-        self.files = plan.files
+        self.files = self.files or plan.files
         self.attempted = self.attempted or await self._in_thread(lambda: digest(plan.files))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._follow)
@@ -201,9 +203,20 @@ class Reloader:
     async def _follow(self) -> None:
         while True:
             await self._changed
-            with anyio.CancelScope() as self._applying:
-                await self.reload()
-            self._applying = None
+            async with self.lock:
+                with self.attempt():
+                    await self.reload()
+
+    @contextlib.contextmanager
+    def attempt(self) -> Iterator[anyio.CancelScope]:
+        """A change of what runs, which a newer save cuts short. For whoever holds the lock."""
+        self._current = self.attempted
+        with anyio.CancelScope() as scope:
+            self._applying = scope
+            try:
+                yield scope
+            finally:
+                self._applying = None
 
     def adopt(self, plan: Plan, attempted: str) -> None:
         """A plan was applied beside the watching: its files are followed from now on."""
@@ -226,7 +239,7 @@ class Reloader:
             if plan.files != files:  # what other files hold counts from now on
                 self._current = revision = await self._in_thread(lambda: digest(plan.files))
                 plan = await self._compiled()
-            self.revisions.file = plan.revision
+            self.revisions.file = plan.content or plan.revision
             await self.engine.apply(plan)
         except GraphError as error:
             count = len(error.diagnostics)

@@ -175,7 +175,7 @@ def test_without_a_graph_it_runs_hello(monkeypatch: pytest.MonkeyPatch, call: Ca
     ((path, options),) = asked
     assert Path(path).name == "hello.yaml"
     assert Path(path).is_file()
-    assert options["watch"] is True
+    assert options["watch"] == "auto"
 
 
 def test_the_graphs_that_ship_are_those_that_the_help_names(call: Call) -> None:
@@ -251,7 +251,7 @@ def test_status_of_a_run(here: Path, call: Call) -> None:
         status = called.json
         assert list(status)[:5] == ["graph", "file", "state", "revision", "nodes"]
         assert (status["graph"], status["state"]) == ("it", "degraded")
-        assert list(status["revision"]) == ["running", "file", "refused"]
+        assert list(status["revision"])[:3] == ["running", "file", "refused"]
         assert status["revision"]["running"] == status["revision"]["file"]
         assert status["revision"]["refused"] is None
         assert list(status["nodes"]["door"])[:4] == ["type", "state", "config", "restarts"]
@@ -402,7 +402,7 @@ def test_a_run_by_hand_gives_its_status(here: Path, capsys: pytest.CaptureFixtur
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     status = launch(
-        path, layers=(), folders=(ODD,), sets={}, log_format="json", log_level=None, control=None, watch=False
+        path, layers=(), folders=(ODD,), sets={}, log_format="json", log_level=None, control=None, watch="off"
     )
     timer.join()
     assert status == 0

@@ -1,0 +1,194 @@
+"""What is asked of the control API and what it answers, as models: requests are held against them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from flowstream.graph.overrides import MAX_TEXT
+from flowstream.graph.sources import MAX_FILES
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Nothing(_Model):
+    """No values."""
+
+
+class AskPlan(_Model):
+    """Which files are asked about: the graph, then the layers over it."""
+
+    files: list[str] = Field(min_length=1, max_length=MAX_FILES, description="Paths, the lowest layer first.")
+
+
+class AskSet(_Model):
+    """A value for a setting."""
+
+    target: str = Field(max_length=1024, description="NODE.FIELD", examples=["encode.bitrate"])
+    value: str = Field(max_length=MAX_TEXT, description="The value, as one writes it in a graph file.")
+    save: bool = Field(default=False, description="Whether it is written into the file where it belongs, too.")
+
+
+class AskClear(_Model):
+    """What to take back."""
+
+    target: str | None = Field(default=None, max_length=1024, description="NODE.FIELD; all that was set without it.")
+
+
+class AskRollback(_Model):
+    """Which revision to go back to."""
+
+    number: int | None = Field(default=None, ge=1, description="Its number; the one before without it.")
+
+
+class AskStop(_Model):
+    """How to end."""
+
+    now: bool = Field(default=False, description="At once, without draining.")
+
+
+class NodeNow(_Model):
+    """A node as it stands."""
+
+    type: str
+    state: str
+    config: dict[str, Any] = Field(description="Its settings; secrets stand as the file writes them.")
+    restarts: int
+    received: int = Field(description="Payloads that came in.")
+    emitted: dict[str, int] = Field(description="Payloads that went out, by output.")
+    dropped: dict[str, int] = Field(description="Payloads that were lost on its inputs, by cause.")
+    facts: dict[str, str | int | float | None] = Field(description="What the node says of itself.")
+    error: str | None = Field(description="Why it failed.")
+
+
+class Given(_Model):
+    """A value that a setting was given while the graph runs."""
+
+    target: str = Field(description="NODE.FIELD")
+    value: str
+    file: str | None = Field(description="What the files say there; null when they say nothing.")
+
+
+class Revisions(_Model):
+    """What runs and what the files hold."""
+
+    running: str = Field(description="A digest of the files that run, and of what was set.")
+    file: str = Field(description="A digest of the files as they were read last.")
+    refused: str | None = Field(description="Why the files were refused, when they were.")
+    number: int | None = Field(description="The number of the running revision in the history, when it is kept.")
+    difference: str | None = Field(description="Why what runs is not what the files say; null when it is.")
+    overrides: list[Given]
+
+
+class Api(_Model):
+    """The control API beside the viewers."""
+
+    url: str
+    token_file: str | None = Field(description="Where its token is; null when the graph gives it.")
+
+
+class Status(_Model):
+    """The run as it stands."""
+
+    graph: str
+    file: str | None
+    state: Literal["starting", "running", "degraded", "draining", "ended"]
+    revision: Revisions
+    nodes: dict[str, NodeNow]
+    listen: Annotated[list[str | int], Field(description="Host and port where viewers are served.")] | None
+    api: Api | None
+
+
+class ChangeMade(_Model):
+    """What becomes of one node."""
+
+    node: str
+    action: Literal["keep", "update", "rewire", "replace", "add", "remove"]
+    effect: str
+    causes: list[str]
+    fields: list[str]
+    was: str | None
+    felt_by: list[str]
+    at_most_seconds: float | None
+    breaks: list[str]
+    gap_seconds: float | None
+
+
+class PatchMade(_Model):
+    """What leads from one revision to another."""
+
+    lines: list[str] = Field(description="The same for people.")
+    changes: list[ChangeMade]
+
+
+class Changed(_Model):
+    """What came of a change; ``patch`` is null when nothing had to be done."""
+
+    revision: str
+    patch: PatchMade | None
+    saved: str | None = Field(description="The file that was written.")
+    difference: str | None = Field(description="Why what runs is not what the files say; null when it is.")
+
+
+class RevisionKept(_Model):
+    """A revision that ran."""
+
+    number: int
+    revision: str
+    time: str = Field(description="When it came, in UTC.")
+    cause: str
+    lines: list[str] = Field(description="What it changed.")
+    overrides: list[Given]
+    is_running: bool
+
+
+class RevisionsKept(_Model):
+    """The history, the oldest first."""
+
+    revisions: list[RevisionKept]
+
+
+class Stopping(_Model):
+    """It is ending."""
+
+    state: Literal["draining", "stopping"]
+
+
+class Alive(_Model):
+    """The process answers."""
+
+    alive: bool
+
+
+class Ready(_Model):
+    """Whether the graph runs and no node of it has failed; the details are for the owner."""
+
+    ready: bool
+    state: str | None = None
+    difference: str | None = None
+    failed: list[str] | None = None
+
+
+class Finding(_Model):
+    """A finding about a graph file."""
+
+    code: str
+    severity: str
+    file: str | None
+    line: int | None
+    column: int | None
+    title: str
+    message: str
+    hint: str | None
+    related: list[dict[str, Any]]
+
+
+class Problem(_Model):
+    """Why it was not done, and the way out."""
+
+    error: str
+    hint: str | None = None
+    diagnostics: list[Finding] | None = None
