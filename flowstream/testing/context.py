@@ -45,9 +45,9 @@ class OpenHolding:
     """What a holding is opened with."""
 
     def __init__(self, context: FakeContext) -> None:
-        self.log = context.log
-        self.now_ns = context.clock.now_ns
-        self.wallclock_ns = context.clock.wallclock_ns
+        self.log: logging.LoggerAdapter[logging.Logger] = context.log
+        self.now_ns: Callable[[], int] = context.clock.now_ns
+        self.wallclock_ns: Callable[[], int] = context.clock.wallclock_ns
         self.tasks: list[asyncio.Task[Any]] = []
         self._loop = context.loop
 

@@ -86,9 +86,9 @@ class Meter:
 
     def clear(self, now_ns: int) -> None:
         """Begins anew."""
-        self.begin_ns = now_ns
-        self.counts = {"count": 0, "drops": 0, "restarts": 0}
-        self.gap_ns = 0
+        self.begin_ns: int = now_ns
+        self.counts: dict[str, int] = {"count": 0, "drops": 0, "restarts": 0}
+        self.gap_ns: int = 0
         self._newest_ns = now_ns
 
     def look(self, now_ns: int) -> None:
