@@ -23,7 +23,7 @@ Request = Callable[[str, KeyframeRequest], None]
 class Feed:
     """What one producer's output puts on an edge, and the producer's hold on it."""
 
-    __slots__ = ("channel", "closed", "outlet", "queue", "space", "waiting")
+    __slots__ = ("channel", "closed", "is_leaving", "outlet", "queue", "space", "waiting")
 
     def __init__(self, channel: Channel, outlet: Outlet) -> None:
         self.channel = channel
@@ -32,6 +32,7 @@ class Feed:
         self.space = Wakeup(channel.turns)
         self.waiting: list[Any] = []  # payloads that producers wait with
         self.closed = False
+        self.is_leaving = False  # whether its producer is being stopped for good, and loses nothing by that
 
     def offer(self, payload: Any) -> int:
         """See OverflowQueue.offer; wakes the consumer."""
@@ -268,6 +269,11 @@ class Outlet:
             feed.close()
         return [feed.channel for feed in late]
 
+    def leave(self) -> None:
+        """The node is being stopped for good: what it waits with is still delivered."""
+        for feed in self.feeds:
+            feed.is_leaving = True
+
     def close(self) -> None:
         """The node will emit nothing more."""
         for feed in self.feeds:
@@ -284,6 +290,11 @@ async def push(feed: Feed, payload: Any) -> None:
         feed.waiting.append(payload)
         try:
             await feed.space
+        except BaseException:
+            if feed.is_leaving and not feed.closed:
+                feed.queue.force(payload)
+                feed.channel.wakeup.set()
+            raise
         finally:
             feed.waiting = [each for each in feed.waiting if each is not payload]
         if feed.closed:  # which took what was waited with
