@@ -28,7 +28,7 @@ MOST_FEEDS = 5
 class Feed:
     """What one producer's output puts on an edge, and the producer's hold on it."""
 
-    __slots__ = ("channel", "closed", "outlet", "queue", "space")
+    __slots__ = ("channel", "closed", "is_leaving", "outlet", "queue", "space")
 
     def __init__(self, channel: Channel, outlet: Outlet) -> None:
         self.channel = channel
@@ -36,6 +36,7 @@ class Feed:
         self.queue: OverflowQueue[Any] = OverflowQueue(channel.edge.overflow, channel.edge.limit)
         self.space = Wakeup(channel.turns)
         self.closed = False
+        self.is_leaving = False  # whether its producer is being stopped for good, and loses nothing by that
 
     def close(self) -> None:
         """Nothing more comes from this producer; what waits, in the queue or before it, is still delivered."""
@@ -299,6 +300,11 @@ class Outlet:
             feed.close()
         return [feed.channel for feed in late]
 
+    def leave(self) -> None:
+        """The node is being stopped for good: what it waits with is still delivered."""
+        for feed in self.feeds:
+            feed.is_leaving = True
+
     def close(self) -> None:
         """The node will emit nothing more."""
         for feed in self.feeds:
@@ -322,5 +328,5 @@ async def wait_for_room(feeds: Iterable[Feed], payload: Any) -> None:
 def give_up(feeds: Iterable[Feed], payload: Any) -> None:
     """The producer was ended while it waited with a payload."""
     for feed in feeds:
-        if not feed.closed:  # or it is still delivered
+        if not feed.closed and not feed.is_leaving:  # or it is still delivered
             feed.queue.withdraw(payload, "cancelled")

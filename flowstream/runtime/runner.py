@@ -95,6 +95,7 @@ class Runner:
         self.ready_in_ns: int | None = None  # how long the node took to open
         self.is_ready = anyio.Event()
         self.go = anyio.Event()
+        self.is_retired = False  # whether it has no place in the graph any more
         self.is_succeeded = False  # whether another instance wants what this one leaves
         self.left: Snapshot | None = None
         self.has_left = anyio.Event()
@@ -132,6 +133,8 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - kept as the node's failure
             self.error = _single(error)
         finally:
+            if self.is_retired:  # nothing more comes, and a successor's payloads need not wait for the close
+                self.close_outlets()
             with anyio.CancelScope(shield=True):
                 await self._close()
             if self.error is not None:

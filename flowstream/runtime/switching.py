@@ -220,13 +220,16 @@ class Switch:
             engine._go(runner)
         leaving = {id for id, _ in retired}
         for id, runner in retired:
-            runner.is_succeeded = id in prepared
+            runner.is_succeeded, runner.is_retired = id in prepared, True
             for edge in old_plan.inputs_of(id):
                 channel = runner.inbox.channels.get((edge.input, edge.index))
                 if channel is not None and edge.producer not in leaving:  # or it still gets what that one ends with
                     channel.end()
             if runner.is_source or runner.is_over or not old_plan.inputs_of(id):
+                for outlet in runner.outlets.values():
+                    outlet.leave()
                 runner.stop()
+            if runner.is_over:
                 runner.close_outlets()
         engine._tasks.start_soon(engine._see_off, [runner for _, runner in retired])
         for runner in prepared.values():
