@@ -58,8 +58,9 @@ class Engine:
     """Runs one plan at a time. Made by ``Engine.open``; methods are for the loop it was opened on."""
 
     def __init__(
-        self, tasks: TaskGroup, clock: Clock, mounts: Mounts, chance: Callable[[], float] | None = None
-    ) -> None:
+        self, tasks: TaskGroup, clock: Clock, mounts: Mounts, chance: Callable[[], float] | None = None,
+        is_inline: bool = False,
+    ) -> None:  # fmt: skip
         self.clock = clock
         self.mounts = mounts
         self.plan: Plan | None = None
@@ -69,7 +70,7 @@ class Engine:
         self._chance = chance
         self._listeners: list[Listener] = []
         self._holdings = Holdings(tasks, clock, self._holding_failed)
-        self._graph = Graph(clock, mounts, self._holdings, clock.now_ns(), is_live=False)
+        self._graph = Graph(clock, mounts, self._holdings, clock.now_ns(), False, self.tell, is_inline)
         self._supervisors: dict[str, Supervisor] = {}
         self._alive: set[Runner] = set()  # also those that are being prepared, or were replaced and finish
         self._finished = anyio.Event()
@@ -78,15 +79,18 @@ class Engine:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, *, clock: Clock | None = None, mounts: Mounts | None = None) -> AsyncIterator[Engine]:
+    async def open(
+        cls, *, clock: Clock | None = None, mounts: Mounts | None = None, is_inline: bool = False
+    ) -> AsyncIterator[Engine]:
         """An engine with nothing to run yet; leaving the block stops what runs, in bounded time.
 
         Waits before restarts are spread by chance on the machine's clock, and exact on a clock that is given.
+        ``is_inline`` runs on the event loop what nodes do on threads of their own: for debugging.
         """
         chance = random.random if clock is None else None
         try:
             async with anyio.create_task_group() as tasks:
-                engine = cls(tasks, clock or SystemClock(), mounts or Mounts(), chance)
+                engine = cls(tasks, clock or SystemClock(), mounts or Mounts(), chance, is_inline)
                 try:
                     yield engine
                 finally:
