@@ -50,6 +50,7 @@ def launch(
     log_level: str | None,
     control: Path | None,
     watch: bool,
+    inline: bool = False,
 ) -> int:
     """Runs the graph at ``path``, with ``layers`` over it, to its end, and gives the exit status."""
     file = GraphFile(path, folders, sets, layers=layers)
@@ -73,7 +74,7 @@ def launch(
         _set_up_logging(screen, secrets, is_json=is_json, level=log_level or log.level or "info")
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         report.plan(plan)
-        session = Session(file, report, screen, secrets, control, watch)
+        session = Session(file, report, screen, secrets, control, watch, inline)
         try:
             status = anyio.run(session.run, plan)
         except KeyboardInterrupt:

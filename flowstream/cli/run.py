@@ -22,6 +22,7 @@ from flowstream.cli.graphs import find_graph, nodes_option, set_option
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="The least that is worth a line."
 )
 @click.option("--control", metavar="PATH", type=click.Path(path_type=Path), help="Where to put the control socket.")
+@click.option("--inline", is_flag=True, help="Run all nodes on one thread, for debugging: each holds up the others.")
 @click.option("--no-watch", is_flag=True, help="Leave the running graph alone when its file is saved.")
 def command(
     graph: str,
@@ -31,6 +32,7 @@ def command(
     log_format: str | None,
     log_level: str | None,
     control: Path | None,
+    inline: bool,
     no_watch: bool,
 ) -> int:
     """Run GRAPH: a file, or the name of a graph that comes with flowstream (hello, desk, camera, file).
@@ -53,4 +55,5 @@ def command(
         log_level=log_level,
         control=control,
         watch=not no_watch,
+        inline=inline,
     )

@@ -29,6 +29,7 @@ from flowstream.runtime.log import Secrets
 from flowstream.runtime.mounts import Mounts
 from flowstream.runtime.reload import Reloader, Revisions, digest
 from flowstream.runtime.runner import CLOSE_SECONDS
+from flowstream.runtime.watchdog import holder
 
 ENDED, FAILED, STOPPED = 0, 1, 130
 """Exit statuses: it ended by itself or was drained; a node or the start failed; it was stopped at once."""
@@ -42,7 +43,10 @@ GIVE_UP_SECONDS = DRAIN_SECONDS + CLOSE_SECONDS + 3.0
 
 @dataclass(slots=True)
 class Session:
-    """A run. ``watch`` reloads the graph when its files are saved; ``control`` is the path of the control socket."""
+    """A run. ``watch`` reloads the graph when its files are saved; ``control`` is the path of the control socket.
+
+    ``inline`` runs on the event loop what nodes do on threads of their own.
+    """
 
     file: GraphFile
     report: Report
@@ -50,6 +54,7 @@ class Session:
     secrets: Secrets
     control: Path | None = None
     watch: bool = True
+    inline: bool = False
     mounts: Mounts = field(default_factory=Mounts)
     _engine: Engine | None = None
     _began: float = 0.0
@@ -85,7 +90,7 @@ class Session:
                         servers.start_soon(keep, serving(door.Door(self.mounts), socket, connections=door.CONNECTIONS))
 
                 self._open_door = open_door
-                async with Engine.open(mounts=self.mounts) as engine:
+                async with Engine.open(mounts=self.mounts, is_inline=self.inline) as engine:
                     self._engine = engine
                     engine.listen(self.report.event)
                     app = api.make_app(engine, plan, revisions, self.secrets, self._compile_others)
@@ -241,14 +246,8 @@ def _unfinished(engine: Engine) -> str:
 
 def _in_the_way(engine: Engine) -> str:
     """The node whose call the event loop is in, so that nothing else can end; for another thread."""
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    nodes = {id(runner.node): name for name, runner in dict(engine.runners).items()}
-    while frame is not None:
-        name = nodes.get(id(frame.f_locals.get("self")))
-        if name is not None:
-            return f"{name} ({engine.runners[name].planned.type_id}), which blocks the event loop"
-        frame = frame.f_back
-    return ""
+    runner = holder(threading.main_thread().ident or 0, engine.node_objects())
+    return "" if runner is None else f"{runner.planned.id} ({runner.planned.type_id}), which blocks the event loop"
 
 
 def fact_text(name: str, value: str | float) -> str:

@@ -18,12 +18,13 @@ from flowstream.graph.plan import Edge, Plan, PlannedNode
 from flowstream.media.packets import EncodedPacket
 from flowstream.media.signals import KeyframeRequest
 from flowstream.runtime.clock import Clock, SystemClock
-from flowstream.runtime.events import Applied, Event, Listener, NodeFailed, NodeRestarted
+from flowstream.runtime.events import Applied, Event, Listener, NodeFailed, NodeRestarted, NodeSlow
 from flowstream.runtime.holdings import Holdings
 from flowstream.runtime.mounts import Mounts
 from flowstream.runtime.runner import Graph, Runner, State, node_error
 from flowstream.runtime.supervisor import Supervisor
 from flowstream.runtime.wakeup import is_on_trio
+from flowstream.runtime.watchdog import Watchdog
 
 READY_SECONDS = 30.0
 DRAIN_SECONDS = 10.0
@@ -91,9 +92,12 @@ class Engine:
         try:
             async with anyio.create_task_group() as tasks:
                 engine = cls(tasks, clock or SystemClock(), mounts or Mounts(), chance, is_inline)
+                watchdog = Watchdog(engine.node_objects, engine.node_was_slow) if clock is None else None
                 try:
                     yield engine
                 finally:
+                    if watchdog is not None:
+                        watchdog.stop()
                     with anyio.CancelScope(shield=True):
                         await engine.stop(drain_seconds=0)
                     tasks.cancel_scope.cancel()
@@ -101,6 +105,15 @@ class Engine:
             if len(group.exceptions) == 1:  # what the block raised, not wrapped by the task group
                 raise group.exceptions[0] from group.exceptions[0].__cause__
             raise
+
+    def node_objects(self) -> dict[int, Runner]:
+        """What runs, by the ``id`` of its node object; any thread."""
+        return {id(runner.node): runner for runner in list(self._alive)}
+
+    def node_was_slow(self, runner: Runner, held_ns: int) -> None:
+        """A node held the loop so long that others felt it."""
+        planned = runner.planned
+        self.tell(NodeSlow(planned.id, planned.type_id, held_ns, planned.place))
 
     def listen(self, listener: Listener) -> None:
         """Calls the listener with every event from now on."""
