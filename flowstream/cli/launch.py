@@ -53,6 +53,7 @@ def launch(
     control: Path | None,
     watch: WatchMode,
     last_good: bool = False,
+    inline: bool = False,
 ) -> int:
     """Runs the graph at ``path``, with ``layers`` over it, to its end, and gives the exit status.
 
@@ -93,7 +94,7 @@ def launch(
             said = f"the files cannot be run, so this is revision {stored.number}, which ran last ({stored.time})"
             report.note("last-good", said, level="warning")
         report.plan(plan)
-        session = Session(file, report, screen, secrets, control, watch, state, stored, refusal)
+        session = Session(file, report, screen, secrets, control, watch, state, stored, refusal, inline)
         try:
             status = anyio.run(session.run, plan)
         except KeyboardInterrupt:

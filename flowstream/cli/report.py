@@ -12,7 +12,17 @@ from flowstream.errors import Diagnostic, FlowstreamError, GraphError, NodeError
 from flowstream.graph.diagnostics import render, to_json
 from flowstream.graph.diff import describe, describe_plan
 from flowstream.graph.plan import Plan
-from flowstream.runtime.events import Applied, Event, NodeFailed, NodeRestarted, Recovered, Refused, Stalled
+from flowstream.runtime.events import (
+    Applied,
+    CallLeftBehind,
+    Event,
+    NodeFailed,
+    NodeRestarted,
+    NodeSlow,
+    Recovered,
+    Refused,
+    Stalled,
+)
 from flowstream.runtime.log import Secrets, json_line, text_line
 from flowstream.runtime.why import duration
 
@@ -78,6 +88,10 @@ class TextReport:
                 self.note("stalled", event.cause.sentence, level="warning")
             case Recovered():
                 self.note("recovered", recovery(event))
+            case NodeSlow():
+                self.note("node-slow", f"{event.node} ({event.type}): {slowness(event)}", level="warning")
+            case CallLeftBehind():
+                self.note("left-behind", f"{event.node}: {leaving(event)}", level="warning")
 
     def note(self, name: str, message: str, *, level: str = "info") -> None:
         self._write(text_line(message, at=time.time(), level=level))
@@ -147,6 +161,13 @@ class JsonReport:
                     "recovered", recovery(event), node=event.cause.node or None, kind=event.cause.kind,
                     after_seconds=event.after_ns / 1e9,
                 )  # fmt: skip
+            case NodeSlow():
+                self._write(
+                    "node-slow", slowness(event), level="warning", node=event.node, held_seconds=event.held_ns / 1e9,
+                    place=str(event.place) if event.place else None,
+                )  # fmt: skip
+            case CallLeftBehind():
+                self._write("left-behind", leaving(event), level="warning", node=event.node, count=event.count)
 
     def note(self, name: str, message: str, *, level: str = "info") -> None:
         self._write(name, message, level=level)
@@ -180,6 +201,23 @@ def count_line(diagnostics: Iterable[Diagnostic]) -> str:
 def recovery(event: Recovered) -> str:
     """What moves again, for a person."""
     return f"{event.cause.node}: all is well again, after {duration(event.after_ns)}"
+
+
+def slowness(event: NodeSlow) -> str:
+    """What a node that holds the loop does, where it stands, and the remedy."""
+    place = f"{event.place}: " if event.place else ""
+    return (
+        f"{place}held up every other node for {event.held_ns / 1e6:.0f} ms; "
+        "a node type that computes or blocks needs thread = True"
+    )
+
+
+def leaving(event: CallLeftBehind) -> str:
+    """What was left behind, and what that leads to."""
+    return (
+        f"a call did not return within {event.after_ns / 1e9:g} s and is left to itself, on its thread "
+        f"({event.count} of at most {event.most})"
+    )
 
 
 def consequence(event: NodeFailed) -> str:

@@ -31,6 +31,7 @@ from flowstream.cli.graphs import find_graph, nodes_option, set_option
 )
 @click.option("--no-watch", is_flag=True, help="The same as --watch off: leave the graph alone when its file is saved.")
 @click.option("--last-good", is_flag=True, help="When the file cannot be run, start with what ran last.")
+@click.option("--inline", is_flag=True, help="Run all nodes on one thread, for debugging: each holds up the others.")
 def command(
     graph: str,
     layers: tuple[str, ...],
@@ -40,6 +41,7 @@ def command(
     log_level: str | None,
     control: Path | None,
     watch: Literal["auto", "poll", "off"],
+    inline: bool,
     no_watch: bool,
     last_good: bool,
 ) -> int:
@@ -64,4 +66,5 @@ def command(
         control=control,
         watch="off" if no_watch else watch,
         last_good=last_good,
+        inline=inline,
     )

@@ -28,6 +28,7 @@ from flowstream.runtime.engine import DRAIN_SECONDS, Engine, NodeStatus
 from flowstream.runtime.events import Applied, Event
 from flowstream.runtime.log import Secrets
 from flowstream.runtime.runner import CLOSE_SECONDS
+from flowstream.runtime.watchdog import holder
 
 ENDED, FAILED, STOPPED = 0, 1, 130
 """Exit statuses: it ended by itself or was drained; a node or the start failed; it was stopped at once."""
@@ -44,7 +45,8 @@ class Session:
     """A run. ``watch`` says how saves of the graph's files are noticed; ``control`` is the path of the control socket.
 
     ``state`` is the folder where its revisions are kept. ``last_good`` is the revision that it begins with in the place
-    of the files, which could not be run because of ``refusal``.
+    of the files, which could not be run because of ``refusal``. ``inline`` runs on the event loop what nodes do on
+    threads of their own.
     """
 
     file: GraphFile
@@ -56,6 +58,7 @@ class Session:
     state: Path | None = None
     last_good: Revision | None = None
     refusal: FlowstreamError | None = None
+    inline: bool = False
     _engine: Engine | None = None
     _began: float = 0.0
     _told: tuple[str, ...] = ()
@@ -72,7 +75,14 @@ class Session:
                 return FAILED
 
     async def _run(self, plan: Plan, stopping: Stopping) -> int:
-        async with Run.open(self.file, plan, secrets=self.secrets, control=self.control, state=self.state) as run:
+        async with Run.open(
+            self.file,
+            plan,
+            secrets=self.secrets,
+            control=self.control,
+            state=self.state,
+            is_inline=self.inline,
+        ) as run:
             self._engine = run.engine
             if self.last_good is not None and self.refusal is not None:
                 await run.began_with(self.last_good, self.refusal)
@@ -260,14 +270,8 @@ def _unfinished(engine: Engine) -> str:
 
 def _in_the_way(engine: Engine) -> str:
     """The node whose call the event loop is in, so that nothing else can end; for another thread."""
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    nodes = {id(runner.node): name for name, runner in dict(engine.runners).items()}
-    while frame is not None:
-        name = nodes.get(id(frame.f_locals.get("self")))
-        if name is not None:
-            return f"{name} ({engine.runners[name].planned.type_id}), which blocks the event loop"
-        frame = frame.f_back
-    return ""
+    runner = holder(threading.main_thread().ident or 0, engine.node_objects())
+    return "" if runner is None else f"{runner.planned.id} ({runner.planned.type_id}), which blocks the event loop"
 
 
 def fact_text(name: str, value: str | float) -> str:

@@ -121,16 +121,19 @@ class Run:
         has_control: bool = True,
         has_door: bool = True,
         state: Path | None = None,
+        is_inline: bool = False,
     ) -> AsyncIterator[Run]:
         """A run that has yet to be started; leaving the block ends it.
 
         It has a control socket, at ``control`` or in the usual place, unless ``has_control`` says otherwise, and keeps
         its revisions in the folder ``state``, if it is given one. Raises ControlError when the socket cannot be made.
         Without ``has_door`` it binds no address for pages, which somebody else serves; media goes to the host that the
-        graph names.
+        graph names. ``is_inline`` runs on the event loop what nodes do on threads of their own.
         """
         try:
-            async with cls._opened(file, plan, secrets or Secrets(), control, has_control, has_door, state) as run:
+            async with cls._opened(
+                file, plan, secrets or Secrets(), control, has_control, has_door, state, is_inline
+            ) as run:
                 yield run
         except BaseExceptionGroup as group:
             if len(group.exceptions) == 1:  # what the block raised, not wrapped by the task group
@@ -148,6 +151,7 @@ class Run:
         has_control: bool,
         has_door: bool,
         state: Path | None,
+        is_inline: bool,
     ) -> AsyncIterator[Run]:
         async with AsyncExitStack() as stack:
             listener = None
@@ -155,7 +159,7 @@ class Run:
             if has_control:
                 listener, socket = stack.enter_context(listening(plan.name, control))
             async with anyio.create_task_group() as servers:
-                async with Engine.open(mounts=Mounts()) as engine:
+                async with Engine.open(mounts=Mounts(), is_inline=is_inline) as engine:
                     history = History(state) if state is not None else None
                     run = cls(file, plan, engine, secrets, servers, history, has_door=has_door)
                     run.reloader.attempted = await anyio.to_thread.run_sync(digest, plan.files)

@@ -17,7 +17,7 @@ from flowstream.graph.diff import Patch, diff
 from flowstream.graph.plan import Edge, Plan
 from flowstream.runtime.channel import Channel, Outlet
 from flowstream.runtime.clock import Clock, SystemClock
-from flowstream.runtime.events import Applied, Event, Listener, NodeFailed, NodeRestarted
+from flowstream.runtime.events import Applied, Event, Listener, NodeFailed, NodeRestarted, NodeSlow
 from flowstream.runtime.holdings import Holdings
 from flowstream.runtime.mounts import Mounts
 from flowstream.runtime.runner import DRAIN_SECONDS as DRAIN_SECONDS
@@ -26,6 +26,7 @@ from flowstream.runtime.supervisor import Supervisor
 from flowstream.runtime.switching import ReloadError as ReloadError
 from flowstream.runtime.switching import Switch, request_keyframe, wired_ports
 from flowstream.runtime.wakeup import is_on_trio
+from flowstream.runtime.watchdog import Watchdog
 
 READY_SECONDS = 30.0
 
@@ -50,8 +51,9 @@ class Engine:
     """Runs one plan at a time. Made by ``Engine.open``; methods are for the loop it was opened on."""
 
     def __init__(
-        self, tasks: TaskGroup, clock: Clock, mounts: Mounts, chance: Callable[[], float] | None = None
-    ) -> None:
+        self, tasks: TaskGroup, clock: Clock, mounts: Mounts, chance: Callable[[], float] | None = None,
+        is_inline: bool = False,
+    ) -> None:  # fmt: skip
         self.clock = clock
         self.mounts = mounts
         self.plan: Plan | None = None
@@ -61,7 +63,7 @@ class Engine:
         self._chance = chance
         self._listeners: list[Listener] = []
         self._holdings = Holdings(tasks, clock, self._holding_failed)
-        self._graph = Graph(clock, mounts, self._holdings, clock.now_ns(), is_live=False)
+        self._graph = Graph(clock, mounts, self._holdings, clock.now_ns(), False, self.tell, is_inline)
         self._supervisors: dict[str, Supervisor] = {}
         self._alive: set[Runner] = set()  # also those that are being prepared, or were replaced and finish
         self._finished = anyio.Event()
@@ -70,18 +72,24 @@ class Engine:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, *, clock: Clock | None = None, mounts: Mounts | None = None) -> AsyncIterator[Engine]:
+    async def open(
+        cls, *, clock: Clock | None = None, mounts: Mounts | None = None, is_inline: bool = False
+    ) -> AsyncIterator[Engine]:
         """An engine with nothing to run yet; leaving the block stops what runs, in bounded time.
 
         Waits before restarts are spread by chance on the machine's clock, and exact on a clock that is given.
+        ``is_inline`` runs on the event loop what nodes do on threads of their own: for debugging.
         """
         chance = random.random if clock is None else None
         try:
             async with anyio.create_task_group() as tasks:
-                engine = cls(tasks, clock or SystemClock(), mounts or Mounts(), chance)
+                engine = cls(tasks, clock or SystemClock(), mounts or Mounts(), chance, is_inline)
+                watchdog = Watchdog(engine.node_objects, engine.node_was_slow) if clock is None else None
                 try:
                     yield engine
                 finally:
+                    if watchdog is not None:
+                        watchdog.stop()
                     with anyio.CancelScope(shield=True):
                         await engine.stop(drain_seconds=0)
                     tasks.cancel_scope.cancel()
@@ -89,6 +97,15 @@ class Engine:
             if len(group.exceptions) == 1:  # what the block raised, not wrapped by the task group
                 raise group.exceptions[0] from group.exceptions[0].__cause__
             raise
+
+    def node_objects(self) -> dict[int, Runner]:
+        """What runs, by the ``id`` of its node object; any thread."""
+        return {id(runner.node): runner for runner in list(self._alive)}
+
+    def node_was_slow(self, runner: Runner, held_ns: int) -> None:
+        """A node held the loop so long that others felt it."""
+        planned = runner.planned
+        self.tell(NodeSlow(planned.id, planned.type_id, held_ns, planned.place))
 
     def listen(self, listener: Listener) -> None:
         """Calls the listener with every event from now on."""

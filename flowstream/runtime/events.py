@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flowstream.errors import Diagnostic, FlowstreamError
+from flowstream.errors import Diagnostic, FlowstreamError, Place
 from flowstream.graph.diff import Patch
 from flowstream.runtime.why import Cause
 
@@ -60,7 +60,30 @@ class Recovered:
     after_ns: int
 
 
-Event = NodeFailed | NodeRestarted | Applied | Refused | Stalled | Recovered
+@dataclass(frozen=True, slots=True)
+class NodeSlow:
+    """A node held the event loop for ``held_ns``, and so held up every other node. Told once a minute for each node."""
+
+    node: str
+    type: str
+    held_ns: int
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallLeftBehind:
+    """A call of a node did not return when the node had to end; it is left to itself, on its thread.
+
+    ``count`` such threads of the node are there now; with ``most`` of them it is not started anew.
+    """
+
+    node: str
+    after_ns: int
+    count: int
+    most: int
+
+
+Event = NodeFailed | NodeRestarted | Applied | Refused | Stalled | Recovered | NodeSlow | CallLeftBehind
 """Whatever happens to a run."""
 
 Listener = Callable[[Event], None]

@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
@@ -80,32 +81,44 @@ def _bell(*, blocking: bool) -> _Bell | _SocketBell:
     return _Bell(blocking=blocking) if hasattr(os, "eventfd") else _SocketBell(blocking=blocking)
 
 
-class _AsyncioLoop:
-    """The loop that runs, as a thread of a node needs it."""
+class Loop(Protocol):
+    """The event loop that runs, as threads need it."""
 
+    def bell(self, heard: Callable[[], None], /) -> _Rings:
+        """A bell whose ring has the loop call ``heard``, which hears it. One for each object."""
+        ...
+
+    def forget_bell(self) -> None:
+        """It is not listened to any more."""
+
+    def call_soon(self, function: Callable[[], None], /) -> None:
+        """Calls a function on the loop; from any thread. Raises RuntimeError when the loop is closed."""
+
+
+def this_loop() -> Loop:
+    """The loop that the caller runs on."""
+    return _TrioLoop() if is_on_trio() else _AsyncioLoop()
+
+
+class _AsyncioLoop:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._fd = -1  # of the bell
 
     def bell(self, heard: Callable[[], None]) -> _Rings:
-        """A bell whose ring has the loop call ``heard``, which hears it."""
         bell = _bell(blocking=False)
         self._fd = bell.fd
         self._loop.add_reader(bell.fd, heard)
         return bell
 
     def forget_bell(self) -> None:
-        """It is not listened to any more."""
         self._loop.remove_reader(self._fd)
 
     def call_soon(self, function: Callable[[], None]) -> None:
-        """Calls a function on the loop; from any thread. Raises RuntimeError when the loop is closed."""
         self._loop.call_soon_threadsafe(function)
 
 
 class _TrioLoop:
-    """The same for trio, which has a bell of its own."""
-
     def __init__(self) -> None:
         import trio.lowlevel
 
@@ -170,7 +183,7 @@ class NodeThread:
     """A thread that runs the calls of one node in order."""
 
     def __init__(self, name: str, clock: Clock, on_error: Callable[[BaseException], None]) -> None:
-        self._loop = _TrioLoop() if is_on_trio() else _AsyncioLoop()
+        self._loop = this_loop()
         self._turns = Turns()
         self._jobs = _Calls(_bell(blocking=True))  # for the thread
         self._news = _Calls(self._loop.bell(self._hear))  # for the loop
@@ -179,6 +192,8 @@ class NodeThread:
         self._takes_calls = True
         self._is_ending = False
         self._ended = anyio.Event()
+        self._cpu_clock: int | None = None  # of the thread, while it lives
+        self._cpu_ns = 0
         self._thread = threading.Thread(target=self._work, name=f"flowstream {name}", daemon=True)
         self._thread.start()
 
@@ -222,6 +237,19 @@ class NodeThread:
         """Runs a function on the loop, for code that runs on this thread; what it raises goes to ``on_error``."""
         self._news.leave(function, *args)
 
+    @property
+    def cpu_ns(self) -> int:
+        """Processor time that the thread has used, that of threads which libraries start not included; any thread."""
+        if self._cpu_clock is not None:
+            with contextlib.suppress(OSError):  # it has just ended
+                return time.clock_gettime_ns(self._cpu_clock)
+        return self._cpu_ns
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread has not ended."""
+        return self._thread.is_alive()
+
     def is_current(self) -> bool:
         """Whether the caller runs on this thread."""
         return threading.current_thread() is self._thread
@@ -244,10 +272,13 @@ class NodeThread:
     # On the thread.
 
     def _work(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):  # where the system has no such clock
+            self._cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
         while not self._is_ending:
             for function, args in self._jobs.take():
                 function(*args)
                 del function, args  # nothing is kept alive by a thread that waits
+        self._cpu_clock, self._cpu_ns = None, time.thread_time_ns()
         with contextlib.suppress(RuntimeError):  # the loop was closed while a call hung
             self._loop.call_soon(self._finish)  # not by the news, which are closed then
 
@@ -289,3 +320,52 @@ class NodeThread:
         self._news.close()
         self._jobs.close()
         self._ended.set()
+
+
+class InlineThread(NodeThread):
+    """Runs the calls on the event loop, one in each turn: for debugging, since every node then holds up all others."""
+
+    def __init__(self, name: str, clock: Clock, on_error: Callable[[BaseException], None]) -> None:
+        self._loop = this_loop()
+        self._turns = Turns()
+        self._clock = clock
+        self._on_error = on_error
+        self._takes_calls = True
+        self._ended = anyio.Event()
+        self._cpu_clock = None
+        self._cpu_ns = 0
+
+    @property
+    def is_alive(self) -> bool:
+        return not self._ended.is_set()
+
+    def submit(self, settled: Settled, function: Callable[..., Any], *args: Any) -> None:
+        if not self._takes_calls:
+            raise RuntimeError("the node has ended")
+        self._loop.call_soon(lambda: self._run(settled, function, args))
+
+    def is_current(self) -> bool:
+        return False
+
+    def end(self) -> None:
+        self._takes_calls = False
+        self._loop.call_soon(self._ended.set)
+
+    async def join(self, seconds: float) -> bool:
+        with anyio.move_on_after(seconds):
+            await self._ended.wait()
+        return self._ended.is_set()
+
+    def _run(self, settled: Settled, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        result: Any = None
+        error: BaseException | None = None
+        begun_ns = time.perf_counter_ns()
+        try:
+            result = function(*args)
+        except BaseException as caught:  # noqa: BLE001 - it is told to whoever submitted the call
+            error = caught
+        self._cpu_ns += time.perf_counter_ns() - begun_ns
+        try:
+            settled(result, error)
+        except Exception as caught:  # noqa: BLE001 - as on a thread
+            self._on_error(caught)

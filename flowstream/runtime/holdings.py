@@ -13,6 +13,7 @@ from anyio.abc import TaskGroup
 
 from flowstream.node.context import Holding
 from flowstream.runtime.clock import Clock
+from flowstream.runtime.meter import Meter
 
 CLOSE_SECONDS = 5.0
 
@@ -20,20 +21,27 @@ CLOSE_SECONDS = 5.0
 class _OpenHolding:
     """The context a holding is opened with."""
 
-    def __init__(self, tasks: TaskGroup, log: logging.LoggerAdapter[logging.Logger], clock: Clock) -> None:
+    def __init__(
+        self, tasks: TaskGroup, log: logging.LoggerAdapter[logging.Logger], clock: Clock, meter: Meter
+    ) -> None:
         self._tasks = tasks
+        self._meter = meter
         self.log = log
         self.now_ns = clock.now_ns
         self.wallclock_ns = clock.wallclock_ns
 
     def start_soon(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> None:
-        self._tasks.start_soon(function, *args)
+        self._tasks.start_soon(self._run, function, args)
+
+    async def _run(self, function: Callable[..., Coroutine[Any, Any, Any]], args: tuple[Any, ...]) -> None:
+        await self._meter.along(function(*args))
 
 
 @dataclass(slots=True, eq=False)
 class _Entry:
     node: str
     holders: int = 0
+    meter: Meter = field(default_factory=Meter)
     value: Any = None
     error: BaseException | None = None
     opened: anyio.Event = field(default_factory=anyio.Event)
@@ -92,6 +100,10 @@ class Holdings:
             entry.node = renamed.get(entry.node, entry.node)
         self._entries = {(entry.node, key): entry for (_, key), entry in self._entries.items()}
 
+    def cpu_ns(self, node: str) -> int:
+        """How long the tasks of what the node holds have held the loop."""
+        return sum(entry.meter.ns for entry in list(self._entries.values()) if entry.node == node)
+
     async def release(self, keep: Callable[[str], bool]) -> None:
         """Closes what nobody holds, but for nodes that ``keep`` says may come back."""
         idle = [entry for entry in self._entries.values() if not entry.holders and not keep(entry.node)]
@@ -110,7 +122,7 @@ class Holdings:
     ) -> None:
         try:
             async with anyio.create_task_group() as tasks:
-                async with open(_OpenHolding(tasks, log, self._clock)) as entry.value:
+                async with open(_OpenHolding(tasks, log, self._clock, entry.meter)) as entry.value:
                     self.greet(key, entry.value)
                     entry.opened.set()
                     await entry.released.wait()

@@ -22,9 +22,11 @@ from flowstream.node.ports import Emit, Input, Output
 from flowstream.node.registry import import_needs
 from flowstream.runtime.channel import Channel, Feed, Inbox, Outlet, wait_for_room
 from flowstream.runtime.clock import Clock
-from flowstream.runtime.executor import NodeThread, Settled
+from flowstream.runtime.events import CallLeftBehind, Listener
+from flowstream.runtime.executor import InlineThread, NodeThread, Settled
 from flowstream.runtime.holdings import Holdings
 from flowstream.runtime.lane import ThreadLane
+from flowstream.runtime.meter import Meter
 from flowstream.runtime.mounts import Mounts
 from flowstream.runtime.wakeup import Turns, Wakeup
 
@@ -34,6 +36,11 @@ R = TypeVar("R")
 State = Literal["starting", "ready", "running", "restarting", "ended", "failed", "stopped"]
 
 CLOSE_SECONDS = 5.0
+"""How long a node that must end may take for it: a call on its thread that has not returned then is left behind."""
+
+MOST_LEFT_BEHIND = 3
+"""How many threads of one node may hang in calls that never return before it is not started anew."""
+
 HANDOVER_SECONDS = 1.0
 """How long, in a live graph, what a replaced node gives last may hold up what its successor gives."""
 
@@ -54,16 +61,51 @@ class NodeLog(logging.LoggerAdapter[logging.Logger]):
         return f"{node}: {msg}", kwargs
 
 
+class LeftBehindError(FlowstreamError):
+    """Raised when a node is not started because calls of its earlier instances hang."""
+
+
 class Graph:
     """What the nodes of one graph share."""
 
-    def __init__(self, clock: Clock, mounts: Mounts, holdings: Holdings, origin_ns: int, is_live: bool) -> None:
+    def __init__(
+        self, clock: Clock, mounts: Mounts, holdings: Holdings, origin_ns: int, is_live: bool,
+        tell: Listener = lambda event: None, is_inline: bool = False,
+    ) -> None:  # fmt: skip
         self.clock = clock
         self.mounts = mounts
         self.holdings = holdings
         self.origin_ns = origin_ns
         self.is_live = is_live
         self.turns = Turns()
+        self.tell = tell
+        self.is_inline = is_inline
+        self._left_behind: dict[str, list[NodeThread]] = {}
+
+    def thread(self, node: str, on_error: Callable[[BaseException], None]) -> NodeThread:
+        """A thread for a node; not on one when everything runs inline.
+
+        Raises LeftBehindError when too many threads of its earlier instances still hang.
+        """
+        if self.is_inline:
+            return InlineThread(node, self.clock, on_error)
+        if (count := len(self._hanging(node))) >= MOST_LEFT_BEHIND:
+            raise LeftBehindError(
+                f"{count} earlier calls of it have not returned, so it gets no further thread",
+                hint="see to the device or the library that hangs, then restart flowstream",
+            )
+        return NodeThread(node, self.clock, on_error)
+
+    def leave_behind(self, node: str, thread: NodeThread) -> None:
+        """A call did not return in time."""
+        hanging = self._hanging(node)
+        hanging.append(thread)
+        self.tell(CallLeftBehind(node, round(CLOSE_SECONDS * 1e9), len(hanging), MOST_LEFT_BEHIND))
+
+    def _hanging(self, node: str) -> list[NodeThread]:
+        hanging = self._left_behind.setdefault(node, [])
+        hanging[:] = [thread for thread in hanging if thread.is_alive]
+        return hanging
 
 
 class Runner:
@@ -107,6 +149,7 @@ class Runner:
         self._scope = anyio.CancelScope()
         self._thread: NodeThread | None = None
         self._opening_ns = 0
+        self._meter = Meter()
         self._lane = anyio.Lock()
         self._pending_requests: dict[str, KeyframeRequest] = {}
         self._request_wakeups: dict[str, Wakeup] = {}
@@ -123,13 +166,22 @@ class Runner:
         """Whether the node has come to its end."""
         return self.done.is_set()
 
+    @property
+    def cpu_ns(self) -> int:
+        """Processor time that the node has used: on its thread, and by its tasks and its holdings on the loop.
+
+        Threads that libraries start are not counted. Any thread.
+        """
+        thread_ns = self._thread.cpu_ns if self._thread is not None else 0
+        return self._meter.ns + thread_ns + self.graph.holdings.cpu_ns(self.planned.id)
+
     # --- life -------------------------------------------------------------------------------------------------------
 
     async def live(self) -> None:
         """The whole life; never raises but for cancellation from outside."""
         try:
             with self._scope:
-                await self._open_and_run()
+                await self._meter.along(self._open_and_run())
         except Exception as error:  # noqa: BLE001 - kept as the node's failure
             self.error = _single(error)
         finally:
@@ -155,7 +207,7 @@ class Runner:
             finally:
                 self.graph.clock.release()
         if node_type.thread or (issubclass(node_type, Source) and node_type.capture is not Source.capture):
-            self._thread = NodeThread(self.planned.id, self.graph.clock, self.fail)
+            self._thread = self.graph.thread(self.planned.id, self.fail)
         self._opening_ns = self.graph.clock.now_ns()
         await self._call(self.node.open)
         if self.is_source or not self._has_run:
@@ -228,6 +280,8 @@ class Runner:
                 await self._thread.join(CLOSE_SECONDS)
         if scope.cancelled_caught:
             self.log.error("a call did not return within %g s; its thread is left behind", CLOSE_SECONDS)
+            if self._thread is not None:
+                self.graph.leave_behind(self.planned.id, self._thread)
 
     async def _leave(self) -> None:
         """Keeps what the successor is to begin with."""
@@ -569,7 +623,7 @@ class _Context:
     async def in_thread(self, function: Callable[..., R], *args: Any) -> R:
         runner = self._runner
         if runner._thread is None:
-            runner._thread = NodeThread(runner.planned.id, self._graph.clock, runner.fail)
+            runner._thread = self._graph.thread(runner.planned.id, runner.fail)
         return await runner._thread.call(function, *args)
 
     @asynccontextmanager

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from flowstream.errors import PeerError
 from flowstream.graph.plan import Restart
 from flowstream.proto.backoff import Backoff
+from flowstream.runtime.runner import LeftBehindError
 
 
 class Supervisor:
@@ -47,7 +48,7 @@ class Supervisor:
 
     def failed(self, error: Exception, *, now_ns: int) -> int | None:
         """How long to wait before the restart, in nanoseconds; None for none."""
-        if self._restart is None or self._backoff is None:
+        if self._restart is None or self._backoff is None or isinstance(error, LeftBehindError):
             return None
         if self._restart.on == "peer" and not isinstance(error, PeerError):
             return None
