@@ -12,7 +12,7 @@ import av
 import pytest
 
 from flowstream import EncodedPacket
-from flowstream.cli.graphs import GraphFile
+from flowstream.control.files import GraphFile
 from flowstream.runtime.engine import Engine
 from flowstream.runtime.events import Event
 from flowstream.testing.barcode import read_counter
