@@ -24,9 +24,9 @@ class Sketch:
 
     def __init__(self) -> None:
         self._buckets: dict[int, int] = {}
-        self.count = 0
-        self.max = 0
-        self.total = 0
+        self.count: int = 0
+        self.max: int = 0
+        self.total: int = 0
 
     def add(self, value: int) -> None:
         """Counts a value."""
@@ -100,7 +100,7 @@ class Window:
     """
 
     def __init__(self, begin_ns: int, *, short: int = 60, long: int = 60) -> None:
-        self.end_ns = begin_ns
+        self.end_ns: int = begin_ns
         self._each = short
         self._short: deque[Slot] = deque(maxlen=short)
         self._long: deque[Slot] = deque(maxlen=long)

@@ -75,7 +75,7 @@ class Result:
         return not self.error and not self.missed
 
 
-class Meter:
+class _Meter:
     """Counts one node's payloads since ``clear``, over all instances that a reload puts in its place."""
 
     def __init__(self, engine: Engine, node: str, now_ns: int) -> None:
@@ -229,7 +229,7 @@ class _Player:
         self.reload = ""
         self.told = ""
         nodes = {each.step.node for each in result.test.steps if isinstance(each.step, Expect) and each.step.node}
-        self.meters = {node: Meter(engine, node, self.clock.now_ns()) for node in sorted(nodes)}
+        self.meters = {node: _Meter(engine, node, self.clock.now_ns()) for node in sorted(nodes)}
 
     async def play(self, steps: Sequence[Placed]) -> None:
         for index, placed in enumerate(steps):

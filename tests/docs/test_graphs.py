@@ -20,6 +20,7 @@ import pytest
 
 from flowstream.cli.graphs import parse_sets, shipped_graphs
 from flowstream.control.door import serves
+from flowstream.control.files import GraphFile
 from flowstream.errors import NodeError
 from flowstream.graph.diagnostics import render
 from flowstream.graph.plan import Plan
@@ -30,7 +31,8 @@ from tests.e2e.running import PATIENCE_S, running
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = sorted((ROOT / "graphs").glob("*.yaml"))
-DRIVEN = sorted((ROOT / "graphs").glob("*/*.yaml"))
+DRIVEN = sorted((ROOT / "graphs" / "program").glob("*.yaml"))
+PARTS = sorted((ROOT / "graphs" / "lib").glob("*.yaml"))
 """Graphs with a program beside them that drives them."""
 
 TEMPLATES = sorted((ROOT / "flowstream" / "templates").glob("*.yaml"))
@@ -128,6 +130,18 @@ def test_header_names_keys_that_are_there_or_can_be_added(graph: Path) -> None:
     body = "\n".join(line for line in graph.read_text().splitlines() if not line.startswith("#"))
     named = {key for line in header(graph)[1:] for key in re.findall(r"\b([a-z]+):(?!/)", line)}
     assert named <= {*re.findall(r"\b([a-z]+):", body), "serve", "listen"}
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda path: path.stem)
+def test_a_part_is_used_by_a_graph_and_says_what_it_is(part: Path) -> None:
+    modeline, what, *_ = header(part)
+    schema = re.fullmatch(r"yaml-language-server: \$schema=(\S+)", modeline)
+    assert schema is not None
+    assert (part.parent / schema[1]).is_file()
+    assert "A part" in what
+    assert any(f"use: lib/{part.name}" in graph.read_text() for graph in GRAPHS)
+    found = GraphFile(str(part)).examine(as_part=True)
+    assert {each.severity for each in found.diagnostics} <= {"note"}
 
 
 @pytest.mark.parametrize("graph", GRAPHS + DRIVEN, ids=lambda path: path.stem)
