@@ -83,7 +83,7 @@ class AppIn(Source[AppInConfig], type="app-in"):
     audio = Output(AudioFrame, doc="Sound that was pushed.")
     packets = Output(EncodedPacket, doc="Packets that were pushed.")
 
-    _stack: AsyncExitStack
+    _stack: AsyncExitStack | None = None
     _program: ProgramInput
     _pushed = 0
 
@@ -113,7 +113,8 @@ class AppIn(Source[AppInConfig], type="app-in"):
 
     async def close(self) -> None:
         """Lets go of what the program holds too."""
-        await self._stack.aclose()
+        if self._stack is not None:
+            await self._stack.aclose()
 
     async def run(self, ctx: Context) -> None:
         """Passes on what is pushed. Raises FlowstreamError when there is no program that could."""
