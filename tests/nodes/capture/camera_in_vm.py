@@ -108,7 +108,7 @@ def run_graph() -> dict[str, Any]:
         text=True,
     )
     nodes: dict[str, Any] = {}
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while time.monotonic() < deadline and process.poll() is None:
         os.sched_yield()
         if not control.exists():

@@ -8,7 +8,7 @@ from flowstream_nodes.flow.fault import DeliberateFault, Fault
 
 
 def test_conformance() -> None:
-    check_node(Fault)
+    check_node(Fault, breaking=("fail_after",))
 
 
 def passed(count: int = 200, **config: object) -> list[int]:
