@@ -109,8 +109,9 @@ def run_graph() -> dict[str, Any]:
     )
     nodes: dict[str, Any] = {}
     deadline = time.monotonic() + 150
+    pause = threading.Event()
     while time.monotonic() < deadline and process.poll() is None:
-        os.sched_yield()
+        pause.wait(1)  # the graph needs the only, emulated, processor for itself
         if not control.exists():
             continue
         try:
