@@ -292,7 +292,7 @@ def test_shipped_graphs_are_valid(path: Path) -> None:
 def test_shipped_graphs_compile_without_a_word(path: Path) -> None:
     given = {name: "x" for name, each in loaded(path).get("vars", {}).items() if each == {"description": ANY}}
     plan = compile_graph(
-        path.name, read=lambda _: path.read_bytes(), environ={}, registry=BUILT_IN, wallclock=BEGAN, sets=given
+        str(path), read=lambda file: Path(file).read_bytes(), environ={}, registry=BUILT_IN, wallclock=BEGAN, sets=given
     )
     assert plan.warnings == ()
 

@@ -95,6 +95,9 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Caps], dict[str, Caps]]] = [
     ("decode", {}, {"packets": EncodedCaps(codec="aac", rate=44_100)}, {"audio": AudioCaps(rate=44_100)}),
     ("decode", {}, {"packets": EncodedCaps()}, {}),
     ("decode", {}, {}, {}),
+    ("app-in", {"size": "640x360", "fps": 30.0, "format": "bgr24"}, {},
+     {"video": VideoCaps(format="bgr24", width=640, height=360, fps=30.0),
+      "audio": AudioCaps(rate=48_000, layout="stereo"), "packets": EncodedCaps()}),
 ]  # fmt: skip
 
 SILENT = {

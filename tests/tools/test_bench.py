@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).resolve().parents[2] / "tools" / "bench"
-RATIOS = {"hop": ["hop"], "thread_hop": ["thread_hop"], "transcode": ["transcode"], "startup": ["help", "check"]}
+RATIOS = {"hop": ["hop"], "thread_hop": ["thread_hop"], "transcode": ["transcode"], "startup": ["help", "check"],
+          "language": ["check", "plan", "diff"]}  # fmt: skip
 
 
 def test_every_benchmark_is_tried_here() -> None:
