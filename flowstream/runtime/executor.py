@@ -257,6 +257,7 @@ class NodeThread:
     def end(self) -> None:
         """Lets the thread end after the calls that wait; there are no others."""
         self._takes_calls = False
+        self._clock.hold()  # what is left for the thread to do is work too
         self._jobs.leave(self._end)
 
     async def join(self, seconds: float) -> bool:
@@ -315,6 +316,7 @@ class NodeThread:
             self._on_error(error)
 
     def _finish(self) -> None:
+        self._clock.release()
         self._loop.forget_bell()
         self._obey(self._news.rest())
         self._news.close()

@@ -28,7 +28,7 @@ from flowstream.runtime.holdings import Holdings
 from flowstream.runtime.lane import ThreadLane
 from flowstream.runtime.meter import Meter
 from flowstream.runtime.mounts import Mounts
-from flowstream.runtime.wakeup import Turns, Wakeup
+from flowstream.runtime.wakeup import Turns, Wakeup, is_on_trio
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -181,7 +181,11 @@ class Runner:
         """The whole life; never raises but for cancellation from outside."""
         try:
             with self._scope:
-                await self._meter.along(self._open_and_run())
+                if self.is_source or is_on_trio():  # woken by clocks and devices, or by trio
+                    await self._meter.along(self._open_and_run())
+                else:
+                    self.inbox.wakeup.meter = self._meter
+                    await self._open_and_run()
         except Exception as error:  # noqa: BLE001 - kept as the node's failure
             self.error = _single(error)
         finally:

@@ -10,7 +10,10 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator
 from contextvars import Context
+from time import perf_counter_ns
 from typing import Any, cast
+
+from flowstream.runtime.meter import EVERY, Meter
 
 _Resume = Callable[[Any], None]
 
@@ -39,12 +42,14 @@ class Wakeup:
     """A flag to await. Setting it wakes every task that waits, else the next one to wait; waking takes it down.
 
     Nothing is handed over through it, so a cancelled waiter loses nothing. For the thread of the loop on which it was
-    made. ``called`` is called in place of waking, at once, where it is given. ``Wakeup()`` gives the kind of the loop
-    that runs.
+    made. ``called`` is called in place of waking, at once, where it is given. On asyncio, ``meter`` measures some of
+    the steps of the tasks that are woken. ``Wakeup()`` gives the kind of the loop that runs.
     """
 
-    __slots__ = ("called",)
+    __slots__ = ("called", "left", "meter")
     called: Callable[[], None] | None
+    meter: Meter | None
+    left: int  # to the step that is measured next
 
     def __new__(cls, turns: Turns | None = None) -> Wakeup:
         if cls is Wakeup:
@@ -98,7 +103,13 @@ class _AsyncioTurns(Turns):
                 if not woken:
                     break
                 context, resume, wakeup = woken.popleft()
-                context.run(resume, wakeup)
+                wakeup.left -= 1
+                if wakeup.left or wakeup.meter is None:
+                    context.run(resume, wakeup)
+                else:
+                    begun_ns = perf_counter_ns()
+                    context.run(resume, wakeup)
+                    wakeup.left = wakeup.meter.measured(perf_counter_ns() - begun_ns)
         finally:
             self._is_due = bool(woken)
             if woken:
@@ -114,7 +125,8 @@ class _AsyncioWakeup(Wakeup):
     )  # fmt: skip
 
     def __init__(self, turns: Turns | None = None) -> None:
-        self.called: Callable[[], None] | None = None
+        self.called = self.meter = None
+        self.left = EVERY
         self._turns = cast("_AsyncioTurns", turns or Turns())
         self._loop = asyncio.get_running_loop()
         self._is_set = False
@@ -203,7 +215,7 @@ class _TrioWakeup(Wakeup):
     def __init__(self, turns: Turns | None = None) -> None:
         import trio.lowlevel
 
-        self.called = None
+        self.called = self.meter = None
         self._lowlevel = trio.lowlevel
         self._is_set = False
         self._waiting: dict[Any, None] = {}  # tasks

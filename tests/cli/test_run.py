@@ -231,6 +231,27 @@ def test_a_node_that_blocks_the_loop_is_named(here: Path) -> None:
         assert run.lines[-1]["message"].endswith("it (odd/blocks), which blocks the event loop")
 
 
+def test_a_node_that_holds_up_the_others_is_told_of_with_its_place_and_the_remedy(here: Path) -> None:
+    with running(graph(here, odd("spins"))) as run:
+        line = run.wait_for("node-slow")
+        assert line["node"] == "it"
+        assert line["place"].endswith("it.yaml:4:3")
+        assert line["held_seconds"] > 0.02
+        assert "needs thread = True" in line["message"]
+        run.interrupt()
+        assert run.ended() == 0
+
+
+def test_inline_a_thread_is_no_thread(call: Call, here: Path) -> None:
+    text = TICKS.replace("end: {type: discard, from: ticks}", "it: {type: odd/where, from: ticks}")
+    assert "odd/where" in text
+    graph(here, text)
+    for options, name in ((), "flowstream it"), (("--inline",), "MainThread"):
+        called = call("run", "it.yaml", "--nodes", ODD, "--log", "json", *options)
+        assert called.status == 0
+        assert [line["message"] for line in called.lines if line["event"] == "log"] == [f"on {name}"]
+
+
 def test_interrupted_while_it_starts(here: Path) -> None:
     with running(graph(here, odd("slow"))) as run:
         run.wait_for("plan")

@@ -1,5 +1,6 @@
 """Node types for the tests of runs: a quiet source, and some that behave badly, each in its own way."""
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -73,6 +74,28 @@ class Blocks(Sink, type="odd/blocks"):
         self.ctx.log.info("about to hang")
         while True:
             time.sleep(1)
+
+
+class Spins(Sink, type="odd/spins"):
+    """Computes for 60 ms, in the event loop."""
+
+    numbers = Input(Record[int])
+
+    def consume(self, number: Record[int]) -> None:
+        until = time.perf_counter() + 0.06
+        while time.perf_counter() < until:
+            pass
+
+
+class Where(Sink, type="odd/where"):
+    """Says once which thread it runs on."""
+
+    thread = True
+    numbers = Input(Record[int])
+
+    def consume(self, number: Record[int]) -> None:
+        if number.value == 0:
+            self.ctx.log.info("on %s", threading.current_thread().name)
 
 
 class Slow(Node, type="odd/slow"):
