@@ -108,7 +108,7 @@ def run_graph() -> dict[str, Any]:
         text=True,
     )
     nodes: dict[str, Any] = {}
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 60
     pause = threading.Event()
     while time.monotonic() < deadline and process.poll() is None:
         pause.wait(1)  # the graph needs the only, emulated, processor for itself

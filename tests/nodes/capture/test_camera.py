@@ -22,8 +22,6 @@ MS = 1_000_000
 S = 1_000_000_000
 ROOT = Path(__file__).parents[3]
 
-pytestmark = pytest.mark.timeout(300)  # an emulated machine starts within it
-
 
 def camera_vm() -> ModuleType:
     spec = importlib.util.spec_from_file_location("camera_vm", ROOT / "tools" / "camera_vm.py")
@@ -40,7 +38,7 @@ def in_vm() -> Any:
     """What happened to the node in a machine with one virtual webcam."""
     vm = camera_vm()
     script = Path(__file__).with_name("camera_in_vm.py")
-    status, found = vm.run_for_result([sys.executable, str(script)], timeout_s=280)
+    status, found = vm.run_for_result([sys.executable, str(script)], timeout_s=200)
     assert status == 0
     return json.loads(found)
 
