@@ -1,0 +1,225 @@
+"""How long packets wait on the path: the trend of their delay, and how much of it is queues.
+
+The trend is libwebrtc's trendline filter with the adaptive threshold of draft-ietf-rmcat-gcc-02 section 5.4 (Carlucci
+et al., "Analysis and design of the Google congestion control for WebRTC", MMSys 2016). The queue is the one-way delay
+above the least one of the last 20 to 40 s, which no clock needs to be the same for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from flowstream.proto.congestion.sent import Arrival
+
+Usage = Literal["normal", "over", "under"]
+"""Queues neither grow nor shrink; grow; shrink."""
+
+MS: Final = 1_000_000
+GROUP_NS: Final = 5 * MS
+"""Packets sent within this are one group, as the pacer sends them."""
+
+_WINDOW: Final = 20  # groups
+_SMOOTHING: Final = 0.9
+_GAIN: Final = 4.0
+_MOST_DELTAS: Final = 60
+_OVERUSE_NS: Final = 10 * MS
+_K_UP, _K_DOWN = 0.0087, 0.039
+_LEAST_THRESHOLD, _FIRST_THRESHOLD, _MOST_THRESHOLD = 6.0, 12.5, 600.0
+_MOST_ADAPTING: Final = 15.0
+_BURST_NS: Final = 100 * MS
+_JUMP_NS: Final = 3_000 * MS
+_BASE_NS: Final = 20_000 * MS
+
+
+@dataclass(slots=True)
+class Group:
+    """Packets that were sent together. ``waited_ns`` is what the first of them waited in queues."""
+
+    first_sent_ns: int
+    last_sent_ns: int
+    first_arrived_ns: int
+    last_arrived_ns: int
+    size: int
+    waited_ns: int
+
+
+class Trend:
+    """Says whether the delay grows, from the differences between groups."""
+
+    def __init__(self) -> None:
+        self.usage: Usage = "normal"
+        self.threshold = _FIRST_THRESHOLD
+        self.slope = 0.0
+        self._deltas = 0
+        self._sum_ms = 0.0
+        self._smoothed_ms = 0.0
+        self._points: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
+        self._first_ns: int | None = None
+        self._adapted_ns: int | None = None
+        self._over_ns = -1
+        self._overs = 0
+
+    def add(self, arrival_delta_ns: int, send_delta_ns: int, arrived_ns: int) -> None:
+        """Takes the distance between two groups at the receiver and at the sender."""
+        if self._first_ns is None:
+            self._first_ns = arrived_ns
+        self._deltas = min(self._deltas + 1, 1000)
+        self._sum_ms += (arrival_delta_ns - send_delta_ns) / MS
+        self._smoothed_ms = _SMOOTHING * self._smoothed_ms + (1 - _SMOOTHING) * self._sum_ms
+        self._points.append(((arrived_ns - self._first_ns) / MS, self._smoothed_ms))
+        slope = self.slope
+        if len(self._points) == _WINDOW:
+            slope = _slope(self._points)
+        self._detect(slope, send_delta_ns, arrived_ns)
+        self.slope = slope
+
+    def _detect(self, slope: float, send_delta_ns: int, arrived_ns: int) -> None:
+        if self._deltas < 2:
+            self.usage = "normal"
+            return
+        offset = min(self._deltas, _MOST_DELTAS) * slope * _GAIN
+        if offset > self.threshold:
+            self._over_ns = send_delta_ns // 2 if self._over_ns < 0 else self._over_ns + send_delta_ns
+            self._overs += 1
+            if self._over_ns > _OVERUSE_NS and self._overs > 1 and slope >= self.slope:
+                self._over_ns = self._overs = 0
+                self.usage = "over"
+        else:
+            self._over_ns, self._overs = -1, 0
+            self.usage = "under" if offset < -self.threshold else "normal"
+        self._adapt(offset, arrived_ns)
+
+    def _adapt(self, offset: float, arrived_ns: int) -> None:
+        """The threshold follows the offset, slowly upwards: or a flow that fills queues would take everything."""
+        if self._adapted_ns is None:
+            self._adapted_ns = arrived_ns
+        if abs(offset) > self.threshold + _MOST_ADAPTING:
+            self._adapted_ns = arrived_ns
+            return
+        k = _K_DOWN if abs(offset) < self.threshold else _K_UP
+        elapsed_ms = min(max(0, arrived_ns - self._adapted_ns) / MS, 100.0)
+        self.threshold += k * (abs(offset) - self.threshold) * elapsed_ms
+        self.threshold = min(max(self.threshold, _LEAST_THRESHOLD), _MOST_THRESHOLD)
+        self._adapted_ns = arrived_ns
+
+
+class DelayMeter:
+    """Groups packets, follows their trend, and measures the queue. Packets come in the order of their arrival."""
+
+    def __init__(self) -> None:
+        self.trend = Trend()
+        self.queue_ns = 0
+        self.done: deque[Group] = deque(maxlen=256)
+        """The last groups that are complete, oldest first."""
+        self._group: Group | None = None
+        self._base_ns = [0, 0]  # least one-way delay in this stretch of time and in the one before
+        self._base_since_ns: int | None = None
+
+    def add(self, arrivals: list[Arrival]) -> None:
+        """Takes what one feedback told."""
+        group = self._group
+        for arrived_ns, sent_ns, size, _ in arrivals:
+            if group is None:
+                group = self._begin(sent_ns, arrived_ns, size)
+            elif sent_ns < group.first_sent_ns:
+                continue  # overtaken by the group before: it says nothing about queues
+            elif self._belongs(group, sent_ns, arrived_ns):
+                group.last_sent_ns = max(group.last_sent_ns, sent_ns)
+                group.last_arrived_ns = arrived_ns
+                group.size += size
+            else:
+                self._complete(group)
+                group = self._begin(sent_ns, arrived_ns, size)
+        self._group = group
+
+    def reset(self) -> None:
+        """The path is another one, or a clock has jumped."""
+        self.trend = Trend()
+        self.queue_ns = 0
+        self.done.clear()
+        self._group = None
+        self._base_since_ns = None
+
+    def busy_bps(self, *, span_ns: int, waited_ns: int) -> int | None:
+        """What came through while a queue kept the path busy: the rate over the last groups that waited that long.
+
+        At least ``span_ns`` / 2 of them; None when there are not so many.
+        """
+        size = 0
+        newest: Group | None = None
+        oldest: Group | None = None
+        for group in reversed(self.done):
+            if group.waited_ns < waited_ns:
+                break
+            if newest is None:
+                newest = group
+            elif newest.last_arrived_ns - group.last_arrived_ns > span_ns:
+                break
+            if oldest is not None:
+                size += oldest.size
+            oldest = group
+        if newest is None or oldest is None:
+            return None
+        taken_ns = newest.last_arrived_ns - oldest.last_arrived_ns
+        return size * 8_000_000_000 // taken_ns if taken_ns >= span_ns // 2 else None
+
+    def received_bps(self, *, span_ns: int) -> int | None:
+        """What came through in the last ``span_ns`` by the receiver's clock; None before that much time has passed."""
+        if not self.done:
+            return None
+        until_ns = self.done[-1].last_arrived_ns
+        since_ns = until_ns - span_ns
+        if self.done[0].last_arrived_ns > since_ns:
+            return None
+        size = 0
+        for group in reversed(self.done):
+            if group.last_arrived_ns <= since_ns:
+                break
+            size += group.size
+        return size * 8_000_000_000 // span_ns
+
+    def _waited_ns(self, one_way_ns: int, arrived_ns: int) -> int:
+        if self._base_since_ns is None:
+            self._base_since_ns = arrived_ns
+            self._base_ns = [one_way_ns, one_way_ns]
+        elif arrived_ns - self._base_since_ns > _BASE_NS:
+            self._base_since_ns = arrived_ns
+            self._base_ns = [one_way_ns, self._base_ns[0]]
+        elif one_way_ns < self._base_ns[0]:
+            self._base_ns[0] = one_way_ns
+        return max(0, one_way_ns - min(self._base_ns))
+
+    def _begin(self, sent_ns: int, arrived_ns: int, size: int) -> Group:
+        waited_ns = self._waited_ns(arrived_ns - sent_ns, arrived_ns)
+        self.queue_ns = (self.queue_ns + waited_ns) // 2
+        return Group(sent_ns, sent_ns, arrived_ns, arrived_ns, size, waited_ns)
+
+    def _belongs(self, group: Group, sent_ns: int, arrived_ns: int) -> bool:
+        if sent_ns - group.first_sent_ns <= GROUP_NS:
+            return True
+        # Packets that were held up together and come in one burst, as Wi-Fi and LTE give them.
+        sent_delta_ns, arrival_delta_ns = sent_ns - group.last_sent_ns, arrived_ns - group.last_arrived_ns
+        is_catching_up = arrival_delta_ns < sent_delta_ns and arrival_delta_ns <= GROUP_NS
+        return is_catching_up and arrived_ns - group.first_arrived_ns < _BURST_NS
+
+    def _complete(self, group: Group) -> None:
+        if self.done:
+            before = self.done[-1]
+            arrival_delta_ns = group.last_arrived_ns - before.last_arrived_ns
+            send_delta_ns = group.last_sent_ns - before.last_sent_ns
+            if abs(arrival_delta_ns - send_delta_ns) > _JUMP_NS or arrival_delta_ns < 0:
+                self.reset()
+            else:
+                self.trend.add(arrival_delta_ns, send_delta_ns, group.last_arrived_ns)
+        self.done.append(group)
+
+
+def _slope(points: deque[tuple[float, float]]) -> float:
+    """Least squares."""
+    count = len(points)
+    mean_x = sum(x for x, _ in points) / count
+    mean_y = sum(y for _, y in points) / count
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0

@@ -1,0 +1,302 @@
+"""When each packet leaves: in bursts of a few milliseconds, the urgent ones first, and never later than it is of use.
+
+A burst is small enough not to fill a queue on the path and large enough for the kernel to send it in one call.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import islice
+from typing import Final, Generic, Literal, TypeVar
+
+from flowstream.proto.congestion.probing import Probe
+
+MS: Final = 1_000_000
+NS_PER_S: Final = 1_000_000_000
+
+BURST_NS: Final = 5 * MS
+"""What is sent at once is at most what the pacing rate allows in this time, or one packet."""
+
+FACTOR: Final = 1.5
+"""Times the target rate: a picture larger than others is sent in less than the time to the next."""
+
+MOST_FACTOR: Final = 3.0
+"""As far as it goes up to send what waits within `DRAINS_IN_NS`: a keyframe on a slow path would be late else."""
+
+DRAINS_IN_NS: Final = 300 * MS
+
+STARTED_NS: Final = 2_000 * MS
+"""What has been sent in part is dropped only after this: the part would have been for nothing."""
+
+T = TypeVar("T")
+
+
+class Urgency(IntEnum):
+    """The order in which what waits is sent."""
+
+    AUDIO = 0
+    RETRANSMISSION = 1
+    VIDEO = 2
+
+
+Cause = Literal["late", "full"]
+"""Why something is dropped: it has waited too long, or too much waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What may wait: for how long, and how many bytes."""
+
+    time_ns: int
+    size: int
+
+
+LIMITS: Final[dict[Urgency, Limit]] = {
+    Urgency.AUDIO: Limit(200 * MS, 50_000),
+    Urgency.RETRANSMISSION: Limit(300 * MS, 400_000),
+    Urgency.VIDEO: Limit(600 * MS, 4_000_000),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Burst(Generic[T]):
+    """Packets ``first`` to ``end`` of ``item`` are to be sent now; ``probe`` is 0 or the probe that they belong to."""
+
+    item: T
+    first: int
+    end: int
+    probe: int
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """About ``size`` bytes are to be sent now for ``probe``, of what was sent before (RTX)."""
+
+    size: int
+    probe: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped(Generic[T]):
+    """Packets from ``first`` on of ``item`` will not be sent; 0 is all of them.
+
+    ``breaks`` says that pictures after it cannot be shown without it: the next one to be sent must be a keyframe.
+    """
+
+    item: T
+    first: int
+    urgency: Urgency
+    cause: Cause
+    breaks: bool
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[T]):
+    item: T
+    sizes: Sequence[int]
+    left: int  # bytes
+    since_ns: int
+    is_droppable: bool
+    next: int = 0
+
+
+class Pacer(Generic[T]):
+    """What waits to be sent to one viewer. ``now_ns`` does not go back.
+
+    An item is a run of packets that belong together, such as a picture. Of pictures those go first on which nothing
+    depends (``is_droppable``); if that is not enough all that wait go, and what follows is refused up to the next
+    keyframe. Every one that goes is told.
+    """
+
+    def __init__(self, *, now_ns: int, bps: int, limits: dict[Urgency, Limit] | None = None) -> None:
+        self.waiting_bytes = 0
+        self.bps = bps
+        """The target rate."""
+        self._queues: dict[Urgency, deque[_Waiting[T]]] = {urgency: deque() for urgency in Urgency}
+        self._bytes = dict.fromkeys(Urgency, 0)
+        self._limits = LIMITS if limits is None else limits
+        self._free_ns = now_ns  # when all that was sent will have passed at the pacing rate
+        self._probe: Probe | None = None
+        self._probe_left = 0
+        self._is_broken = False  # a picture was dropped that the next ones need
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits, no probe either."""
+        return not self.waiting_bytes and self._probe is None
+
+    def next_ns(self) -> int | None:
+        """When `poll` has something to send: now, if that has passed; None while nothing waits."""
+        if self.is_empty:
+            return None
+        return self._free_ns
+
+    def waits_ns(self, urgency: Urgency, *, now_ns: int) -> int:
+        """How long the oldest that waits has waited."""
+        queue = self._queues[urgency]
+        return now_ns - queue[0].since_ns if queue else 0
+
+    def enqueue(
+        self,
+        item: T,
+        sizes: Sequence[int],
+        urgency: Urgency,
+        *,
+        now_ns: int,
+        is_droppable: bool = False,
+        is_keyframe: bool = False,
+    ) -> list[Dropped[T]]:
+        """Packets of ``sizes`` bytes as on the wire; gives what had to be dropped for them, maybe themselves."""
+        total = sum(sizes)
+        limit = self._limits[urgency]
+        is_video = urgency == Urgency.VIDEO
+        dropped: list[Dropped[T]] = []
+        if self._bytes[urgency] + total > limit.size:
+            dropped = self._make_room(urgency, total, limit.size)
+        if is_video and is_keyframe:
+            self._is_broken = False
+        if self._bytes[urgency] + total > limit.size or (is_video and self._is_broken):
+            if is_video and not is_droppable:
+                self._is_broken = True
+            return [*dropped, Dropped(item, 0, urgency, "full", is_video and not is_droppable)]
+        if not sizes:
+            return dropped
+        self._queues[urgency].append(_Waiting(item, sizes, total, now_ns, is_droppable))
+        self._bytes[urgency] += total
+        self.waiting_bytes += total
+        return dropped
+
+    def start_probe(self, probe: Probe) -> None:
+        """What is sent next is sent at the probe's rate, with padding as far as nothing waits."""
+        self._probe, self._probe_left = probe, probe.size
+
+    def poll(self, *, now_ns: int) -> tuple[list[Burst[T] | Padding], list[Dropped[T]]]:
+        """What is to be sent now, in this order, and what is dropped because it has become too late."""
+        dropped = self._drop_late(now_ns)
+        out: list[Burst[T] | Padding] = []
+        bps = self._pacing_bps()
+        horizon_ns = now_ns + BURST_NS
+        free_ns = max(self._free_ns, now_ns)
+        # Sound is never held back; it counts towards what may follow.
+        while self._queues[Urgency.AUDIO]:
+            free_ns += self._send(Urgency.AUDIO, 1 << 30, out) * 8 * NS_PER_S // bps
+        while free_ns < horizon_ns and not self.is_empty:
+            bps = self._pacing_bps()
+            room = (horizon_ns - free_ns) * bps // 8 // NS_PER_S
+            if self._probe is not None:
+                room = min(room, self._probe_left)
+            urgency = next((each for each in Urgency if self._queues[each]), None)
+            if urgency is not None:
+                size = self._send(urgency, room, out)
+            else:
+                assert self._probe is not None, "something waits"
+                size = max(1, room)
+                out.append(Padding(size, self._probe.number))
+                self._spend_probe(size)
+            free_ns += size * 8 * NS_PER_S // bps
+        self._free_ns = free_ns
+        return out, dropped
+
+    def clear(self) -> list[Dropped[T]]:
+        """Drops all that waits; the next picture must be a keyframe."""
+        self._probe = None
+        self._is_broken = True
+        return [self._drop_first(urgency, "full") for urgency in Urgency for _ in range(len(self._queues[urgency]))]
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _pacing_bps(self) -> int:
+        if self._probe is not None:
+            return max(1, self._probe.bps)
+        drains_bps = self.waiting_bytes * 8 * NS_PER_S // DRAINS_IN_NS
+        return max(1, int(max(FACTOR * self.bps, min(drains_bps, MOST_FACTOR * self.bps))))
+
+    def _send(self, urgency: Urgency, room: int, out: list[Burst[T] | Padding]) -> int:
+        """Takes packets of the first that waits, at least one, as many as fit into ``room`` bytes; gives their size."""
+        queue = self._queues[urgency]
+        waiting = queue[0]
+        first = end = waiting.next
+        sizes = waiting.sizes
+        size = 0
+        while end < len(sizes) and (end == first or size + sizes[end] <= room):
+            size += sizes[end]
+            end += 1
+        waiting.next = end
+        waiting.left -= size
+        if end == len(sizes):
+            queue.popleft()
+        self._bytes[urgency] -= size
+        self.waiting_bytes -= size
+        probe = 0
+        if self._probe is not None:
+            probe = self._probe.number
+            self._spend_probe(size)
+        out.append(Burst(waiting.item, first, end, probe))
+        return size
+
+    def _spend_probe(self, size: int) -> None:
+        self._probe_left -= size
+        if self._probe_left <= 0:
+            self._probe = None
+
+    def _drop_late(self, now_ns: int) -> list[Dropped[T]]:
+        dropped: list[Dropped[T]] = []
+        for urgency, queue in self._queues.items():
+            if urgency != Urgency.VIDEO:
+                while queue and self._is_late(queue[0], urgency, now_ns):
+                    dropped.append(self._drop_first(urgency, "late"))
+            elif any(self._is_late(waiting, urgency, now_ns) for waiting in islice(queue, 2)):
+                dropped += self._drop_droppable("late")
+                if any(self._is_late(waiting, urgency, now_ns) for waiting in islice(queue, 2)):
+                    dropped += self._drop_video("late", now_ns)
+        return dropped
+
+    def _is_late(self, waiting: _Waiting[T], urgency: Urgency, now_ns: int) -> bool:
+        limit_ns = self._limits[urgency].time_ns
+        return now_ns - waiting.since_ns > (max(STARTED_NS, limit_ns) if waiting.next else limit_ns)
+
+    def _make_room(self, urgency: Urgency, size: int, limit: int) -> list[Dropped[T]]:
+        dropped: list[Dropped[T]] = []
+        if urgency == Urgency.VIDEO:
+            dropped += self._drop_droppable("full")
+            if self._bytes[urgency] + size > limit:
+                dropped += self._drop_video("full", None)
+        else:
+            while self._queues[urgency] and self._bytes[urgency] + size > limit:
+                dropped.append(self._drop_first(urgency, "full"))
+        return dropped
+
+    def _drop_droppable(self, cause: Cause) -> list[Dropped[T]]:
+        """Drops the pictures on which nothing depends, but for one that is sent in part: its rest belongs to it."""
+        queue = self._queues[Urgency.VIDEO]
+        dropped: list[Dropped[T]] = []
+        for _ in range(len(queue)):
+            if queue[0].is_droppable and not queue[0].next:
+                dropped.append(self._drop_first(Urgency.VIDEO, cause))
+            else:
+                queue.rotate(-1)
+        return dropped
+
+    def _drop_video(self, cause: Cause, now_ns: int | None) -> list[Dropped[T]]:
+        """Drops all pictures that wait; one that is sent in part only when it is too late itself."""
+        queue = self._queues[Urgency.VIDEO]
+        kept: _Waiting[T] | None = None
+        if queue and queue[0].next and not (now_ns is not None and self._is_late(queue[0], Urgency.VIDEO, now_ns)):
+            kept = queue.popleft()
+        dropped: list[Dropped[T]] = []
+        while queue:
+            dropped.append(self._drop_first(Urgency.VIDEO, cause))
+        if kept is not None:
+            queue.append(kept)
+        return dropped
+
+    def _drop_first(self, urgency: Urgency, cause: Cause) -> Dropped[T]:
+        waiting = self._queues[urgency].popleft()
+        self._bytes[urgency] -= waiting.left
+        self.waiting_bytes -= waiting.left
+        breaks = urgency == Urgency.VIDEO and not (waiting.is_droppable and not waiting.next)
+        self._is_broken = self._is_broken or breaks
+        return Dropped(waiting.item, waiting.next, urgency, cause, breaks)
