@@ -38,17 +38,19 @@ Nothing does, it is on its way up; a queue grew; packets are lost; too much is o
 is sent to know more; it is the highest that is wanted; the receiver says so (REMB).
 """
 
-_DECREASE = 0.93  # of what came through while the path was busy
-_NEAR = (0.7, 1.02)  # times what the path was found to carry: there it rises by steps
+_DECREASE = 0.97  # of what came through while the path was busy
+_NEAR = (0.85, 1.1)  # times what the path was found to carry: there it rises by steps
+_STEADY = 0.1  # up to this much wavering; a path that wavers more is found out anew each time
 _REMEMBERED_NS = 30 * NS_PER_S  # how long what was found is believed
-_RISE_PER_S = 1.15
+_RISE_PER_S = 1.4
+_RISE_WAVERING = 5.0  # more than that, times how much the path wavers
 _PACKET_BITS = 1200 * 8
 _QUEUE_NS = 60 * MS  # a queue this long is too long even if it no longer grows
 _QUEUE_IS_OURS_NS = 2 * NS_PER_S  # a queue that stays longer although less is sent is somebody else's
 _EMPTY_NS = 12 * MS
-_DRAINS_IN_NS = 350 * MS
+_DRAINS_IN_NS = 400 * MS
 _LEAST_DRAINING = 0.5
-_BUSY_SPAN_NS = 200 * MS
+_BUSY_SPAN_NS = 120 * MS
 _RECEIVED_SPAN_NS = 500 * MS
 _SILENT_AFTER_NS = 500 * MS
 _SENDER_BOUND = 0.65  # of the estimate: who sends less does not find out whether it is too low
@@ -100,8 +102,8 @@ _WHY: Final[dict[Bound, str]] = {
 class BandwidthEstimator:
     """Follows one path. ``now_ns`` does not go back.
 
-    `sent` is told of every packet, the ``handle`` methods of what comes back; `poll` is due now and then (every 50 ms or
-    so) and gives the probe to send. `target_bps` is always up to date; `estimate` has the rest.
+    `sent` is told of every packet, the ``handle`` methods of what comes back; `poll` is due now and then (every 20 to
+    50 ms) and gives the probe to send. `target_bps` is always up to date; `estimate` has the rest.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class BandwidthEstimator:
         self._least_trip_ns = 0
         self._capacity_bps: float | None = None
         self._capacity_ns = 0
+        self._wavers = 0.0  # how much one measure differs from what was known, as a share
         self._now_ns = now_ns
         self._fed_ns: int | None = None  # when feedback last came
         self._silent_ns: int | None = None  # when the rate was last halved for want of it
@@ -196,7 +199,7 @@ class BandwidthEstimator:
         self._set_target()
 
     def handle_remb(self, bps: int, *, now_ns: int) -> None:
-        """What the receiver estimates (REMB): it bounds the estimate where there is feedback, else it is the estimate."""
+        """What the receiver estimates (REMB): a bound where there is transport-wide feedback, else the estimate."""
         self._now_ns = now_ns
         self._remb = (max(bps, self._least_bps), now_ns)
         if self._fed_ns is None:
@@ -317,8 +320,12 @@ class BandwidthEstimator:
 
     def _learn_capacity(self, bps: float, now_ns: int) -> None:
         known = self._capacity_bps
-        is_like = known is not None and abs(bps - known) < 0.25 * known
-        self._capacity_bps = 0.7 * known + 0.3 * bps if known is not None and is_like else bps
+        if known is None:
+            self._capacity_bps = bps
+        else:
+            error = abs(bps - known) / known
+            self._wavers += 0.3 * (min(error, 0.5) - self._wavers)
+            self._capacity_bps = 0.7 * known + 0.3 * bps if error < 0.25 else bps
         self._capacity_ns = now_ns
 
     def _increase(self, elapsed_ns: int, now_ns: int) -> None:
@@ -341,11 +348,11 @@ class BandwidthEstimator:
             capacity = self._capacity_bps = None
         if capacity is not None and self._bps > _NEAR[1] * capacity:
             capacity = self._capacity_bps = None
-        if capacity is not None and self._bps >= _NEAR[0] * capacity:
+        if capacity is not None and self._bps >= _NEAR[0] * capacity and self._wavers < _STEADY:
             step = max(4000.0, _PACKET_BITS * NS_PER_S / (self._round_trip_ns + 100 * MS))
             raised = self._bps + min(step, 0.08 * self._bps) * seconds
         else:
-            raised = self._bps * _RISE_PER_S**seconds
+            raised = self._bps * (_RISE_PER_S + _RISE_WAVERING * self._wavers) ** seconds
         bound = self._app_bound()
         if raised > bound:
             self._bound = "sender"

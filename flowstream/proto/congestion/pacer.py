@@ -28,6 +28,8 @@ MOST_FACTOR: Final = 3.0
 
 DRAINS_IN_NS: Final = 300 * MS
 
+_LEAST_LEFT_NS = 50 * MS
+
 STARTED_NS: Final = 2_000 * MS
 """What has been sent in part is dropped only after this: the part would have been for nothing."""
 
@@ -154,14 +156,15 @@ class Pacer(Generic[T]):
         limit = self._limits[urgency]
         is_video = urgency == Urgency.VIDEO
         dropped: list[Dropped[T]] = []
-        if self._bytes[urgency] + total > limit.size:
+        is_expendable = is_video and is_droppable
+        if self._bytes[urgency] + total > limit.size and not is_expendable:
             dropped = self._make_room(urgency, total, limit.size)
         if is_video and is_keyframe:
             self._is_broken = False
         if self._bytes[urgency] + total > limit.size or (is_video and self._is_broken):
-            if is_video and not is_droppable:
-                self._is_broken = True
-            return [*dropped, Dropped(item, 0, urgency, "full", is_video and not is_droppable)]
+            breaks = is_video and not is_expendable
+            self._is_broken = self._is_broken or breaks
+            return [*dropped, Dropped(item, 0, urgency, "full", breaks)]
         if not sizes:
             return dropped
         self._queues[urgency].append(_Waiting(item, sizes, total, now_ns, is_droppable))
@@ -177,14 +180,14 @@ class Pacer(Generic[T]):
         """What is to be sent now, in this order, and what is dropped because it has become too late."""
         dropped = self._drop_late(now_ns)
         out: list[Burst[T] | Padding] = []
-        bps = self._pacing_bps()
+        bps = self._pacing_bps(now_ns)
         horizon_ns = now_ns + BURST_NS
         free_ns = max(self._free_ns, now_ns)
         # Sound is never held back; it counts towards what may follow.
         while self._queues[Urgency.AUDIO]:
             free_ns += self._send(Urgency.AUDIO, 1 << 30, out) * 8 * NS_PER_S // bps
         while free_ns < horizon_ns and not self.is_empty:
-            bps = self._pacing_bps()
+            bps = self._pacing_bps(now_ns)
             room = (horizon_ns - free_ns) * bps // 8 // NS_PER_S
             if self._probe is not None:
                 room = min(room, self._probe_left)
@@ -208,10 +211,14 @@ class Pacer(Generic[T]):
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _pacing_bps(self) -> int:
+    def _pacing_bps(self, now_ns: int) -> int:
         if self._probe is not None:
             return max(1, self._probe.bps)
-        drains_bps = self.waiting_bytes * 8 * NS_PER_S // DRAINS_IN_NS
+        queue = self._queues[Urgency.VIDEO]
+        if not queue:
+            return max(1, int(FACTOR * self.bps))
+        left_ns = max(DRAINS_IN_NS - (now_ns - queue[0].since_ns), _LEAST_LEFT_NS)
+        drains_bps = self.waiting_bytes * 8 * NS_PER_S // left_ns
         return max(1, int(max(FACTOR * self.bps, min(drains_bps, MOST_FACTOR * self.bps))))
 
     def _send(self, urgency: Urgency, room: int, out: list[Burst[T] | Padding]) -> int:

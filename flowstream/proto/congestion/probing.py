@@ -16,10 +16,14 @@ NS_PER_S: Final = 1_000_000_000
 MS: Final = 1_000_000
 
 FIRST_FACTORS: Final = (3, 6)
-LATER_FACTOR: Final = 2.0
+LATER_FACTOR: Final = 1.5
 LEAST_PACKETS: Final = 5
 LEAST_NS: Final = 15 * MS
 """A train is at least this long and has at least so many packets, or its rate would be no more than a guess."""
+
+LEAST_BPS: Final = 250_000
+"""Below this estimate there are no trains but the first ones: five packets would fill the path for a tenth of a second,
+and it takes only seconds to find out by sending more."""
 
 _PACKET = 1200
 _GIVEN_UP_NS = NS_PER_S  # after this a train that did not arrive has failed
@@ -27,7 +31,7 @@ _CAME_THROUGH = 0.9  # of the rate it was sent with: the path was not full
 _ENOUGH_ARRIVED = 0.8
 _GOES_ON = 0.7  # of its rate: worth a faster one at once
 _OF_MEASURED = 0.95  # what is used of a rate that a train was held back to
-_FIRST_PAUSE_NS, _LONGEST_PAUSE_NS = 1 * NS_PER_S, 8 * NS_PER_S
+_FIRST_PAUSE_NS, _LONGEST_PAUSE_NS = NS_PER_S // 2, 2 * NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ class Probing:
             self._next_ns = now_ns + self._pause_ns
         if self._wanted:
             wanted = self._wanted.pop(0)
-        elif is_quiet and now_ns >= self._next_ns and estimate_bps < most_bps:
+        elif is_quiet and now_ns >= self._next_ns and LEAST_BPS <= estimate_bps < most_bps:
             wanted = int(estimate_bps * LATER_FACTOR)
         else:
             return None
