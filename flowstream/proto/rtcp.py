@@ -426,39 +426,40 @@ def _pack_symbols(symbols: list[int]) -> bytes:
 def _parse_transport_feedback(_: int, body: bytes) -> TransportFeedback:
     _need("transport-wide feedback", body, _FEEDBACK.size)
     sender, media, base, count, rest = _FEEDBACK.unpack_from(body)
-    symbols: list[int] = []
+    runs: list[tuple[int, int]] = []
+    left = count
     position = _FEEDBACK.size
-    while len(symbols) < count:
+    while left > 0:
         _need("transport-wide feedback", body, position + 2)
         chunk = body[position] << 8 | body[position + 1]
         position += 2
         if not chunk & 0x8000:
-            symbols += [chunk >> 13] * min(chunk & 0x1FFF, count - len(symbols))
-            if not chunk & 0x1FFF:
+            run = min(chunk & 0x1FFF, left)
+            if not run:
                 raise RtcpError("transport-wide feedback has an empty run")
+            runs.append((chunk >> 13, run))
+            left -= run
         elif chunk & 0x4000:
-            symbols += [chunk >> shift & 3 for shift in (12, 10, 8, 6, 4, 2, 0)]
+            runs += [(chunk >> shift & 3, 1) for shift in (12, 10, 8, 6, 4, 2, 0)[:left]]
+            left -= 7
         else:
-            symbols += [chunk >> shift & 1 for shift in range(13, -1, -1)]
-    del symbols[count:]
+            runs += [(chunk >> shift & 1, 1) for shift in range(13, max(-1, 13 - left), -1)]
+            left -= 14
     deltas: list[int | None] = []
     end = len(body)
-    for symbol in symbols:
+    for symbol, run in runs:
         if symbol == 0:
-            deltas.append(None)
-        elif symbol == 1:
-            if position >= end:
-                raise RtcpError("transport-wide feedback is cut off in its deltas")
-            deltas.append(body[position])
-            position += 1
-        elif symbol == 2:
-            if position + 2 > end:
-                raise RtcpError("transport-wide feedback is cut off in its deltas")
-            value = body[position] << 8 | body[position + 1]
-            deltas.append(value - ((value & 0x8000) << 1))
-            position += 2
-        else:
+            deltas += [None] * run
+            continue
+        if symbol == 3:
             raise RtcpError("transport-wide feedback has a reserved symbol")
+        if position + symbol * run > end:
+            raise RtcpError("transport-wide feedback is cut off in its deltas")
+        if symbol == 1:
+            deltas += body[position : position + run]
+        else:
+            deltas += struct.unpack_from(f"!{run}h", body, position)
+        position += symbol * run
     reference = rest >> 8
     reference -= (reference & 0x800000) << 1
     return TransportFeedback(sender, media, base, reference, rest & 0xFF, tuple(deltas))

@@ -21,6 +21,7 @@ GROUP_NS: Final = 5 * MS
 """Packets sent within this are one group, as the pacer sends them."""
 
 _WINDOW: Final = 20  # groups
+_KEPT: Final = 200  # points that sums are kept for
 _SMOOTHING: Final = 0.9
 _GAIN: Final = 4.0
 _MOST_DELTAS: Final = 60
@@ -45,6 +46,47 @@ class Group:
     waited_ns: int
 
 
+class _Line:
+    """The slope of a line through the last points (least squares), by sums that are kept."""
+
+    def __init__(self) -> None:
+        self._points: deque[tuple[int, float]] = deque()
+        self._origin_ns = 0
+        self._x = self._y = self._xx = self._xy = 0.0
+        self._kept = _KEPT  # the first point is the origin
+
+    def add(self, time_ns: int, y: float) -> float | None:
+        """Takes a point; the slope is in ms a ms, None before the window is full."""
+        points = self._points
+        points.append((time_ns, y))
+        if self._kept >= _KEPT:
+            self._recount()
+        else:
+            self._count(time_ns, y, 1)
+            self._kept += 1
+        if len(points) > _WINDOW:
+            self._count(*points.popleft(), -1)
+        if len(points) < _WINDOW:
+            return None
+        spread = self._xx - self._x * self._x / _WINDOW
+        return (self._xy - self._x * self._y / _WINDOW) / spread if spread > 1e-6 else 0.0
+
+    def _count(self, time_ns: int, y: float, sign: int) -> None:
+        x = (time_ns - self._origin_ns) / MS
+        self._x += sign * x
+        self._y += sign * y
+        self._xx += sign * x * x
+        self._xy += sign * x * y
+
+    def _recount(self) -> None:
+        """Sums of large numbers lose their last digits: they begin anew, with the first point as their origin."""
+        self._origin_ns = self._points[0][0]
+        self._x = self._y = self._xx = self._xy = 0.0
+        for time_ns, y in self._points:
+            self._count(time_ns, y, 1)
+        self._kept = 0
+
+
 class Trend:
     """Says whether the delay grows, from the differences between groups."""
 
@@ -55,23 +97,19 @@ class Trend:
         self._deltas = 0
         self._sum_ms = 0.0
         self._smoothed_ms = 0.0
-        self._points: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
-        self._first_ns: int | None = None
+        self._points = _Line()
         self._adapted_ns: int | None = None
         self._over_ns = -1
         self._overs = 0
 
     def add(self, arrival_delta_ns: int, send_delta_ns: int, arrived_ns: int) -> None:
         """Takes the distance between two groups at the receiver and at the sender."""
-        if self._first_ns is None:
-            self._first_ns = arrived_ns
         self._deltas = min(self._deltas + 1, 1000)
         self._sum_ms += (arrival_delta_ns - send_delta_ns) / MS
         self._smoothed_ms = _SMOOTHING * self._smoothed_ms + (1 - _SMOOTHING) * self._sum_ms
-        self._points.append(((arrived_ns - self._first_ns) / MS, self._smoothed_ms))
-        slope = self.slope
-        if len(self._points) == _WINDOW:
-            slope = _slope(self._points)
+        slope = self._points.add(arrived_ns, self._smoothed_ms)
+        if slope is None:
+            slope = self.slope
         self._detect(slope, send_delta_ns, arrived_ns)
         self.slope = slope
 
@@ -100,8 +138,8 @@ class Trend:
             return
         k = _K_DOWN if abs(offset) < self.threshold else _K_UP
         elapsed_ms = min(max(0, arrived_ns - self._adapted_ns) / MS, 100.0)
-        self.threshold += k * (abs(offset) - self.threshold) * elapsed_ms
-        self.threshold = min(max(self.threshold, _LEAST_THRESHOLD), _MOST_THRESHOLD)
+        threshold = self.threshold + k * (abs(offset) - self.threshold) * elapsed_ms
+        self.threshold = min(max(threshold, _LEAST_THRESHOLD), _MOST_THRESHOLD)
         self._adapted_ns = arrived_ns
 
 
@@ -214,12 +252,3 @@ class DelayMeter:
             else:
                 self.trend.add(arrival_delta_ns, send_delta_ns, group.last_arrived_ns)
         self.done.append(group)
-
-
-def _slope(points: deque[tuple[float, float]]) -> float:
-    """Least squares."""
-    count = len(points)
-    mean_x = sum(x for x, _ in points) / count
-    mean_y = sum(y for _, y in points) / count
-    spread = sum((x - mean_x) ** 2 for x, _ in points)
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0

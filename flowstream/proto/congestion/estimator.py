@@ -148,8 +148,7 @@ class BandwidthEstimator:
         ``sizes`` are in bytes as on the wire, IP and UDP headers included; ``probe`` is the `Probe.number` that the
         pacer gave with them.
         """
-        self.packets.add(sizes, now_ns=now_ns, probe=probe)
-        self._sent_bytes += sum(sizes)
+        self._sent_bytes += self.packets.add(sizes, now_ns=now_ns, probe=probe)
 
     def poll(self, *, now_ns: int) -> Probe | None:
         """What is due by the clock; gives the probe to send now, if any."""
@@ -278,7 +277,7 @@ class BandwidthEstimator:
         self._loss.add(
             received=len(told.arrivals),
             lost=told.lost - told.late,
-            size=sum(arrival.size for arrival in told.arrivals),
+            size=sum([arrival[2] for arrival in told.arrivals]),
             estimate_bps=int(self._bps),
             least_bps=self._least_bps,
             now_ns=now_ns,

@@ -5,11 +5,12 @@ A burst is small enough not to fill a queue on the path and large enough for the
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Final, Generic, Literal, TypeVar
 
 from flowstream.proto.congestion.probing import Probe
@@ -98,11 +99,15 @@ class Dropped(Generic[T]):
 @dataclass(slots=True)
 class _Waiting(Generic[T]):
     item: T
-    sizes: Sequence[int]
-    left: int  # bytes
+    ends: Sequence[int]  # of each packet, in bytes from the first one's beginning
     since_ns: int
     is_droppable: bool
     next: int = 0
+    sent: int = 0  # bytes
+
+    @property
+    def left(self) -> int:
+        return self.ends[-1] - self.sent
 
 
 class Pacer(Generic[T]):
@@ -167,7 +172,7 @@ class Pacer(Generic[T]):
             return [*dropped, Dropped(item, 0, urgency, "full", breaks)]
         if not sizes:
             return dropped
-        self._queues[urgency].append(_Waiting(item, sizes, total, now_ns, is_droppable))
+        self._queues[urgency].append(_Waiting(item, list(accumulate(sizes)), now_ns, is_droppable))
         self._bytes[urgency] += total
         self.waiting_bytes += total
         return dropped
@@ -180,26 +185,31 @@ class Pacer(Generic[T]):
         """What is to be sent now, in this order, and what is dropped because it has become too late."""
         dropped = self._drop_late(now_ns)
         out: list[Burst[T] | Padding] = []
+        probe = self._probe
         bps = self._pacing_bps(now_ns)
         horizon_ns = now_ns + BURST_NS
         free_ns = max(self._free_ns, now_ns)
         # Sound is never held back; it counts towards what may follow.
         while self._queues[Urgency.AUDIO]:
             free_ns += self._send(Urgency.AUDIO, 1 << 30, out) * 8 * NS_PER_S // bps
-        while free_ns < horizon_ns and not self.is_empty:
-            bps = self._pacing_bps(now_ns)
+        while free_ns < horizon_ns:
             room = (horizon_ns - free_ns) * bps // 8 // NS_PER_S
             if self._probe is not None:
                 room = min(room, self._probe_left)
-            urgency = next((each for each in Urgency if self._queues[each]), None)
-            if urgency is not None:
-                size = self._send(urgency, room, out)
-            else:
-                assert self._probe is not None, "something waits"
+            if self._queues[Urgency.RETRANSMISSION]:
+                size = self._send(Urgency.RETRANSMISSION, room, out)
+            elif self._queues[Urgency.VIDEO]:
+                size = self._send(Urgency.VIDEO, room, out)
+            elif self._probe is not None:
                 size = max(1, room)
                 out.append(Padding(size, self._probe.number))
                 self._spend_probe(size)
+            else:
+                break
             free_ns += size * 8 * NS_PER_S // bps
+            if probe is not self._probe:
+                probe = self._probe
+                bps = self._pacing_bps(now_ns)
         self._free_ns = free_ns
         return out, dropped
 
@@ -222,19 +232,17 @@ class Pacer(Generic[T]):
         return max(1, int(max(FACTOR * self.bps, min(drains_bps, MOST_FACTOR * self.bps))))
 
     def _send(self, urgency: Urgency, room: int, out: list[Burst[T] | Padding]) -> int:
-        """Takes packets of the first that waits, at least one, as many as fit into ``room`` bytes; gives their size."""
+        """Takes packets of the first that waits, as many as begin within ``room`` bytes; gives their size."""
         queue = self._queues[urgency]
         waiting = queue[0]
-        first = end = waiting.next
-        sizes = waiting.sizes
-        size = 0
-        while end < len(sizes) and (end == first or size + sizes[end] <= room):
-            size += sizes[end]
-            end += 1
-        waiting.next = end
-        waiting.left -= size
-        if end == len(sizes):
+        first, ends = waiting.next, waiting.ends
+        end = min(bisect_left(ends, waiting.sent + room, first) + 1, len(ends))
+        size = ends[end - 1] - waiting.sent
+        if end == len(ends):
             queue.popleft()
+        else:
+            waiting.next = end
+            waiting.sent += size
         self._bytes[urgency] -= size
         self.waiting_bytes -= size
         probe = 0
@@ -251,15 +259,22 @@ class Pacer(Generic[T]):
 
     def _drop_late(self, now_ns: int) -> list[Dropped[T]]:
         dropped: list[Dropped[T]] = []
-        for urgency, queue in self._queues.items():
-            if urgency != Urgency.VIDEO:
-                while queue and self._is_late(queue[0], urgency, now_ns):
-                    dropped.append(self._drop_first(urgency, "late"))
-            elif any(self._is_late(waiting, urgency, now_ns) for waiting in islice(queue, 2)):
-                dropped += self._drop_droppable("late")
-                if any(self._is_late(waiting, urgency, now_ns) for waiting in islice(queue, 2)):
-                    dropped += self._drop_video("late", now_ns)
+        for urgency in (Urgency.AUDIO, Urgency.RETRANSMISSION):
+            queue = self._queues[urgency]
+            while queue and self._is_late(queue[0], urgency, now_ns):
+                dropped.append(self._drop_first(urgency, "late"))
+        if self._has_late_video(now_ns):
+            dropped += self._drop_droppable("late")
+            if self._has_late_video(now_ns):
+                dropped += self._drop_video("late", now_ns)
         return dropped
+
+    def _has_late_video(self, now_ns: int) -> bool:
+        """Whether a picture is late; behind one that is sent in part, the next has waited longest."""
+        queue = self._queues[Urgency.VIDEO]
+        if not queue or now_ns - queue[0].since_ns <= self._limits[Urgency.VIDEO].time_ns:
+            return False
+        return any(self._is_late(waiting, Urgency.VIDEO, now_ns) for waiting in islice(queue, 2))
 
     def _is_late(self, waiting: _Waiting[T], urgency: Urgency, now_ns: int) -> bool:
         limit_ns = self._limits[urgency].time_ns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from flowstream.proto.rtcp import TransportFeedback
 from flowstream.proto.rtp import Unwrapper
@@ -17,16 +17,9 @@ _TICKS_PER_REFERENCE: Final = 256  # 64 ms
 _IN_FLIGHT, _ARRIVED, _LOST, _UNKNOWN = range(4)
 
 
-class Arrival(NamedTuple):
-    """A packet that arrived: ``sent_ns`` on our clock, ``arrived_ns`` on the receiver's, ``size`` in bytes.
-
-    ``probe`` is the number of the probe that it belongs to, 0 for none.
-    """
-
-    arrived_ns: int
-    sent_ns: int
-    size: int
-    probe: int
+Arrival = tuple[int, int, int, int]
+"""A packet that arrived: when, on the receiver's clock, and when it was sent, on ours, both in ns; its size in bytes; and
+the number of the probe that it belongs to, 0 for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +55,11 @@ class SentPackets:
         """The 16-bit number that the next packet carries."""
         return self._next & 0xFFFF
 
-    def add(self, sizes: Sequence[int], *, now_ns: int, probe: int = 0) -> None:
-        """Packets that were sent just now, numbered from `next_number` on; ``sizes`` in bytes as on the wire."""
+    def add(self, sizes: Sequence[int], *, now_ns: int, probe: int = 0) -> int:
+        """Packets that were sent just now, numbered from `next_number` on; ``sizes`` in bytes as on the wire.
+
+        Gives the sum of them.
+        """
         number = self._next
         sent_ns, kept, probes, states = self._sent_ns, self._sizes, self._probes, self._states
         for size in sizes:
@@ -76,7 +72,9 @@ class SentPackets:
             states[slot] = _IN_FLIGHT
             number += 1
         self._next = number
-        self.in_flight_bytes += sum(sizes)
+        total = sum(sizes)
+        self.in_flight_bytes += total
+        return total
 
     def take(self, feedback: TransportFeedback, *, now_ns: int) -> Told:
         """What a feedback tells; packets that were never sent, or that it told of before, are left out."""
@@ -88,7 +86,7 @@ class SentPackets:
         lost = late = 0
         newest_sent_ns: int | None = None
         in_order = True
-        states, kept = self._states, self._sizes
+        states, kept, probes = self._states, self._sizes, self._probes
         for delta in feedback.deltas:
             if delta is not None:
                 arrived_ns += delta * _TICK_NS
@@ -108,7 +106,7 @@ class SentPackets:
                         late += 1
                     states[slot] = _ARRIVED
                     newest_sent_ns = self._sent_ns[slot]
-                    arrivals.append(Arrival(arrived_ns, newest_sent_ns, kept[slot], self._probes[slot]))
+                    arrivals.append((arrived_ns, newest_sent_ns, kept[slot], probes[slot]))
             number += 1
         self._told_to = max(self._told_to, min(number, self._next))
         if not in_order:

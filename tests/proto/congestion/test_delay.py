@@ -10,6 +10,10 @@ from flowstream.proto.congestion.sent import Arrival
 MS = 1_000_000
 
 
+def arrival(arrived_ns: int, sent_ns: int, size: int, probe: int) -> Arrival:
+    return (arrived_ns, sent_ns, size, probe)
+
+
 def arrive(
     meter: DelayMeter, delays_ms: list[float], *, since_ms: int = 0, every_ms: int = 10, size: int = 1000
 ) -> None:
@@ -17,7 +21,7 @@ def arrive(
     ahead_ns = 3600 * 1_000_000_000
     meter.add(
         [
-            Arrival(
+            arrival(
                 round((since_ms + every_ms * index + delay) * MS) + ahead_ns,
                 (since_ms + every_ms * index) * MS,
                 size,
@@ -70,7 +74,7 @@ def test_packets_that_come_in_bursts_are_one_group() -> None:
     meter = DelayMeter()
     arrivals = []
     for burst in range(50):  # everything of 40 ms comes at once, as Wi-Fi gives it
-        arrivals += [Arrival((burst * 40 + 80) * MS, (burst * 40 + 10 * index) * MS, 1000, 0) for index in range(4)]
+        arrivals += [arrival((burst * 40 + 80) * MS, (burst * 40 + 10 * index) * MS, 1000, 0) for index in range(4)]
     meter.add(arrivals)
     assert meter.trend.usage == "normal"
     assert len(meter.done) == 49
@@ -90,7 +94,7 @@ def test_a_jump_of_a_clock_starts_anew() -> None:
 )
 def test_any_arrivals_are_taken(raw: list[tuple[int, int, int]], is_sorted: bool) -> None:
     meter = DelayMeter()
-    arrivals = [Arrival(arrived, sent, size, 0) for arrived, sent, size in raw]
+    arrivals = [arrival(arrived, sent, size, 0) for arrived, sent, size in raw]
     meter.add(sorted(arrivals) if is_sorted else arrivals)
     assert meter.queue_ns >= 0
     assert len(meter.done) <= 256
