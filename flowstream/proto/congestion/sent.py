@@ -18,8 +18,8 @@ _IN_FLIGHT, _ARRIVED, _LOST, _UNKNOWN = range(4)
 
 
 Arrival = tuple[int, int, int, int]
-"""A packet that arrived: when, on the receiver's clock, and when it was sent, on ours, both in ns; its size in bytes; and
-the number of the probe that it belongs to, 0 for none."""
+"""A packet that arrived: when, on the receiver's clock, and when it was sent, on ours, both in ns; its size in bytes;
+and the number of the probe that it belongs to, 0 for none."""
 
 
 @dataclass(frozen=True, slots=True)
