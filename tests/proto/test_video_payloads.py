@@ -224,6 +224,19 @@ def assert_equal_sizes(payloads: list[bytes], max_size: int) -> None:
     assert sizes[-1] <= sizes[0]
 
 
+@pytest.mark.parametrize("layer", [None, vp8.Layer(temporal_id=2, base_index=200, is_sync=True)])
+def test_another_reader_of_vp8_descriptors_agrees(layer: vp8.Layer | None) -> None:
+    from aiortc.codecs.vpx import VpxPayloadDescriptor
+
+    payloads = vp8.packetize(bytes(range(100)), max_size=40, picture_id=5000, layer=layer)
+    read = [VpxPayloadDescriptor.parse(payload) for payload in payloads]
+    assert b"".join(rest for _, rest in read) == bytes(range(100))
+    assert [head.partition_start for head, _ in read] == [1] + [0] * (len(read) - 1)
+    assert {head.picture_id for head, _ in read} == {5000}
+    assert {head.tl0picidx for head, _ in read} == {layer and layer.base_index}
+    assert {head.tid for head, _ in read} == {layer and (layer.temporal_id, 1)}
+
+
 def test_known_bytes() -> None:
     layer = vp8.Layer(temporal_id=1, base_index=7, is_sync=True)
     assert vp8.packetize(b"\x01ab", max_size=99, picture_id=0x1234, layer=layer, is_droppable=True) == [
