@@ -27,7 +27,7 @@ from flowstream.runtime.executor import InlineThread, NodeThread, Settled
 from flowstream.runtime.holdings import Holdings
 from flowstream.runtime.lane import ThreadLane
 from flowstream.runtime.meter import Meter
-from flowstream.runtime.mounts import Mounts
+from flowstream.runtime.mounts import Mounts, path_of
 from flowstream.runtime.wakeup import Turns, Wakeup, is_on_trio
 
 P = TypeVar("P")
@@ -632,7 +632,7 @@ class _Context:
 
     @asynccontextmanager
     async def mount(self, app: AsgiApp, *, page: bool = False) -> AsyncIterator[str]:
-        with self._graph.mounts.mount(f"/{self.name}/", app, page=page) as mount:
+        with self._graph.mounts.mount(path_of(self.name), app, page=page) as mount:
             yield mount.path
 
     def hold(

@@ -148,9 +148,9 @@ def shape(engine: Engine) -> dict[str, Any]:
         },
         "out": {by_outlet[o]: len(o.feeds) for runner in engine.runners.values() for o in runner.outlets.values()},
         "threads": sorted(t.name for t in threading.enumerate() if t.name.startswith("flowstream ")),
-        "alive": {runner.planned.id for runner in engine._alive},
-        "holdings": sorted(engine._holdings._entries),
-        "supervised": list(engine._supervisors) and set(engine._supervisors),
+        "alive": {runner.planned.id for runner in engine.ensemble.alive},
+        "holdings": sorted(engine.ensemble.holdings._entries),
+        "supervised": list(engine.ensemble.supervisors) and set(engine.ensemble.supervisors),
     }  # fmt: skip
 
 
