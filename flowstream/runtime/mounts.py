@@ -54,10 +54,8 @@ class Mounts:
 
     def moved(self, path: str) -> str | None:
         """The same path below the node's new one, for one below a path that a node had before it was renamed."""
-        for former, now in self._former.items():
-            if _is_under(path, former):
-                return now + path[len(former) :]
-        return None
+        former = max((each for each in self._former if _is_under(path, each)), key=len, default=None)
+        return None if former is None else self._former[former] + path[len(former) :]
 
     def rename(self, node: str, now: str, *, is_succeeded: bool = False) -> None:
         """A node has another id. ``is_succeeded``: another instance has mounted at the new path what counts there."""
