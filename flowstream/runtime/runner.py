@@ -173,7 +173,12 @@ class Runner:
         Threads that libraries start are not counted. Any thread.
         """
         thread_ns = self._thread.cpu_ns if self._thread is not None else 0
-        return self._meter.ns + thread_ns + self.graph.holdings.cpu_ns(self.planned.id)
+        return self._meter.ns + thread_ns + self.held_cpu_ns
+
+    @property
+    def held_cpu_ns(self) -> int:
+        """The part of it that what the node holds has used; earlier instances held it too. Any thread."""
+        return self.graph.holdings.cpu_ns(self.planned.id)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
