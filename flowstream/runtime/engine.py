@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 from flowstream.errors import NodeError
 from flowstream.graph.diff import Patch, diff
 from flowstream.graph.plan import Plan
+from flowstream.graph.shared import strangers
 from flowstream.runtime.clock import Clock, SystemClock
 from flowstream.runtime.ensemble import READY_SECONDS as READY_SECONDS
 from flowstream.runtime.ensemble import Ensemble
@@ -162,7 +163,7 @@ class Engine:
         async with self._apply_lock:
             if not self.ensemble.is_running:
                 raise ReloadError("the graph is not running")
-            patch = diff(self._running_plan(), plan)
+            patch = self._patch(plan)
             serve, listen = plan.serve.address if plan.serve else None, self.mounts.listen
             before = patch.old_serve.address if patch.old_serve else None
             if serve not in (None, before) and listen not in (None, serve):
@@ -187,7 +188,15 @@ class Engine:
         """What ``apply`` would do, as far as it can be told beforehand. Raises ReloadError when nothing runs."""
         if not self.ensemble.is_running:
             raise ReloadError("the graph is not running")
-        return diff(self._running_plan(), plan)
+        return self._patch(plan)
+
+    def _patch(self, plan: Plan) -> Patch:
+        """What a plan changes. Raises ReloadError when a node that stays would not know what another one gives it."""
+        patch = diff(self._running_plan(), plan)
+        for stranger in strangers(patch, plan):
+            place = stranger.replaced.new.place if stranger.replaced.new is not None else None
+            raise ReloadError(stranger.message, hint=stranger.hint, place=place)
+        return patch
 
     def _running_plan(self) -> Plan:
         """The plan with what is known of each node's instance: its first configuration, how long it took to open."""
