@@ -39,6 +39,9 @@ from tests.runtime import parts
 from tests.runtime.parts import Keep, plan
 
 READY, TAKE, CLOSE, DRAIN, HANDOVER = 0.4, 0.15, 0.15, 0.3, 0.1
+
+pytestmark = pytest.mark.usefixtures("backend")
+
 BOUND_SECONDS = 3.0
 """More than any of these takes; a machine that is busy with other tests needs some of it."""
 

@@ -20,7 +20,9 @@ from flowstream.testing.leaks import Open
 from tests.runtime import parts
 from tests.runtime.parts import Keep, plan, run
 
-EDITS = 1000 if os.environ.get("FLOWSTREAM_FUZZ") else 400
+pytestmark = pytest.mark.usefixtures("backend")
+
+EDITS = 1000 if os.environ.get("FLOWSTREAM_FUZZ") else 500  # on each of the two kinds of event loop
 SEEDS = range(20 if os.environ.get("FLOWSTREAM_FUZZ") else 1)
 
 

@@ -31,7 +31,9 @@ from flowstream.runtime.engine import Engine, ReloadError
 from flowstream.runtime.events import Applied, Event
 from flowstream.testing.clock import VirtualClock
 from tests.runtime import parts
-from tests.runtime.parts import H264, Add, AddConfig, Keep, Watch, plan, run
+from tests.runtime.parts import H264, Add, AddConfig, Keep, Watch, plan, run, run_real
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 class DeviceConfig(Config):
@@ -383,7 +385,6 @@ def test_state_goes_back_to_a_node_that_has_to_be_started_again() -> None:
 def test_values_that_were_given_up_are_not_taken_later(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither while they wait for a busy thread, nor when the call that takes them comes back."""
     monkeypatch.setattr("flowstream.runtime.switching.TAKE_SECONDS", 0.1)
-    Keep.kept.clear()
 
     async def main() -> None:
         async with Engine.open() as engine:
@@ -405,7 +406,7 @@ def test_values_that_were_given_up_are_not_taken_later(kind: str, monkeypatch: p
             assert set(Keep.kept["keep"]) == {0}
             assert engine.runners["mid"] is runner
 
-    anyio.run(main)
+    run_real(main)
 
 
 async def takes_all(config: Config) -> None:
