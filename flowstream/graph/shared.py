@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flowstream.graph.diff import Change, Patch
+from flowstream.graph.patch import Change, Patch
 from flowstream.graph.plan import Plan
 from flowstream.node.base import Node
 from flowstream.node.folder import PREFIX, file_of

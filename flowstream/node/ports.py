@@ -50,8 +50,9 @@ class Input(Port, Generic[P]):
 
     ``caps`` narrows what is taken. An ``optional`` input may be left unconnected. A ``many`` input takes any number of
     edges. A ``feedback`` input may close a loop: it holds the latest value only, never blocks and carries no end of
-    stream. ``follows`` names what of the caps may change in band without interrupting this node (``size``,
-    ``extradata``).
+    stream. ``follows`` names what of the caps may change in band without anybody noticing (``size``, ``format``,
+    ``codec``, ``rate``, ``layout``, ``extradata``); ``otherwise`` is what the node does when anything else changes, for
+    the plan to say: "begin a new file".
     """
 
     @overload
@@ -65,6 +66,7 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        otherwise: str = "",
         doc: str = "",
     ) -> None: ...
     @overload
@@ -79,6 +81,7 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        otherwise: str = "",
         doc: str = "",
     ) -> None: ...
     @overload
@@ -94,6 +97,7 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        otherwise: str = "",
         doc: str = "",
     ) -> None: ...
     @overload
@@ -106,6 +110,7 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        otherwise: str = "",
         doc: str = "",
     ) -> None: ...
     def __init__(
@@ -117,6 +122,7 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        otherwise: str = "",
         doc: str = "",
     ) -> None:
         if not payloads:
@@ -128,6 +134,7 @@ class Input(Port, Generic[P]):
         self.feedback = feedback
         self.many = many
         self.follows: frozenset[str] = frozenset(follows)
+        self.otherwise = otherwise
         self.doc = doc
 
     def handler(self, function: F) -> F:

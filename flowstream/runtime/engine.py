@@ -12,7 +12,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from flowstream.errors import NodeError
-from flowstream.graph.diff import Patch, diff
+from flowstream.graph.diff import diff
+from flowstream.graph.patch import Patch
 from flowstream.graph.plan import Plan
 from flowstream.graph.shared import strangers
 from flowstream.runtime.clock import Clock, SystemClock

@@ -8,7 +8,8 @@ from dataclasses import replace
 import anyio
 
 from flowstream.errors import FlowstreamError, NodeError, Place, ResourceBusy
-from flowstream.graph.diff import Change, Patch, exclusive_key
+from flowstream.graph.diff import exclusive_key
+from flowstream.graph.patch import Change, Patch
 from flowstream.graph.plan import Edge, Plan, PlannedNode
 from flowstream.runtime.ensemble import Ensemble, request_keyframe
 from flowstream.runtime.runner import DRAIN_SECONDS, HANDOVER_SECONDS, Runner, node_error

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from flowstream import Config, Context, Emit, Input, Node, Output, PeerError, Record, Snapshot, Transform, field, live
-from flowstream.graph.diff import Patch
+from flowstream.graph.patch import Patch
 from flowstream.graph.plan import Plan
 from flowstream.runtime.engine import Engine, ReloadError
 from flowstream.runtime.events import Event

@@ -25,7 +25,7 @@ from flowstream import (
     Transform,
     field,
 )
-from flowstream.graph.diff import describe, patch_to_json
+from flowstream.graph.described import describe, patch_to_json
 from flowstream.graph.plan import Plan
 from flowstream.runtime.engine import Engine, ReloadError
 from flowstream.runtime.events import Applied, Event
