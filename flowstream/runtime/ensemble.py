@@ -171,6 +171,7 @@ class Ensemble:
         assert self.plan is not None
         id = old.planned.id
         self.runners[id] = new
+        new.from_ns = max(old.from_ns, old.reached_ns)
         for edge in self.plan.inputs_of(id):
             self.connect(edge)
         for edge in self.plan.outputs_of(id):

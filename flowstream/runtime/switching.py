@@ -196,6 +196,9 @@ class Switch:
         ensemble.rename(self._patch.renamed, prepared)
         before = ensemble.runners
         retired = {id: runner for id, runner in before.items() if id not in plan.nodes or id in prepared}
+        for id, runner in prepared.items():
+            if runner.is_source:
+                runner.from_ns = self._stopped_ns(id, old_plan, before)
         ensemble.adopt(plan, {**before, **prepared})
         self._rewire(old_plan)
         for runner in prepared.values():
@@ -216,6 +219,17 @@ class Switch:
         for runner in prepared.values():
             if runner.is_over:  # it ended between being ready and being wired
                 ensemble.exited(runner)
+
+    def _stopped_ns(self, id: str, old: Plan, before: Mapping[str, Runner]) -> int:
+        """The media time that has been reached where a new source comes in, by sources that are faster than time.
+
+        That is where the one that it replaces stopped, or those whose place it takes at its consumers; what comes
+        beside them begins where the furthest of all is.
+        """
+        feeds = {edge.key: edge.producer for edge in old.edges}
+        places = [feeds[edge.key] for edge in self._plan.outputs_of(id) if edge.key in feeds]
+        near = [before[each] for each in ([id] if id in before else places) if before[each].is_source]
+        return max((each.reached_ns for each in near or before.values()), default=0)
 
     def _rewire(self, old: Plan) -> None:
         """Switches edges. Kept ones with kept ends are not touched."""
