@@ -474,7 +474,7 @@ class Runner:
     async def emit_ahead(self, item: Emit[Any]) -> None:
         """As ``emit``, for a source that may be faster than time: notes how far it has come."""
         payload = item.payload
-        ends_ns = payload.time_ns + (getattr(payload, "duration_ns", None) or 0)
+        ends_ns = getattr(payload, "time_ns", 0) + (getattr(payload, "duration_ns", None) or 0)
         self.reached_ns = max(self.reached_ns, ends_ns)
         await self.emit(item)
 
