@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -71,9 +72,10 @@ def strangers(patch: Patch, plan: Plan) -> Iterator[Stranger]:
 def payload_classes_of(node_type: type[Node[Any]]) -> Mapping[str, type[Any]]:
     """The payload classes of packs under development that a node type names in its ports and handlers, by name."""
     found: dict[str, type[Any]] = {}
-    for port in (*node_type.inputs.values(), *node_type.outputs.values()):
-        for declared in port.declared:
-            found.update(_classes(declared))
+    declared = [port.declared for port in node_type.inputs.values()]
+    declared += [port.declared for port in node_type.outputs.values()]
+    for each in itertools.chain(*declared):
+        found.update(_classes(each))
     for method in {*node_type.handlers.values(), "capture", "process", "consume"}:
         try:
             hints = typing.get_type_hints(getattr(node_type, method, None))

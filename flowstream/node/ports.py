@@ -34,7 +34,6 @@ class Port:
 
     name: str = ""
     owner: type | None = None
-    declared: tuple[Any, ...] = ()  # its payloads as they were written: Record[Targets]
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -127,7 +126,7 @@ class Input(Port, Generic[P]):
     ) -> None:
         if not payloads:
             raise TypeError("an Input names the payload it takes: Input(VideoFrame)")
-        self.declared = payloads
+        self.declared: tuple[Any, ...] = payloads  # as written: Record[Targets]
         self.payloads: tuple[type[Any], ...] = tuple(_payload_class(p) for p in payloads)
         self.caps = caps
         self.optional: bool = optional or feedback
@@ -201,7 +200,7 @@ class Output(Port, Generic[P]):
         if payload is None and like is None:
             raise TypeError("an Output names the payload it gives: Output(VideoFrame), or Output(like=an_input)")
         given = (_payload_class(payload),) if payload is not None else like.payloads if like else ()
-        self.declared = (payload,) if payload is not None else like.declared if like else ()
+        self.declared: tuple[Any, ...] = (payload,) if payload is not None else like.declared if like else ()
         self.payloads: tuple[type[Any], ...] = given
         self.like = like
         self.caps = caps
