@@ -62,28 +62,34 @@ class _Line:
         if self._kept >= _KEPT:
             self._recount()
         else:
-            self._count(time_ns, y, 1)
             self._kept += 1
+            x = (time_ns - self._origin_ns) / MS
+            self._x += x
+            self._y += y
+            self._xx += x * x
+            self._xy += x * y
         if len(points) > _WINDOW:
-            self._count(*points.popleft(), -1)
-        if len(points) < _WINDOW:
+            time_ns, y = points.popleft()
+            x = (time_ns - self._origin_ns) / MS
+            self._x -= x
+            self._y -= y
+            self._xx -= x * x
+            self._xy -= x * y
+        elif len(points) < _WINDOW:
             return None
         spread = self._xx - self._x * self._x / _WINDOW
         return (self._xy - self._x * self._y / _WINDOW) / spread if spread > 1e-6 else 0.0
-
-    def _count(self, time_ns: int, y: float, sign: int) -> None:
-        x = (time_ns - self._origin_ns) / MS
-        self._x += sign * x
-        self._y += sign * y
-        self._xx += sign * x * x
-        self._xy += sign * x * y
 
     def _recount(self) -> None:
         """Sums of large numbers lose their last digits: they begin anew, with the first point as their origin."""
         self._origin_ns = self._points[0][0]
         self._x = self._y = self._xx = self._xy = 0.0
         for time_ns, y in self._points:
-            self._count(time_ns, y, 1)
+            x = (time_ns - self._origin_ns) / MS
+            self._x += x
+            self._y += y
+            self._xx += x * x
+            self._xy += x * y
         self._kept = 0
 
 
@@ -104,21 +110,18 @@ class Trend:
 
     def add(self, arrival_delta_ns: int, send_delta_ns: int, arrived_ns: int) -> None:
         """Takes the distance between two groups at the receiver and at the sender."""
-        self._deltas = min(self._deltas + 1, 1000)
+        if self._deltas < _MOST_DELTAS:
+            self._deltas += 1
         self._sum_ms += (arrival_delta_ns - send_delta_ns) / MS
-        self._smoothed_ms = _SMOOTHING * self._smoothed_ms + (1 - _SMOOTHING) * self._sum_ms
+        self._smoothed_ms += (1 - _SMOOTHING) * (self._sum_ms - self._smoothed_ms)
         slope = self._points.add(arrived_ns, self._smoothed_ms)
         if slope is None:
             slope = self.slope
-        self._detect(slope, send_delta_ns, arrived_ns)
-        self.slope = slope
-
-    def _detect(self, slope: float, send_delta_ns: int, arrived_ns: int) -> None:
+        offset = self._deltas * slope * _GAIN
+        size, threshold = abs(offset), self.threshold
         if self._deltas < 2:
             self.usage = "normal"
-            return
-        offset = min(self._deltas, _MOST_DELTAS) * slope * _GAIN
-        if offset > self.threshold:
+        elif offset > threshold:
             self._over_ns = send_delta_ns // 2 if self._over_ns < 0 else self._over_ns + send_delta_ns
             self._overs += 1
             if self._over_ns > _OVERUSE_NS and self._overs > 1 and slope >= self.slope:
@@ -126,20 +129,17 @@ class Trend:
                 self.usage = "over"
         else:
             self._over_ns, self._overs = -1, 0
-            self.usage = "under" if offset < -self.threshold else "normal"
-        self._adapt(offset, arrived_ns)
-
-    def _adapt(self, offset: float, arrived_ns: int) -> None:
-        """The threshold follows the offset, slowly upwards: or a flow that fills queues would take everything."""
-        if self._adapted_ns is None:
-            self._adapted_ns = arrived_ns
-        if abs(offset) > self.threshold + _MOST_ADAPTING:
-            self._adapted_ns = arrived_ns
-            return
-        k = _K_DOWN if abs(offset) < self.threshold else _K_UP
-        elapsed_ms = min(max(0, arrived_ns - self._adapted_ns) / MS, 100.0)
-        threshold = self.threshold + k * (abs(offset) - self.threshold) * elapsed_ms
-        self.threshold = min(max(threshold, _LEAST_THRESHOLD), _MOST_THRESHOLD)
+            self.usage = "under" if offset < -threshold else "normal"
+        self.slope = slope
+        # The threshold follows the offset, slowly upwards: or a flow that fills queues would take everything.
+        if size <= threshold + _MOST_ADAPTING and self._adapted_ns is not None:
+            elapsed_ns = arrived_ns - self._adapted_ns
+            if elapsed_ns > 0:
+                k = _K_DOWN if size < threshold else _K_UP
+                threshold += k * (size - threshold) * (elapsed_ns / MS if elapsed_ns < 100 * MS else 100.0)
+                if threshold < _LEAST_THRESHOLD:
+                    threshold = _LEAST_THRESHOLD
+                self.threshold = threshold if threshold < _MOST_THRESHOLD else _MOST_THRESHOLD
         self._adapted_ns = arrived_ns
 
 
@@ -161,10 +161,13 @@ class DelayMeter:
         for arrived_ns, sent_ns, size, _ in arrivals:
             if group is None:
                 group = self._begin(sent_ns, arrived_ns, size)
-            elif sent_ns < group.first_sent_ns:
+                continue
+            since_ns = sent_ns - group.first_sent_ns
+            if since_ns < 0:
                 continue  # overtaken by the group before: it says nothing about queues
-            elif self._belongs(group, sent_ns, arrived_ns):
-                group.last_sent_ns = max(group.last_sent_ns, sent_ns)
+            if since_ns <= GROUP_NS or self._is_caught_up(group, sent_ns, arrived_ns):
+                if sent_ns > group.last_sent_ns:
+                    group.last_sent_ns = sent_ns
                 group.last_arrived_ns = arrived_ns
                 group.size += size
             else:
@@ -234,13 +237,14 @@ class DelayMeter:
         self.queue_ns = (self.queue_ns + waited_ns) // 2
         return Group(sent_ns, sent_ns, arrived_ns, arrived_ns, size, waited_ns)
 
-    def _belongs(self, group: Group, sent_ns: int, arrived_ns: int) -> bool:
-        if sent_ns - group.first_sent_ns <= GROUP_NS:
-            return True
-        # Packets that were held up together and come in one burst, as Wi-Fi and LTE give them.
-        sent_delta_ns, arrival_delta_ns = sent_ns - group.last_sent_ns, arrived_ns - group.last_arrived_ns
-        is_catching_up = arrival_delta_ns < sent_delta_ns and arrival_delta_ns <= GROUP_NS
-        return is_catching_up and arrived_ns - group.first_arrived_ns < _BURST_NS
+    def _is_caught_up(self, group: Group, sent_ns: int, arrived_ns: int) -> bool:
+        """Whether a packet was held up with those before it and comes in one burst, as Wi-Fi and LTE give them."""
+        arrival_delta_ns = arrived_ns - group.last_arrived_ns
+        return (
+            arrival_delta_ns <= GROUP_NS
+            and arrival_delta_ns < sent_ns - group.last_sent_ns
+            and arrived_ns - group.first_arrived_ns < _BURST_NS
+        )
 
     def _complete(self, group: Group) -> None:
         if self.done:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import accumulate, islice
-from typing import Final, Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, NamedTuple, TypeVar
 
 from flowstream.proto.congestion.probing import Probe
 
@@ -64,8 +64,7 @@ LIMITS: Final[dict[Urgency, Limit]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Burst(Generic[T]):
+class Burst(NamedTuple, Generic[T]):
     """Packets ``first`` to ``end`` of ``item`` are to be sent now; ``probe`` is 0 or the probe that they belong to."""
 
     item: T
@@ -74,8 +73,7 @@ class Burst(Generic[T]):
     probe: int
 
 
-@dataclass(frozen=True, slots=True)
-class Padding:
+class Padding(NamedTuple):
     """About ``size`` bytes are to be sent now for ``probe``, of what was sent before (RTX)."""
 
     size: int
@@ -122,9 +120,12 @@ class Pacer(Generic[T]):
         self.waiting_bytes = 0
         self.bps = bps
         """The target rate."""
-        self._queues: dict[Urgency, deque[_Waiting[T]]] = {urgency: deque() for urgency in Urgency}
-        self._bytes = dict.fromkeys(Urgency, 0)
-        self._limits = LIMITS if limits is None else limits
+        # By urgency; lists, because a member of an enumeration is slow to hash.
+        self._queues: list[deque[_Waiting[T]]] = [deque() for _ in Urgency]
+        self._audio, self._retransmissions, self._video = self._queues
+        self._bytes = [0] * len(Urgency)
+        wanted = LIMITS if limits is None else limits
+        self._limits = [wanted[urgency] for urgency in Urgency]
         self._free_ns = now_ns  # when all that was sent will have passed at the pacing rate
         self._probe: Probe | None = None
         self._probe_left = 0
@@ -183,26 +184,26 @@ class Pacer(Generic[T]):
 
     def poll(self, *, now_ns: int) -> tuple[list[Burst[T] | Padding], list[Dropped[T]]]:
         """What is to be sent now, in this order, and what is dropped because it has become too late."""
-        dropped = self._drop_late(now_ns)
+        dropped = self._drop_late(now_ns) if self._has_waited_long(now_ns) else []
         out: list[Burst[T] | Padding] = []
         probe = self._probe
         bps = self._pacing_bps(now_ns)
         horizon_ns = now_ns + BURST_NS
         free_ns = max(self._free_ns, now_ns)
         # Sound is never held back; it counts towards what may follow.
-        while self._queues[Urgency.AUDIO]:
-            free_ns += self._send(Urgency.AUDIO, 1 << 30, out) * 8 * NS_PER_S // bps
+        while self._audio:
+            free_ns += self._send(0, self._audio, 1 << 30, out) * 8 * NS_PER_S // bps
         while free_ns < horizon_ns:
             room = (horizon_ns - free_ns) * bps // 8 // NS_PER_S
-            if self._probe is not None:
+            if probe is not None:
                 room = min(room, self._probe_left)
-            if self._queues[Urgency.RETRANSMISSION]:
-                size = self._send(Urgency.RETRANSMISSION, room, out)
-            elif self._queues[Urgency.VIDEO]:
-                size = self._send(Urgency.VIDEO, room, out)
-            elif self._probe is not None:
+            if self._retransmissions:
+                size = self._send(1, self._retransmissions, room, out)
+            elif self._video:
+                size = self._send(2, self._video, room, out)
+            elif probe is not None:
                 size = max(1, room)
-                out.append(Padding(size, self._probe.number))
+                out.append(Padding(size, probe.number))
                 self._spend_probe(size)
             else:
                 break
@@ -224,16 +225,16 @@ class Pacer(Generic[T]):
     def _pacing_bps(self, now_ns: int) -> int:
         if self._probe is not None:
             return max(1, self._probe.bps)
-        queue = self._queues[Urgency.VIDEO]
-        if not queue:
-            return max(1, int(FACTOR * self.bps))
-        left_ns = max(DRAINS_IN_NS - (now_ns - queue[0].since_ns), _LEAST_LEFT_NS)
-        drains_bps = self.waiting_bytes * 8 * NS_PER_S // left_ns
-        return max(1, int(max(FACTOR * self.bps, min(drains_bps, MOST_FACTOR * self.bps))))
+        bps = int(FACTOR * self.bps) or 1
+        if self._video:
+            left_ns = max(DRAINS_IN_NS - (now_ns - self._video[0].since_ns), _LEAST_LEFT_NS)
+            drains_bps = self.waiting_bytes * 8 * NS_PER_S // left_ns
+            if drains_bps > bps:
+                return min(drains_bps, int(MOST_FACTOR * self.bps) or 1)
+        return bps
 
-    def _send(self, urgency: Urgency, room: int, out: list[Burst[T] | Padding]) -> int:
+    def _send(self, urgency: int, queue: deque[_Waiting[T]], room: int, out: list[Burst[T] | Padding]) -> int:
         """Takes packets of the first that waits, as many as begin within ``room`` bytes; gives their size."""
-        queue = self._queues[urgency]
         waiting = queue[0]
         first, ends = waiting.next, waiting.ends
         end = min(bisect_left(ends, waiting.sent + room, first) + 1, len(ends))
@@ -257,10 +258,16 @@ class Pacer(Generic[T]):
         if self._probe_left <= 0:
             self._probe = None
 
+    def _has_waited_long(self, now_ns: int) -> bool:
+        """Whether anything may be late: the oldest of each have waited longest."""
+        for queue, limit in zip(self._queues, self._limits, strict=True):
+            if queue and now_ns - queue[0].since_ns > limit.time_ns:
+                return True
+        return False
+
     def _drop_late(self, now_ns: int) -> list[Dropped[T]]:
         dropped: list[Dropped[T]] = []
-        for urgency in (Urgency.AUDIO, Urgency.RETRANSMISSION):
-            queue = self._queues[urgency]
+        for urgency, queue in ((Urgency.AUDIO, self._audio), (Urgency.RETRANSMISSION, self._retransmissions)):
             while queue and self._is_late(queue[0], urgency, now_ns):
                 dropped.append(self._drop_first(urgency, "late"))
         if self._has_late_video(now_ns):
@@ -271,7 +278,7 @@ class Pacer(Generic[T]):
 
     def _has_late_video(self, now_ns: int) -> bool:
         """Whether a picture is late; behind one that is sent in part, the next has waited longest."""
-        queue = self._queues[Urgency.VIDEO]
+        queue = self._video
         if not queue or now_ns - queue[0].since_ns <= self._limits[Urgency.VIDEO].time_ns:
             return False
         return any(self._is_late(waiting, Urgency.VIDEO, now_ns) for waiting in islice(queue, 2))
@@ -293,7 +300,7 @@ class Pacer(Generic[T]):
 
     def _drop_droppable(self, cause: Cause) -> list[Dropped[T]]:
         """Drops the pictures on which nothing depends, but for one that is sent in part: its rest belongs to it."""
-        queue = self._queues[Urgency.VIDEO]
+        queue = self._video
         dropped: list[Dropped[T]] = []
         for _ in range(len(queue)):
             if queue[0].is_droppable and not queue[0].next:
@@ -304,7 +311,7 @@ class Pacer(Generic[T]):
 
     def _drop_video(self, cause: Cause, now_ns: int | None) -> list[Dropped[T]]:
         """Drops all pictures that wait; one that is sent in part only when it is too late itself."""
-        queue = self._queues[Urgency.VIDEO]
+        queue = self._video
         kept: _Waiting[T] | None = None
         if queue and queue[0].next and not (now_ns is not None and self._is_late(queue[0], Urgency.VIDEO, now_ns)):
             kept = queue.popleft()
