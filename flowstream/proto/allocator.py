@@ -110,7 +110,7 @@ class Allocator:
     """Decides for all viewers of an output at once; ``now_ns`` does not go back."""
 
     def __init__(self, *, uplink_bps: int | None = None) -> None:
-        self.uplink_bps = uplink_bps
+        self.uplink_bps: int | None = uplink_bps
         """What all viewers get together, at most; None is no bound."""
         self._viewers: dict[str, _Viewer] = {}
         self._tight_until_ns: int | None = None  # when viewers may get more again, after some had to get less

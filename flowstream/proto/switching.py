@@ -36,9 +36,9 @@ class RungSwitch:
     """One viewer's choice of pictures. `offer` is called for every picture of every rung, in the order of each rung."""
 
     def __init__(self, *, wanted: str | None = None, most_temporal_id: int = LAYERS - 1) -> None:
-        self.most_temporal_id = most_temporal_id
+        self.most_temporal_id: int = most_temporal_id
         """Layers above this one are left out."""
-        self.switches = 0
+        self.switches: int = 0
         self._wanted = wanted
         self._current: str | None = None
         self._is_whole = [False] * LAYERS  # whether a layer misses nothing that its later pictures may need

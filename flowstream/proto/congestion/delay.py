@@ -98,8 +98,8 @@ class Trend:
 
     def __init__(self) -> None:
         self.usage: Usage = "normal"
-        self.threshold = _FIRST_THRESHOLD
-        self.slope = 0.0
+        self.threshold: float = _FIRST_THRESHOLD
+        self.slope: float = 0.0
         self._deltas = 0
         self._sum_ms = 0.0
         self._smoothed_ms = 0.0
@@ -147,8 +147,8 @@ class DelayMeter:
     """Groups packets, follows their trend, and measures the queue. Packets come in the order of their arrival."""
 
     def __init__(self) -> None:
-        self.trend = Trend()
-        self.queue_ns = 0
+        self.trend: Trend = Trend()
+        self.queue_ns: int = 0
         self.done: deque[Group] = deque(maxlen=256)
         """The last groups that are complete, oldest first."""
         self._group: Group | None = None

@@ -109,10 +109,10 @@ class BandwidthEstimator:
     def __init__(
         self, *, now_ns: int, start_bps: int = START_BPS, least_bps: int = LEAST_BPS, most_bps: int = MOST_BPS
     ) -> None:
-        self.target_bps = start_bps
-        self.most_bps = most_bps
+        self.target_bps: int = start_bps
+        self.most_bps: int = most_bps
         """The highest rate that is of use: no probe goes beyond it."""
-        self.packets = SentPackets()
+        self.packets: SentPackets = SentPackets()
         self._bps = float(start_bps)
         self._start_bps = start_bps
         self._least_bps = least_bps

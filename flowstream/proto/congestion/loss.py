@@ -40,7 +40,7 @@ class LossMeter:
 
     def __init__(self) -> None:
         self.limit_bps: int | None = None
-        self.inherent = 0.0
+        self.inherent: float = 0.0
         self._stretches: deque[_Stretch] = deque(maxlen=_STRETCHES)
         self._since_ns: int | None = None
         self._clean_since_ns: int | None = None

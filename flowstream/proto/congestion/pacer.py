@@ -117,8 +117,8 @@ class Pacer(Generic[T]):
     """
 
     def __init__(self, *, now_ns: int, bps: int, limits: dict[Urgency, Limit] | None = None) -> None:
-        self.waiting_bytes = 0
-        self.bps = bps
+        self.waiting_bytes: int = 0
+        self.bps: int = bps
         """The target rate."""
         # By urgency; lists, because a member of an enumeration is slow to hash.
         self._queues: list[deque[_Waiting[T]]] = [deque() for _ in Urgency]
