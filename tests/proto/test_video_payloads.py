@@ -1,7 +1,10 @@
 """RTP payloads of VP8, VP9 and AV1: what a receiver puts together again is what real encoders made."""
 
+import shutil
+import subprocess
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -10,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream.proto import av1, vp8, vp9
+from flowstream.proto.rtp import HeaderWriter
 
 SIZE = (320, 180)
 
@@ -352,3 +356,31 @@ def test_av1_of_svt_decodes_as_it_was_made() -> None:
     assert max(counts) > 3
     assert decode("libdav1d", carried) == decode("libdav1d", [unit for unit, _ in made])
     assert sum(is_keyframe for _, is_keyframe in made) >= 2
+
+
+@pytest.mark.real
+@pytest.mark.skipif(shutil.which("gst-launch-1.0") is None, reason="gst-launch-1.0 is not installed")
+@pytest.mark.parametrize("name", ["VP8", "VP9"])
+def test_gstreamer_puts_the_frames_together_again(name: str, tmp_path: Path) -> None:
+    made = encode("libvpx" if name == "VP8" else "libvpx-vp9", LIVE)
+    writer = HeaderWriter(payload_type=96, ssrc=7)
+    stream, number = b"", 0xFFF0
+    for index, (frame, _) in enumerate(made):
+        if name == "VP8":
+            payloads = vp8.packetize(frame, max_size=1160, picture_id=index, layer=vp8.Layer(0, index))
+        else:
+            layer = vp9.Layer(0, references=(1, 2))
+            payloads = vp9.packetize(frame, max_size=1160, picture_id=index, layer=layer, size=SIZE)
+        for place, payload in enumerate(payloads):
+            header = writer.pack(
+                sequence_number=number & 0xFFFF, timestamp=3000 * index, marker=place == len(payloads) - 1
+            )
+            stream += len(header + payload).to_bytes(2, "big") + header + payload  # RFC 4571
+            number += 1
+    (tmp_path / "in").write_bytes(stream)
+    caps = f"application/x-rtp-stream,media=video,encoding-name={name},payload=96,clock-rate=90000"
+    elements = f"filesrc location={tmp_path}/in ! {caps} ! rtpstreamdepay ! rtp{name.lower()}depay"
+    command = ["gst-launch-1.0", "-q", *elements.split(), "!", "filesink", f"location={tmp_path}/out"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "out").read_bytes() == b"".join(frame for frame, _ in made)
