@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from flowstream.graph.builder import Setting
     from flowstream.graph.compile import Compilation, Examined
     from flowstream.graph.plan import Override, Plan, Serve
+    from flowstream.graph.replays import Replay
 
 MAX_BYTES = 1024 * 1024 + 1
 """How much of a file is read; one byte more than a graph may have."""
@@ -79,7 +80,8 @@ class GraphFile:
     ``text`` is what the file holds when it is not on disk; ``settings`` are given other values over all layers, by
     their names such as ``encode.bitrate``; ``serve`` counts in the place of what the graph says. ``overrides`` are
     values that settings were given while the graph runs. With ``texts`` the files are not read, but taken from there.
-    ``snapshot`` is what the last plan was made of.
+    ``replays`` run in the place of nodes, as long as the graph has these. ``snapshot`` is what the last plan was made
+    of.
     """
 
     path: str
@@ -93,6 +95,7 @@ class GraphFile:
     serve: Serve | None = None
     overrides: tuple[Override, ...] = ()
     texts: Snapshot | None = None
+    replays: Mapping[str, Replay] = field(default_factory=dict)
     snapshot: Snapshot | None = None
 
     def compile(self) -> Plan:
@@ -127,7 +130,7 @@ class GraphFile:
         surroundings = {**self._surroundings, "read": reading}
         found = examine(
             self.path, registry=Registry.installed(self.folders), as_part=as_part, overrides=self.overrides,
-            **surroundings,
+            replays=self.replays, **surroundings,
         )  # fmt: skip
         unwritten = {OVERLAY} if self.text is None else {OVERLAY, self.path}
         files = (*(file for file in found.files if file not in unwritten), *map(str, sources), *folders)
@@ -155,7 +158,9 @@ class GraphFile:
         from flowstream.node.registry import Registry
 
         registry = Registry.installed(self.folders)
-        return Compilation(self.path, registry=registry, overrides=self.overrides, **self._surroundings)
+        return Compilation(
+            self.path, registry=registry, overrides=self.overrides, replays=self.replays, **self._surroundings
+        )  # fmt: skip
 
     def read(self, path: str) -> bytes:
         """The content of one of its files. Raises OSError."""

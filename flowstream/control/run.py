@@ -14,7 +14,7 @@ import anyio.to_thread
 from anyio import from_thread
 from anyio.abc import TaskGroup
 
-from flowstream.control import api, door, observe
+from flowstream.control import api, door, observe, recordings
 from flowstream.control.access import PREFIX, Guard
 from flowstream.control.events import EventLog
 from flowstream.control.files import GraphFile, Snapshot
@@ -165,7 +165,11 @@ class Run:
                     run = cls(file, plan, engine, secrets, servers, history, has_door=has_door)
                     run.reloader.attempted = await anyio.to_thread.run_sync(digest, plan.files)
                     run.socket = socket
-                    app = api.make_app(run, observe.routes(run.stalls, run.secrets))
+                    more = [
+                        *observe.routes(run.stalls, run.secrets),
+                        *recordings.routes(engine, run.secrets, lambda: run.snapshot.files if run.snapshot else {}),
+                    ]
+                    app = api.make_app(run, more)
                     try:
                         with run.mounts.mount(PREFIX, Guard(app, run.api_token), page=False):
                             if listener is not None:
