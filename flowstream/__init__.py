@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowstream.api.blocking import SyncEvents, SyncFrames, SyncRun, open_sync
     from flowstream.api.events import Events, EventsMissed
+    from flowstream.api.observing import Reason, Verdict
     from flowstream.api.running import Authorize, Frames, Run, open
     from flowstream.api.sharing import share
     from flowstream.api.status import NodeStatus, Status
@@ -60,8 +61,20 @@ if TYPE_CHECKING:
         format_percentage,
     )
     from flowstream.runtime.engine import ReloadError
-    from flowstream.runtime.events import Applied, Event, NodeFailed, NodeRestarted, Refused
+    from flowstream.runtime.events import (
+        Applied,
+        CallLeftBehind,
+        Event,
+        NodeFailed,
+        NodeRestarted,
+        NodeSlow,
+        Recovered,
+        Refused,
+        Stalled,
+    )
     from flowstream.runtime.program import PROGRAM, Delivery, ProgramInput, ProgramOutput
+    from flowstream.runtime.stats import EdgeStats, Fill, Latency, NodeStats, RunStats
+    from flowstream.runtime.why import Cause
 
 __version__ = "0.1.0"
 
@@ -77,8 +90,10 @@ __all__ = [
     "AvHeaders",
     "Bitrate",
     "ByteSize",
+    "CallLeftBehind",
     "Caps",
     "CapsConflict",
+    "Cause",
     "Change",
     "Config",
     "Context",
@@ -86,6 +101,7 @@ __all__ = [
     "Delivery",
     "Diagnostic",
     "Duration",
+    "EdgeStats",
     "Emit",
     "EncodedCaps",
     "EncodedPacket",
@@ -95,6 +111,7 @@ __all__ = [
     "Event",
     "Events",
     "EventsMissed",
+    "Fill",
     "FlowstreamError",
     "Frames",
     "FunctionNode",
@@ -106,12 +123,15 @@ __all__ = [
     "Holding",
     "Input",
     "KeyframeRequest",
+    "Latency",
     "Need",
     "NegotiationError",
     "Node",
     "NodeError",
     "NodeFailed",
     "NodeRestarted",
+    "NodeSlow",
+    "NodeStats",
     "NodeStatus",
     "Output",
     "PackError",
@@ -123,16 +143,20 @@ __all__ = [
     "Plane",
     "ProgramInput",
     "ProgramOutput",
+    "Reason",
     "Record",
+    "Recovered",
     "Refused",
     "ReloadError",
     "ResourceBusy",
     "Run",
+    "RunStats",
     "ServeError",
     "Sink",
     "Size",
     "Snapshot",
     "Source",
+    "Stalled",
     "Status",
     "SyncEvents",
     "SyncFrames",
@@ -140,6 +164,7 @@ __all__ = [
     "Target",
     "Targets",
     "Transform",
+    "Verdict",
     "VideoCaps",
     "VideoFrame",
     "__version__",
@@ -163,6 +188,7 @@ __all__ = [
 _HOMES = {
     "flowstream.api.blocking": "SyncEvents SyncFrames SyncRun open_sync",
     "flowstream.api.events": "Events EventsMissed",
+    "flowstream.api.observing": "Reason Verdict",
     "flowstream.api.running": "Authorize Frames Run open",
     "flowstream.api.sharing": "share",
     "flowstream.api.status": "NodeStatus Status",
@@ -189,8 +215,11 @@ _HOMES = {
     "flowstream.node.quantities": "AspectRatio Bitrate ByteSize Duration Percentage PictureSize "
     "format_aspect format_bitrate format_bytes format_duration format_percentage",
     "flowstream.runtime.engine": "ReloadError",
-    "flowstream.runtime.events": "Applied Event NodeFailed NodeRestarted Refused",
+    "flowstream.runtime.events": "Applied CallLeftBehind Event NodeFailed NodeRestarted NodeSlow Recovered Refused "
+    "Stalled",
     "flowstream.runtime.program": "PROGRAM Delivery ProgramInput ProgramOutput",
+    "flowstream.runtime.stats": "EdgeStats Fill Latency NodeStats RunStats",
+    "flowstream.runtime.why": "Cause",
 }
 
 

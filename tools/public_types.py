@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 PUBLIC = (
-    "flowstream.api.blocking", "flowstream.api.events", "flowstream.api.running", "flowstream.api.sharing",
-    "flowstream.api.status", "flowstream.errors", "flowstream.graph.builder", "flowstream.graph.diff",
-    "flowstream.media", "flowstream.node", "flowstream.proto", "flowstream.runtime.events",
-    "flowstream.runtime.program", "flowstream.testing",
+    "flowstream.api.blocking", "flowstream.api.events", "flowstream.api.observing", "flowstream.api.running",
+    "flowstream.api.sharing", "flowstream.api.status", "flowstream.errors", "flowstream.graph.builder",
+    "flowstream.graph.diff", "flowstream.media", "flowstream.node", "flowstream.proto", "flowstream.runtime.events",
+    "flowstream.runtime.program", "flowstream.runtime.stats", "flowstream.runtime.why", "flowstream.testing",
 )  # fmt: skip
 
 

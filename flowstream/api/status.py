@@ -34,8 +34,10 @@ class Status:
     """A run as it stands.
 
     ``state`` is ``starting``, ``running``, ``degraded`` (a node failed), ``draining`` or ``ended``. ``running`` is the
-    revision that runs and ``file`` the one that the files have, digests both; they differ when one was ``refused``,
-    which says why. ``links`` are the addresses of the pages that people open.
+    revision that runs and ``file`` the one that the files have, digests both. They differ when one was ``refused``,
+    which says why, or when settings were given other values by `Run.set`: ``overrides`` are those, by NODE.FIELD.
+    ``difference`` says in words why what runs is not what the files say; None when it is. ``links`` are the addresses
+    of the pages that people open.
     """
 
     graph: str
@@ -43,6 +45,8 @@ class Status:
     running: str
     file: str
     refused: str | None
+    difference: str | None
+    overrides: Mapping[str, str]
     nodes: Mapping[str, NodeStatus]
     links: tuple[str, ...]
 
@@ -56,6 +60,8 @@ class Status:
             running=told["revision"]["running"],
             file=told["revision"]["file"],
             refused=told["revision"]["refused"],
+            difference=told["revision"]["difference"],
+            overrides={each["target"]: each["value"] for each in told["revision"]["overrides"]},
             nodes={id: NodeStatus(**{name: node[name] for name in names}) for id, node in told["nodes"].items()},
             links=links,
         )
