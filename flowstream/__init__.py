@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowstream.api.blocking import SyncEvents, SyncFrames, SyncRun, open_sync
     from flowstream.api.events import Events, EventsMissed
-    from flowstream.api.observing import Reason, Verdict
     from flowstream.api.running import Authorize, Frames, Run, open
     from flowstream.api.sharing import share
-    from flowstream.api.status import NodeStatus, Status
+    from flowstream.api.status import NodeStatus, Reason, Status, Verdict
     from flowstream.control.door import ServeError
     from flowstream.control.socket import ControlError
     from flowstream.errors import (
@@ -188,10 +187,9 @@ __all__ = [
 _HOMES = {
     "flowstream.api.blocking": "SyncEvents SyncFrames SyncRun open_sync",
     "flowstream.api.events": "Events EventsMissed",
-    "flowstream.api.observing": "Reason Verdict",
     "flowstream.api.running": "Authorize Frames Run open",
     "flowstream.api.sharing": "share",
-    "flowstream.api.status": "NodeStatus Status",
+    "flowstream.api.status": "NodeStatus Reason Status Verdict",
     "flowstream.control.door": "ServeError",
     "flowstream.control.socket": "ControlError",
     "flowstream.errors": "Diagnostic EndedError FlowstreamError GraphError NegotiationError NodeError "

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from flowstream.api.events import Events, EventsMissed
-from flowstream.api.observing import DEFAULT_SPAN_S, Verdict
-from flowstream.api.running import Frames, Run
+from flowstream.api.running import DEFAULT_SPAN_S, Frames, Run
 from flowstream.api.running import open as open_async
-from flowstream.api.status import Status
+from flowstream.api.status import Status, Verdict
 from flowstream.errors import EndedError
 from flowstream.graph.builder import Graph, Setting
 from flowstream.graph.diff import Patch

@@ -14,9 +14,8 @@ import anyio
 import anyio.to_thread
 
 from flowstream.api.events import Dispatch, Events
-from flowstream.api.observing import DEFAULT_SPAN_S, Verdict, stats, verdict
-from flowstream.api.status import Status
-from flowstream.control import api
+from flowstream.api.status import Status, Verdict
+from flowstream.control import api, observe
 from flowstream.control.files import GraphFile
 from flowstream.control.run import Done
 from flowstream.control.run import Run as ControlledRun
@@ -33,8 +32,8 @@ from flowstream.node.context import AsgiApp, EndOfInput
 from flowstream.runtime.engine import DRAIN_SECONDS, Engine
 from flowstream.runtime.events import NodeFailed
 from flowstream.runtime.program import PROGRAM, ProgramInput, ProgramOutput
-from flowstream.runtime.runner import node_error
-from flowstream.runtime.stats import RunStats
+from flowstream.runtime.runner import Runner, node_error
+from flowstream.runtime.stats import DEFAULT_SPAN_NS, SECOND_NS, RunStats
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +47,9 @@ Authorize = Callable[["Request"], "bool | str | Awaitable[bool | str | None] | N
 """Says whether a request may pass: True or the viewer's name, else False or None. May be async."""
 
 _EVENTS = 1000
+
+DEFAULT_SPAN_S = DEFAULT_SPAN_NS / SECOND_NS
+"""Over how many of the last seconds `Run.stats` tells rates and latencies, unless it is asked otherwise."""
 
 _logger = logging.getLogger("flowstream.api")
 
@@ -134,7 +136,9 @@ class Run:
         run is that old; they are taken once a second. The same as ``flowstream top --json`` shows. Raises ValueError
         for a span out of bounds.
         """
-        return stats(self._run, over)
+        if not 1 <= over <= observe.MOST_SPAN_SECONDS:
+            raise ValueError(f"over= is a number of seconds from 1 to {observe.MOST_SPAN_SECONDS}, not {over!r}")
+        return self._run.statistics.snapshot(round(over * SECOND_NS))
 
     async def why(self, node: str | None = None) -> Verdict:
         """Why nothing comes, or not what should: each cause in a sentence, with the nodes that suffer from it.
@@ -142,7 +146,9 @@ class Run:
         With ``node`` only what concerns that one. The same as ``flowstream why`` says. Raises FlowstreamError when
         there is no such node.
         """
-        return verdict(self._run, node)
+        if node is not None:
+            self._runner(node)
+        return Verdict.of(self._run.secrets.scrubbed(observe.why(self._run.stalls, node)))
 
     def events(self, *, limit: int = _EVENTS) -> Events:
         """What happens from now on, to iterate over: `NodeFailed`, `NodeRestarted`, `Applied`, `Refused` ...
@@ -268,14 +274,11 @@ class Run:
 
     def _met(self, node: str, kind: type[P]) -> P:
         """What a node holds for the program. Raises as `push` and `frames`."""
-        runner = self._engine.runners.get(node)
         met = self._engine.held(node, PROGRAM)
         if isinstance(met, kind):
             return met
         is_push = issubclass(kind, ProgramInput)
-        if runner is None:
-            close = did_you_mean(node, self._engine.runners)
-            raise FlowstreamError(f"there is no node {node}", hint=f"did you mean {close}?" if close else None)
+        runner = self._runner(node)
         if runner.error is not None:
             raise node_error(runner)
         type_id = "app-in" if is_push else "app-out"
@@ -297,6 +300,14 @@ class Run:
             start_soon(stop, 0 if now else DRAIN_SECONDS)
 
         return ask
+
+    def _runner(self, node: str) -> Runner:
+        """Raises FlowstreamError when there is no such node."""
+        runner = self._engine.runners.get(node)
+        if runner is None:
+            close = did_you_mean(node, self._engine.runners)
+            raise FlowstreamError(f"there is no node {node}", hint=f"did you mean {close}?" if close else None)
+        return runner
 
     async def _finish(self, drain: float) -> None:
         """Stops as ``stop`` does, and waits for nobody who reads: the program is through with the run."""

@@ -62,11 +62,11 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environ = {**os.environ, "BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "vfs"}
+        self.environ = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command line of buildah on this store."""
-        places = ["--root", str(self.folder / "root"), "--runroot", str(self.folder / "run")]
+        places = ["--root", str(self.folder / "root"), "--runroot", str(self.folder / "run"), "--storage-driver", "vfs"]
         return ["buildah", *places, *arguments]
 
     def ask(self, *arguments: str) -> str:
@@ -153,19 +153,25 @@ def run(store: Store, config: dict[str, Any]) -> str:
     require(kind == "CMD", f"its health check is a {kind}")
     container = store.ask("from", "--pull-never", IMAGE)
     root = Path(store.ask("mount", container))
-    (root / "etc" / "flowstream" / "graph.yaml").write_text(GRAPH)
+    account = re.search(r"(?m)^flowstream:x:(\d+):(\d+):", (root / "etc" / "passwd").read_text())
+    require(account is not None, "it has no account of that name")
+    assert account is not None
+    kept, graph = store.folder / "kept", store.folder / "graph.yaml"
+    kept.mkdir(mode=0o700)
+    os.chown(kept, int(account[1]), int(account[2]))
+    graph.write_text(GRAPH)
 
     def inside(*words: str) -> list[str]:
-        return store.command(
-            "run", "--user", "flowstream", "--workingdir", config["WorkingDir"], container, "--", *words
-        )
+        as_told = ["--user", config["User"], "--workingdir", config["WorkingDir"]]
+        mounts = ["--volume", f"{graph}:/etc/flowstream/graph.yaml:ro", "--volume", f"{kept}:{state}:rw"]
+        return store.command("run", *as_told, *mounts, container, "--", *words)
 
     def is_healthy() -> bool:
         done = subprocess.run(inside(*check), env=store.environ, capture_output=True, check=False)
         return done.returncode == 0
 
     require(not is_healthy(), "it is healthy before it runs")
-    tape = root / state.lstrip("/") / "kept.mp4"
+    tape = kept / "kept.mp4"
     with started(inside(*config["Entrypoint"], *config["Cmd"]), store.environ) as process:
         until(is_healthy, "its health check succeeds")
         until(lambda: tape.exists() and tape.stat().st_size > 50_000, "it records")
@@ -174,10 +180,11 @@ def run(store: Store, config: dict[str, Any]) -> str:
             each.send_signal(signal.SIGTERM)
         require(process.wait(LIMIT_S) == 0, f"SIGTERM ended it with status {process.returncode}")
     require(not is_healthy(), "it is healthy after its end")
-    revisions = list((root / state.lstrip("/")).rglob("000001.json"))
+    revisions = list(kept.rglob("000001.json"))
     require(len(revisions) == 1, f"its history is not in {state}: {revisions}")
     played = subprocess.run(["ffmpeg", "-v", "error", "-i", tape, "-f", "null", "-"], capture_output=True, check=False)
     require(played.returncode == 0 and not played.stderr, f"the recording does not play: {played.stderr!r}")
+    store.ask("umount", container)
     return f"{tape.stat().st_size:,} bytes recorded as user {tape.stat().st_uid}"
 
 
@@ -206,9 +213,6 @@ def main() -> None:
             print(f"ok      runs, is healthy, drains: {run(store, config)}", flush=True)
         except NotProvenError as failure:
             sys.exit(f"FAILED  {failure}")
-        finally:
-            with contextlib.suppress(NotProvenError):
-                store.ask("umount", "--all")
     print("all hold")
 
 
