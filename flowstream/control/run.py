@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from flowstream.control.saving import Edit, edit_for
 from flowstream.control.server import require_asyncio, serving
 from flowstream.control.settings import require_live
 from flowstream.control.socket import ControlError, listening
-from flowstream.control.state import History, Revision, StateError, own_token, utc_text
+from flowstream.control.state import History, OwnerToken, Revision, StateError, utc_text
 from flowstream.errors import FlowstreamError, GraphError
 from flowstream.graph.diagnostics import did_you_mean
 from flowstream.graph.diff import Patch, describe, describe_plan
@@ -91,7 +91,6 @@ class Run:
         self.secrets = secrets
         self.revisions = Revisions(plan.revision, plan.content or plan.revision)
         self.socket: Path | None = None
-        self.token_file: Path | None = None
         self.history = history
         self.events = EventLog(secrets, engine.clock.wallclock_ns)
         self.number = 0
@@ -108,8 +107,7 @@ class Run:
         self._pending: _Pending | None = None
         self._outcome: Applied | Refused | None = None
         self._servers = servers
-        self._keep = ExitStack()
-        self._token: str | None = None
+        self._token = OwnerToken(history.folder if history is not None else None)
         self._recording = anyio.Lock()
         engine.listen(self._hear)
 
@@ -175,7 +173,7 @@ class Run:
                                 run._serve(serving(api.Owned(run.app), listener, connections=api.CONNECTIONS))
                             yield run
                     finally:
-                        run._keep.close()
+                        run._token.close()
                 servers.cancel_scope.cancel()
 
     async def start(self) -> None:
@@ -484,21 +482,18 @@ class Run:
 
     # --- the API beside the viewers ---------------------------------------------------------------------------------
 
+    @property
+    def token_file(self) -> Path | None:
+        """Where the owner finds the token, when the graph does not give it."""
+        return self._token.file
+
     def api_token(self) -> str | None:
         """The token that counts now; None while the API is not served beside the viewers."""
-        serve = (self.engine.plan or self.plan).serve
-        if serve is None or not serve.api:
-            return None
-        return serve.token or self._token
+        return self._token.of(self.engine.plan or self.plan)
 
     def _make_token(self, plan: Plan) -> None:
         """On a worker thread: makes the run's own token, once a plan asks for one. Raises StateError."""
-        if plan.serve is None or not plan.serve.api or plan.serve.token is not None or self._token is not None:
-            return
-        if self.history is None:
-            raise StateError("the control API needs a token here", hint="write serve: {token: $(env:NAME)}")
-        name = self.socket.stem if self.socket is not None else plan.name
-        self._token, self.token_file = self._keep.enter_context(own_token(self.history.folder, name))
+        self._token.make(plan, self.socket.stem if self.socket is not None else plan.name)
 
 
 def _reason(error: FlowstreamError) -> str:
