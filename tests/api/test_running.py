@@ -518,6 +518,29 @@ async def test_reload_takes_another_graph(file: Path, tmp_path: Path) -> None:
         assert run.status().running == run.status().file
 
 
+async def test_what_was_set_stays_over_another_graph_that_says_the_same_there(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    save(other, "vars: {fps: 50}\n" + TEXT + "  more: {type: discard, from: pattern}\n")
+    async with flowstream.open(file) as run:
+        await run.set("pattern.fps", 25)
+        await run.reload(other)
+        assert run.status().overrides == {"pattern.fps": "25"}
+        assert set(run.status().nodes) == {"pattern", "end", "more"}
+        with pytest.raises(GraphError, match="FS301"):
+            await run.reload(Graph.from_yaml(broken(tmp_path)))
+        assert run.status().refused is None, "it is no file that was refused"
+        save(other, "vars: {fps: 10}\n" + TEXT)
+        await run.reload()
+        assert run.status().nodes["pattern"].config["fps"] == 10
+        assert (run.status().overrides, run.status().difference) == ({}, None)
+
+
+def broken(folder: Path) -> Path:
+    path = folder / "broken.yaml"
+    save(path, "nodes:\n  end: {type: discard, from: nobody}\n")
+    return path
+
+
 async def test_watched_files_are_applied_and_so_are_those_of_another_graph(file: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     other = tmp_path / "elsewhere" / "other.yaml"

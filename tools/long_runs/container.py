@@ -131,9 +131,11 @@ def started(command: list[str], environ: dict[str, str]) -> Iterator[subprocess.
         try:
             yield process
         finally:
-            for each in [*psutil.Process(process.pid).children(recursive=True), process]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    each.kill()
+            if process.poll() is None:
+                for each in psutil.Process(process.pid).children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        each.kill()
+                process.kill()
 
 
 def until(holds: Callable[[], bool], what: str) -> None:
