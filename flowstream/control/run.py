@@ -375,13 +375,17 @@ class Run:
                 raise ChangeError(f"{MAX_OVERRIDES} settings are set already", hint="flowstream set --clear")
             if save:
                 edit = await anyio.to_thread.run_sync(edit_for, replace(self.file), fresh)
+            files = self.reloader.files
             made = self._running((*others, fresh))
             cause = f"{target} was set to {fresh.text}"
             patch = await self._apply(made, cause, of=self.of, live=target if must_be_live else None)
+            is_followed = self.is_watched
             if edit is not None:
+                # Unwatched files are read again only where nothing else was saved to them.
+                is_followed |= not self.of and await anyio.to_thread.run_sync(digest, files) == self.reloader.attempted
                 await anyio.to_thread.run_sync(edit.carry_out)
                 self.events.add("saved", file=edit.file, target=target)
-        if edit is not None and self.is_watched:
+        if edit is not None and is_followed:
             await self.reload()
         return Done(self.revisions.running, patch, edit.file if edit is not None else None)
 

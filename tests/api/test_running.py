@@ -440,12 +440,19 @@ async def test_set_can_write_the_value_into_the_file_where_it_belongs(tmp_path: 
         await run.set("pattern.fps", 25, save=True)
         assert file.read_text() == TEXT.replace("$(fps)", "25")
         assert run.status().nodes["pattern"].config["fps"] == 25
+        assert run.status().difference is None
         assert (await run.reload()).is_empty
+        save(file, TEXT.replace("$(fps)", "25").replace("160x90", "320x180"))
+        await run.set("pattern.fps", 20, save=True)
+        assert file.read_text() == TEXT.replace("$(fps)", "20").replace("160x90", "320x180")
+        config = run.status().nodes["pattern"].config
+        assert (config["size"], config["fps"]) == ("160x90", 20), "what else was saved waits for a reload"
+        assert (await run.reload()).of("pattern").action == "replace"
         assert run.status().difference is None
     async with flowstream.open(Graph.from_yaml(file)) as run:
         with pytest.raises(FlowstreamError, match=r"pattern\.fps stands in no file: a program made the graph"):
-            await run.set("pattern.fps", 20, save=True)
-        assert run.status().nodes["pattern"].config["fps"] == 25
+            await run.set("pattern.fps", 25, save=True)
+        assert run.status().nodes["pattern"].config["fps"] == 20
 
 
 async def test_none_takes_the_default_and_text_stays_text() -> None:
