@@ -154,6 +154,8 @@ def run(store: Store, config: dict[str, Any]) -> str:
     kind, *check = config["Healthcheck"]["Test"]
     require(kind == "CMD", f"its health check is a {kind}")
     container = store.ask("from", "--pull-never", IMAGE)
+    # Or buildah mounts a volume of its own there too, before or after the one that is asked for.
+    store.ask("config", "--volume", f"{state}-", container)
     root = Path(store.ask("mount", container))
     account = re.search(r"(?m)^flowstream:x:(\d+):(\d+):", (root / "etc" / "passwd").read_text())
     require(account is not None, "it has no account of that name")
