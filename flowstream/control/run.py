@@ -24,9 +24,10 @@ from flowstream.control.settings import require_live
 from flowstream.control.socket import ControlError, listening
 from flowstream.control.state import History, OwnerToken, Revision, StateError, utc_text
 from flowstream.errors import FlowstreamError, GraphError
+from flowstream.graph.described import describe, describe_plan
 from flowstream.graph.diagnostics import did_you_mean
-from flowstream.graph.diff import Patch, describe, describe_plan
 from flowstream.graph.overrides import MAX_OVERRIDES, parse_target, parse_value
+from flowstream.graph.patch import Patch
 from flowstream.graph.plan import Override, Plan
 from flowstream.runtime.engine import Engine, ReloadError
 from flowstream.runtime.events import Applied, Event, Refused

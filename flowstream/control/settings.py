@@ -5,8 +5,8 @@ from __future__ import annotations
 from flowstream.errors import FlowstreamError
 from flowstream.graph.builder import Setting, plain
 from flowstream.graph.diagnostics import did_you_mean, listed
-from flowstream.graph.diff import Patch
 from flowstream.graph.overrides import parse_target
+from flowstream.graph.patch import Patch
 from flowstream.graph.plan import Plan
 from flowstream.graph.write import in_line
 
