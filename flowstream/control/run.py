@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,7 +104,10 @@ class Run:
         self.statistics = Statistics(engine)
         self.stalls = Stalls(self.statistics, self.revisions)
         self.has_door = has_door
-        more = [*observe.routes(self.stalls, secrets), *recordings.routes(engine, secrets, self._files)]
+        more = [
+            *observe.routes(self.stalls, secrets),
+            *recordings.routes(engine, secrets, lambda: self.snapshot.files if self.snapshot else {}),
+        ]
         self.app = api.make_app(self, more)
         self._pending: _Pending | None = None
         self._outcome: Applied | Refused | None = None
@@ -177,10 +180,6 @@ class Run:
                     finally:
                         run._token.close()
                 servers.cancel_scope.cancel()
-
-    def _files(self) -> Mapping[str, bytes]:
-        """The files that what runs was made of."""
-        return self.snapshot.files if self.snapshot is not None else {}
 
     async def start(self) -> None:
         """Starts every node. Raises NodeError when one fails, ServeError when the address cannot be had."""
