@@ -17,7 +17,7 @@ from tests.e2e.running import browsing, comes_true, counters, made_film, running
 
 GRAPHS = Path(__file__).parents[2] / "graphs"
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.alone]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import anyio
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
-pytestmark = [pytest.mark.anyio, pytest.mark.real, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.anyio, pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(180)]
 
 CHROMIUM = "/usr/bin/chromium"
 # Chromium by itself has no network for media where there is only loopback, and no way to hide its address there.
