@@ -59,7 +59,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Says how what failed is run again."""
     failed = {each.nodeid: None for kind in ("failed", "error") for each in terminalreporter.stats.get(kind, [])}
@@ -67,7 +66,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         failed = {name.partition("::")[0]: None for name in failed}
     if failed:
         terminalreporter.write_line(f"To run these again: python3 tools/check.py tests -- {shlex.join(failed)}")
-
 
 
 @pytest.hookimpl(wrapper=True)

@@ -40,7 +40,7 @@ def screen() -> Iterator[str]:
 
 @contextmanager
 def painted_window(graph: Path, display: str) -> Iterator[None]:
-    """A graph with a window that has painted. Under Xvfb about one in fifteen stays black, cause unknown."""
+    """A graph with a window that has painted. Qt misses now and then that it is there, with no window manager."""
     for _ in range(5):
         with running(graph.name, graph.parent, DISPLAY=display) as moving:
             moving.wait_for("running")

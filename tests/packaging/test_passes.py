@@ -72,7 +72,9 @@ def test_each_test_is_in_one_pass(suite: pytest.Pytester) -> None:
 
 def test_what_failed_can_be_run_again(suite: pytest.Pytester) -> None:
     suite.makepyfile(test_some=TESTS)
-    again = "python3 tools/check.py tests -- 'test_some.py::test_fails[[]one thing]' 'test_some.py::test_fails[[]another]'"
+    again = (
+        "python3 tools/check.py tests -- 'test_some.py::test_fails[[]one thing]' 'test_some.py::test_fails[[]another]'"
+    )
     suite.runpytest_subprocess("-n0").stdout.fnmatch_lines([f"To run these again: {again}"])
 
 
@@ -85,7 +87,8 @@ def test_a_crash_is_a_failure_and_what_follows_is_run(suite: pytest.Pytester) ->
 
 
 @pytest.mark.parametrize(
-    ("statuses", "passed"), [((0, 0), True), ((0, 5), True), ((5, 0), True), ((5, 5), False), ((1, 0), False), ((5,), False)]
+    ("statuses", "passed"),
+    [((0, 0), True), ((0, 5), True), ((5, 0), True), ((5, 5), False), ((1, 0), False), ((5,), False)],
 )
 def test_a_pass_without_tests_is_fine_when_the_other_has_some(
     check: ModuleType, statuses: tuple[int, ...], passed: bool
