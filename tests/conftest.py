@@ -3,8 +3,8 @@
 The test command sets ``FLOWSTREAM_SKIPS=fail`` as root on Debian. Elsewhere pytest's closing line counts them and its
 summary names each with its reason.
 
-Tests that measure real time are marked ``alone``. The test command runs all others side by side, with ``--alone=never``,
-and these afterwards, with ``--alone=only``; pytest by itself runs all of them, one after the other.
+Tests that measure real time are marked ``alone``. The test command runs all others side by side, with
+``--alone=never``, and these afterwards, with ``--alone=only``; pytest by itself runs all, one after the other.
 """
 
 import atexit

@@ -60,22 +60,14 @@ def check(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_each_test_is_in_one_pass(suite: pytest.Pytester) -> None:
+def test_each_test_is_in_one_pass_and_what_failed_can_be_run_again(suite: pytest.Pytester) -> None:
     suite.makepyfile(test_some=TESTS)
-    suite.runpytest_subprocess().assert_outcomes(passed=2, failed=2)
-    suite.runpytest_subprocess("--alone=never").assert_outcomes(passed=1, failed=2, deselected=1)
-    suite.runpytest_subprocess("--alone=never", "-n2", "--dist=loadfile").assert_outcomes(passed=1, failed=2)
+    everything = suite.runpytest_subprocess()
+    everything.assert_outcomes(passed=2, failed=2)
+    failed = "'test_some.py::test_fails[[]one thing]' 'test_some.py::test_fails[[]another]'"
+    everything.stdout.fnmatch_lines([f"To run these again: python3 tools/check.py tests -- {failed}"])
+    suite.runpytest_subprocess("--alone=never", "-n1", "--dist=loadfile").assert_outcomes(passed=1, failed=2)
     suite.runpytest_subprocess("--alone=only").assert_outcomes(passed=1, deselected=3)
-    chosen = suite.runpytest_subprocess("--alone=only", "-k", "thinks")
-    assert chosen.ret == pytest.ExitCode.NO_TESTS_COLLECTED
-
-
-def test_what_failed_can_be_run_again(suite: pytest.Pytester) -> None:
-    suite.makepyfile(test_some=TESTS)
-    again = (
-        "python3 tools/check.py tests -- 'test_some.py::test_fails[[]one thing]' 'test_some.py::test_fails[[]another]'"
-    )
-    suite.runpytest_subprocess("-n0").stdout.fnmatch_lines([f"To run these again: {again}"])
 
 
 def test_a_crash_is_a_failure_and_what_follows_is_run(suite: pytest.Pytester) -> None:
