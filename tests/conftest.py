@@ -7,7 +7,6 @@ Tests that measure real time are marked ``alone``. The test command runs all oth
 ``--alone=never``, and these afterwards, with ``--alone=only``; pytest by itself runs all, one after the other.
 """
 
-import atexit
 import os
 import shlex
 import shutil
@@ -28,11 +27,15 @@ pytest_plugins = ["flowstream.testing.pytest_plugin"]
 collect_ignore = ["pack"]  # somebody else's: its tests run where it is installed
 # What runs keep of themselves does not go where the user's runs keep it.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="flowstream-state-")
-atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 SKIPS_FAIL = os.environ.get("FLOWSTREAM_SKIPS") == "fail"
 NAMED = 20
 """How many tests are named to be run again; beyond that their files are."""
+
+
+def pytest_unconfigure() -> None:
+    """Removes that; not when the interpreter exits, which a process beside others does without much ado."""
+    shutil.rmtree(os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
