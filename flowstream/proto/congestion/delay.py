@@ -7,8 +7,10 @@ above the least one of the last 20 to 40 s, which no clock needs to be the same 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final, Literal
 
 from flowstream.proto.congestion.sent import Arrival
@@ -44,6 +46,10 @@ class Group:
     last_arrived_ns: int
     size: int
     waited_ns: int
+    bytes_to: int = 0  # all that came up to the end of this group
+
+
+_arrival = attrgetter("last_arrived_ns")
 
 
 class _Line:
@@ -151,6 +157,7 @@ class DelayMeter:
         self.queue_ns: int = 0
         self.done: deque[Group] = deque(maxlen=256)
         """The last groups that are complete, oldest first."""
+        self._done_bytes = 0
         self._group: Group | None = None
         self._base_ns = [0, 0]  # least one-way delay in this stretch of time and in the one before
         self._base_since_ns: int | None = None
@@ -214,12 +221,8 @@ class DelayMeter:
         since_ns = until_ns - span_ns
         if self.done[0].last_arrived_ns > since_ns:
             return None
-        size = 0
-        for group in reversed(self.done):
-            if group.last_arrived_ns <= since_ns:
-                break
-            size += group.size
-        return size * 8_000_000_000 // span_ns
+        index = bisect_right(self.done, since_ns, key=_arrival)
+        return (self._done_bytes - self.done[index - 1].bytes_to) * 8_000_000_000 // span_ns
 
     def _waited_ns(self, one_way_ns: int, arrived_ns: int) -> int:
         if self._base_since_ns is None:
@@ -255,4 +258,6 @@ class DelayMeter:
                 self.reset()
             else:
                 self.trend.add(arrival_delta_ns, send_delta_ns, group.last_arrived_ns)
+        self._done_bytes += group.size
+        group.bytes_to = self._done_bytes
         self.done.append(group)

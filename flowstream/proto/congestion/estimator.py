@@ -178,7 +178,7 @@ class BandwidthEstimator:
         self._fed_ns = now_ns
         if told.round_trip_ns is not None:
             self._follow_round_trip(told.round_trip_ns)
-        arrivals = list(told.arrivals)
+        arrivals = told.arrivals
         self._delay.add(arrivals)
         self._count_losses(told, now_ns)
         found = self._probing.add(arrivals, estimate_bps=int(self._bps))

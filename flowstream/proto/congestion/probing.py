@@ -123,6 +123,8 @@ class Probing:
     def add(self, arrivals: list[Arrival], *, estimate_bps: int) -> Found | None:
         """Takes what one feedback told; gives what the train has found that is complete by it."""
         found: Found | None = None
+        if not self._trains:
+            return None
         for arrived_ns, sent_ns, size, number in arrivals:
             if not number:
                 continue

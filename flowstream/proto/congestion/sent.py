@@ -31,7 +31,7 @@ class Told:
     that the receiver took to tell; None when none did.
     """
 
-    arrivals: Sequence[Arrival]
+    arrivals: list[Arrival]
     lost: int
     late: int
     round_trip_ns: int | None
