@@ -1,0 +1,193 @@
+"""Where the renditions of a picture are placed, so that the viewers who are there get the most of it.
+
+Every viewer takes the highest rung that its link carries. What a rate is worth to a viewer grows with its logarithm
+(proportional fairness, Kelly 1997: a doubling is worth the same everywhere), and being served at all is worth a
+doubling. `fit` finds the rates for which the sum over all viewers is greatest, exactly, by dynamic programming.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+MOST_RUNGS: Final = 6
+MOST_BUDGETS: Final = 40
+"""Different budgets that are told apart; with more viewers neighbours count as one, by the lower."""
+
+_GRID: Final = 1.12  # ratio of neighbouring rates that are tried beside the viewers' own when the uplink is too small
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """An encoder, and the rates in bits per second that its picture is worth. Raises ValueError for no range."""
+
+    encoder: str
+    min_bps: int
+    max_bps: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_bps <= self.max_bps:
+            raise ValueError(f"{self.encoder}: no rate is from {self.min_bps} to {self.max_bps} bits per second")
+
+
+@dataclass(frozen=True, slots=True)
+class _Partial:
+    """Rungs from the lowest up. Viewers below the last one are counted in."""
+
+    cost_bps: int
+    value: float
+    rates: tuple[tuple[int, int], ...]  # index of the rung, rate
+
+    @property
+    def order(self) -> tuple[int, float, int, tuple[int, ...]]:
+        """Cheap first, then good, then few, then those of the larger pictures."""
+        return self.cost_bps, -self.value, len(self.rates), tuple(-index for index, _ in self.rates)
+
+
+def worth(rate_bps: int, least_bps: int) -> float:
+    """What a rate is worth to a viewer; 0 for nothing, 1 for the least there is."""
+    return 1 + math.log2(rate_bps / least_bps) if rate_bps else 0.0
+
+
+def taken(rates: Iterable[int], budget_bps: int) -> int:
+    """The rate that a viewer with this budget takes; 0 when all are too high for it."""
+    return max((rate for rate in rates if rate <= budget_bps), default=0)
+
+
+def fit(
+    rungs: Sequence[Rung],
+    budgets: Iterable[int],
+    *,
+    uplink_bps: int | None = None,
+    leave_out: float = 0.0,
+    most: int = MOST_RUNGS,
+) -> dict[str, int]:
+    """The rate of each encoder that is to run, by its name; those that are left out are of no use to anybody.
+
+    ``rungs`` go from the lowest to the highest, ``budgets`` are what each viewer's link carries, in bits per second.
+    All viewers together get no more than ``uplink_bps``. At most the share ``leave_out`` of them may be left with a link
+    that carries less than the lowest rung; a budget below the least rate that there is counts as that. Without viewers
+    nothing runs. When the uplink does not even carry the least rate to everybody, that is what everybody gets.
+
+    Raises ValueError without rungs, or with more than `MOST_RUNGS`.
+    """
+    if not 1 <= len(rungs) <= MOST_RUNGS:
+        raise ValueError(f"a ladder has 1 to {MOST_RUNGS} rungs, not {len(rungs)}")
+    least = min(rung.min_bps for rung in rungs)
+    ordered = sorted(max(least, budget) for budget in budgets)
+    if not ordered:
+        return {}
+    ordered = _merged(ordered)
+    may_miss = int(len(ordered) * leave_out)
+    chosen = _best(rungs, ordered, candidates(rungs, ordered), None, may_miss, most)
+    if uplink_bps is not None and (chosen is None or chosen.cost_bps > uplink_bps):
+        wider = candidates(rungs, ordered, has_grid=True)
+        chosen = _best(rungs, ordered, wider, uplink_bps, may_miss, most)
+    if chosen is None:
+        lowest = min(rungs, key=lambda rung: rung.min_bps)
+        return {lowest.encoder: lowest.min_bps}
+    rates = {rungs[index].encoder: rate for index, rate in chosen.rates}
+    return _filled(rates, {rung.encoder: rung for rung in rungs}, ordered, uplink_bps)
+
+
+def candidates(rungs: Sequence[Rung], ordered: Sequence[int], *, has_grid: bool = False) -> list[list[int]]:
+    """The rates tried for each rung: those at which a viewer is just carried, and the rung's least.
+
+    No other rate can be better while the uplink does not matter: any other could be raised without losing a viewer.
+    """
+    found = []
+    for rung in rungs:
+        rates = {rung.min_bps, *(min(budget, rung.max_bps) for budget in ordered if budget >= rung.min_bps)}
+        if has_grid:
+            rate = float(rung.min_bps)
+            while rate < rung.max_bps:
+                rates.add(int(rate))
+                rate *= _GRID
+            rates.add(rung.max_bps)
+        found.append(sorted(rates))
+    return found
+
+
+def _merged(ordered: list[int]) -> list[int]:
+    distinct = sorted(set(ordered))
+    if len(distinct) <= MOST_BUDGETS:
+        return ordered
+    kept = [distinct[index * len(distinct) // MOST_BUDGETS] for index in range(MOST_BUDGETS)]
+    return [kept[bisect.bisect_right(kept, budget) - 1] for budget in ordered]
+
+
+def _best(
+    rungs: Sequence[Rung],
+    ordered: Sequence[int],
+    tried: Sequence[Sequence[int]],
+    uplink_bps: int | None,
+    may_miss: int,
+    most: int,
+) -> _Partial | None:
+    """Rung by rung, for each number of rungs and each last rate what no other choice beats in cost and value."""
+    least = min(rung.min_bps for rung in rungs)
+    count = len(ordered)
+    below = {rate: bisect.bisect_left(ordered, rate) for rates in tried for rate in rates}
+    values = {rate: worth(rate, least) for rate in below}
+    states: dict[tuple[int, int], list[_Partial]] = {}
+    for index, rates in enumerate(tried):
+        more: dict[tuple[int, int], list[_Partial]] = {}
+        for rate in rates:
+            if below[rate] <= may_miss:
+                more.setdefault((1, rate), []).append(_Partial(0, 0.0, ((index, rate),)))
+        for (length, last), partials in states.items():
+            if length >= most:
+                continue
+            for rate in rates[bisect.bisect_right(rates, last) :]:
+                between = below[rate] - below[last]
+                more.setdefault((length + 1, rate), []).extend(
+                    _Partial(
+                        each.cost_bps + between * last,
+                        each.value + between * values[last],
+                        (*each.rates, (index, rate)),
+                    )
+                    for each in partials
+                    if uplink_bps is None or each.cost_bps + between * last <= uplink_bps
+                )
+        for state, found in more.items():
+            states[state] = _unbeaten([*states.get(state, []), *found], is_bounded=uplink_bps is not None)
+    ends = [
+        _Partial(
+            each.cost_bps + (count - below[last]) * last, each.value + (count - below[last]) * values[last], each.rates
+        )
+        for (_, last), partials in states.items()
+        for each in partials
+    ]
+    fitting = [each for each in ends if uplink_bps is None or each.cost_bps <= uplink_bps]
+    # Sums of the same values in another order differ in their last digits, which is no reason for another rung.
+    return min(fitting, key=lambda each: (-round(each.value, 9), *each.order), default=None)
+
+
+def _unbeaten(partials: list[_Partial], *, is_bounded: bool) -> list[_Partial]:
+    if not is_bounded:
+        return [min(partials, key=lambda each: (-round(each.value, 9), *each.order))]
+    kept: list[_Partial] = []
+    for each in sorted(partials, key=lambda each: each.order):
+        if not kept or each.value > kept[-1].value + 1e-9:
+            kept.append(each)
+    return kept
+
+
+def _filled(
+    rates: Mapping[str, int], rungs: Mapping[str, Rung], ordered: Sequence[int], uplink_bps: int | None
+) -> dict[str, int]:
+    """Raises each rung to what all who take it can take, within what is left of the uplink; the lowest comes first."""
+    filled = dict(rates)
+    left = math.inf if uplink_bps is None else uplink_bps - sum(taken(rates.values(), budget) for budget in ordered)
+    for encoder, rate in sorted(rates.items(), key=lambda item: item[1]):
+        takers = [budget for budget in ordered if taken(rates.values(), budget) == rate]
+        if not takers:
+            continue
+        limit = min(takers[0], rungs[encoder].max_bps)
+        raised = limit if left == math.inf else min(limit, rate + int(left) // len(takers))
+        filled[encoder] = max(rate, raised)
+        left -= (filled[encoder] - rate) * len(takers)
+    return filled
