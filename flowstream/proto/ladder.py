@@ -15,7 +15,7 @@ from typing import Final
 
 MOST_RUNGS: Final = 6
 MOST_BUDGETS: Final = 40
-"""Different budgets that are told apart; with more viewers neighbours count as one, by the lower."""
+"""Rates that are tried because some viewer's link carries just them; of more, these many are spread over all."""
 
 _GRID: Final = 1.12  # ratio of neighbouring rates that are tried beside the viewers' own when the uplink is too small
 
@@ -68,9 +68,9 @@ def fit(
     """The rate of each encoder that is to run, by its name; those that are left out are of no use to anybody.
 
     ``rungs`` go from the lowest to the highest, ``budgets`` are what each viewer's link carries, in bits per second.
-    All viewers together get no more than ``uplink_bps``. At most the share ``leave_out`` of them may be left with a link
-    that carries less than the lowest rung; a budget below the least rate that there is counts as that. Without viewers
-    nothing runs. When the uplink does not even carry the least rate to everybody, that is what everybody gets.
+    All viewers together get no more than ``uplink_bps``. At most the share ``leave_out`` of them may be left with a
+    link that carries less than the lowest rung; a budget below the least rate that there is counts as that. Without
+    viewers nothing runs. When the uplink does not even carry the least rate to all, that is what all get.
 
     Raises ValueError without rungs, or with more than `MOST_RUNGS`.
     """
@@ -80,7 +80,6 @@ def fit(
     ordered = sorted(max(least, budget) for budget in budgets)
     if not ordered:
         return {}
-    ordered = _merged(ordered)
     may_miss = int(len(ordered) * leave_out)
     chosen = _best(rungs, ordered, candidates(rungs, ordered), None, may_miss, most)
     if uplink_bps is not None and (chosen is None or chosen.cost_bps > uplink_bps):
@@ -99,8 +98,9 @@ def candidates(rungs: Sequence[Rung], ordered: Sequence[int], *, has_grid: bool 
     No other rate can be better while the uplink does not matter: any other could be raised without losing a viewer.
     """
     found = []
+    budgets = _spread(ordered)
     for rung in rungs:
-        rates = {rung.min_bps, *(min(budget, rung.max_bps) for budget in ordered if budget >= rung.min_bps)}
+        rates = {rung.min_bps, *(min(budget, rung.max_bps) for budget in budgets if budget >= rung.min_bps)}
         if has_grid:
             rate = float(rung.min_bps)
             while rate < rung.max_bps:
@@ -111,12 +111,11 @@ def candidates(rungs: Sequence[Rung], ordered: Sequence[int], *, has_grid: bool 
     return found
 
 
-def _merged(ordered: list[int]) -> list[int]:
+def _spread(ordered: Sequence[int]) -> list[int]:
     distinct = sorted(set(ordered))
     if len(distinct) <= MOST_BUDGETS:
-        return ordered
-    kept = [distinct[index * len(distinct) // MOST_BUDGETS] for index in range(MOST_BUDGETS)]
-    return [kept[bisect.bisect_right(kept, budget) - 1] for budget in ordered]
+        return distinct
+    return [distinct[index * len(distinct) // MOST_BUDGETS] for index in range(MOST_BUDGETS)]
 
 
 def _best(
