@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from flowstream.graph.builder import Graph, GraphEdge, GraphNode, GraphPort, edge
     from flowstream.graph.diff import Change, Patch
     from flowstream.media.caps import AudioCaps, Caps, CapsConflict, EncodedCaps, VideoCaps
+    from flowstream.media.encoder_stats import EncoderStats
     from flowstream.media.frames import AudioFrame, Plane, VideoFrame
     from flowstream.media.packets import EncodedPacket
     from flowstream.media.pyav import AvHeaders
@@ -89,6 +90,7 @@ __all__ = [
     "Emit",
     "EncodedCaps",
     "EncodedPacket",
+    "EncoderStats",
     "EndOfInput",
     "EndOfStream",
     "EndedError",
@@ -173,6 +175,7 @@ _HOMES = {
     "flowstream.graph.builder": "Graph GraphEdge GraphNode GraphPort edge",
     "flowstream.graph.diff": "Change Patch",
     "flowstream.media.caps": "AudioCaps Caps CapsConflict EncodedCaps VideoCaps",
+    "flowstream.media.encoder_stats": "EncoderStats",
     "flowstream.media.frames": "AudioFrame Plane VideoFrame",
     "flowstream.media.packets": "EncodedPacket",
     "flowstream.media.pyav": "AvHeaders",
