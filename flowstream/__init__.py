@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from flowstream.media.packets import EncodedPacket
     from flowstream.media.pyav import AvHeaders
     from flowstream.media.records import Record
+    from flowstream.media.reports import ContentStats, ViewerReport, ViewerReports
     from flowstream.media.signals import EndOfStream, KeyframeRequest
     from flowstream.media.size import Size
     from flowstream.media.targets import Target, Targets
@@ -82,6 +83,7 @@ __all__ = [
     "CapsConflict",
     "Change",
     "Config",
+    "ContentStats",
     "Context",
     "ControlError",
     "Delivery",
@@ -144,6 +146,8 @@ __all__ = [
     "Transform",
     "VideoCaps",
     "VideoFrame",
+    "ViewerReport",
+    "ViewerReports",
     "__version__",
     "edge",
     "field",
@@ -180,6 +184,7 @@ _HOMES = {
     "flowstream.media.packets": "EncodedPacket",
     "flowstream.media.pyav": "AvHeaders",
     "flowstream.media.records": "Record",
+    "flowstream.media.reports": "ContentStats ViewerReport ViewerReports",
     "flowstream.media.signals": "EndOfStream KeyframeRequest",
     "flowstream.media.size": "Size",
     "flowstream.media.targets": "Target Targets",

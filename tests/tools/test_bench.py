@@ -9,7 +9,8 @@ import pytest
 
 BENCH = Path(__file__).resolve().parents[2] / "tools" / "bench"
 RATIOS = {"hop": ["hop"], "thread_hop": ["thread_hop"], "transcode": ["transcode"], "startup": ["help", "check"],
-          "language": ["check", "plan", "diff"]}  # fmt: skip
+          "language": ["check", "plan", "diff"],
+          "adaptation": ["step", "lte", "lossy", "cross_traffic", "cpu_overload"]}  # fmt: skip
 
 
 def test_every_benchmark_is_tried_here() -> None:
