@@ -226,6 +226,11 @@ class Adaptation:
         return sum(viewer.encoder == encoder for viewer in self._viewers.values())
 
     @property
+    def rates(self) -> Mapping[str, int]:
+        """The rates of the encoders that viewers get, from the lowest to the highest, in bits per second."""
+        return self._tracked()
+
+    @property
     def viewers(self) -> int:
         """How many watch."""
         return len(self._viewers)
@@ -358,7 +363,8 @@ class Adaptation:
 
     def _limit(self, rates: Mapping[str, int]) -> Limit:
         slow = {name for name, each in self._encoders.items() if each.overload.most_pixels_per_s is not None}
-        if slow & rates.keys():
+        at_work = rates.keys() | self.policy.kept if self._is_heard else self._encoders.keys()
+        if slow & at_work:
             return "processor"
         if self._most_rungs < len(self.policy.rungs):
             return "processor"

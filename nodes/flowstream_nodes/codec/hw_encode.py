@@ -59,7 +59,8 @@ class HwEncodeConfig(Config):
         default=2 * NS_PER_S,
         ge=100_000_000,
         description="Longest time between keyframes: a recording can be entered at each, and a short interval costs "
-        "quality. Viewers who join ask for one of their own.",
+        "quality. They come at multiples of it in media time, so that encoders of one picture have theirs together. "
+        "Viewers who join ask for one of their own.",
     )
     profile: Literal["baseline", "main", "high"] = field(
         default="baseline", description="H.264 profile; (constrained) baseline is what every browser decodes."
@@ -99,7 +100,7 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
     last column or row. Size and format may change while running: the next picture is then a keyframe. Requests for a
     keyframe are answered here and not passed on. A picture that is not later than the one before is left out and
     counted. Targets steer the bitrate, in place and up to `max`: the entry under this node's id counts, until a reload
-    changes `bitrate`.
+    changes `bitrate`. A target can also pause it: then it encodes nothing, and goes on with a keyframe.
 
     ```yaml
     flowstream: 1
@@ -130,7 +131,7 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
         self._kind: PictureKind | None = None
         self._caps = EncodedCaps(codec="h264")
         self._keyframe_wanted = False
-        self._keyframe_ns = 0
+        self._is_paused = False
         self._opened_ns = 0
         self._last_ns: int | None = None
         self._left_out = 0
@@ -171,10 +172,11 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
                 f"{self.ctx.name}.targets takes records of Targets, but was given {given}",
                 hint="connect it to the output of a node that makes targets",
             )
-        target = targets.value.of.get(self.ctx.name)
+        target = targets.value.target_of(self.ctx.name)
         if target is not None:
+            self._is_paused = target.paused
             self._aim_at(min(max(target.bitrate_bps, _LEAST_BPS), self._ceiling_bps))
-            self.ctx.report(bitrate_bps=self._bitrate_bps)
+            self.ctx.report(bitrate_bps=None if self._is_paused else self._bitrate_bps)
 
     def _aim_at(self, bitrate_bps: int) -> None:
         self._bitrate_bps = bitrate_bps
@@ -189,18 +191,23 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
             self._left_out += 1
             self.ctx.report(left_out=self._left_out)
             return
-        self._last_ns = frame.time_ns
+        before_ns, self._last_ns = self._last_ns, frame.time_ns
+        if self._is_paused:
+            self._keyframe_wanted = True
+            return
         kind = kind_of(frame, X264Encoder.formats)
         encoder = self._encoder
         if encoder is None or kind != self._kind or self._is_outgrown(encoder, frame.time_ns):
             if encoder is not None:
                 yield from self._emits(encoder.flush())
             encoder = self._open_encoder(frame, kind, encoder)
-        keyframe = self._keyframe_wanted or frame.time_ns - self._keyframe_ns >= self.config.keyframe_interval
+        interval_ns = self.config.keyframe_interval
+        is_due = before_ns is None or frame.time_ns // interval_ns != before_ns // interval_ns
+        keyframe = self._keyframe_wanted or is_due
         picture = self._pictures.prepare(frame, kind)
         packets = encoder.encode(picture, frame, time_ns=frame.time_ns, keyframe=keyframe)
         if keyframe:
-            self._keyframe_wanted, self._keyframe_ns = False, frame.time_ns
+            self._keyframe_wanted = False
         yield from self._emits(packets)
 
     def finish(self) -> Iterator[Emit[EncodedPacket]]:
