@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from flowstream.graph.builder import Graph, GraphEdge, GraphNode, GraphPort, edge
     from flowstream.graph.diff import Change, Patch
+    from flowstream.graph.ladder import RENDITIONS, Rendition, ladder
     from flowstream.media.caps import AudioCaps, Caps, CapsConflict, EncodedCaps, VideoCaps
     from flowstream.media.encoder_stats import EncoderStats
     from flowstream.media.frames import AudioFrame, Plane, VideoFrame
@@ -70,6 +71,7 @@ __version__ = "0.1.0"
 __all__ = [
     "NS_PER_S",
     "PROGRAM",
+    "RENDITIONS",
     "Applied",
     "AsgiApp",
     "AspectRatio",
@@ -130,6 +132,7 @@ __all__ = [
     "Record",
     "Refused",
     "ReloadError",
+    "Rendition",
     "ResourceBusy",
     "Run",
     "ServeError",
@@ -156,6 +159,7 @@ __all__ = [
     "format_bytes",
     "format_duration",
     "format_percentage",
+    "ladder",
     "live",
     "node",
     "open",
@@ -178,6 +182,7 @@ _HOMES = {
     "PackError PeerError Place ResourceBusy",
     "flowstream.graph.builder": "Graph GraphEdge GraphNode GraphPort edge",
     "flowstream.graph.diff": "Change Patch",
+    "flowstream.graph.ladder": "RENDITIONS Rendition ladder",
     "flowstream.media.caps": "AudioCaps Caps CapsConflict EncodedCaps VideoCaps",
     "flowstream.media.encoder_stats": "EncoderStats",
     "flowstream.media.frames": "AudioFrame Plane VideoFrame",

@@ -126,7 +126,7 @@ class Adaptation:
     """Steers the encoders of one picture for all who watch it. ``now_ns`` does not go back."""
 
     def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+        self.policy: Policy = policy
         self.content: Content | None = None
         self.limit: Limit = "nobody"
         self._viewers: dict[tuple[str, str], _Viewer] = {}

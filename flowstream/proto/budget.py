@@ -36,7 +36,7 @@ class Budget:
     """
 
     def __init__(self, *, start_bps: int, headroom: float) -> None:
-        self.bps = start_bps
+        self.bps: int = start_bps
         self._headroom = headroom
         self._is_new = True
         self._now_ns = 0

@@ -84,8 +84,8 @@ class PictureChooser:
     def __init__(self, whole: Picture, content: Content) -> None:
         self.whole = whole
         self.content: Content = content
-        self.hardness = 1.0
-        self.step = 0
+        self.hardness: float = 1.0
+        self.step: int = 0
         self._steps = steps(content, whole)
         self._low_since_ns: int | None = None
         self._patience = Patience(SETTLES_NS, longest_ns=_LONGEST_NS, lasts_ns=LASTS_NS)
