@@ -22,8 +22,9 @@ pytest_plugins = ["flowstream.testing.pytest_plugin"]
 
 collect_ignore = ["pack"]  # somebody else's: its tests run where it is installed
 # What runs keep of themselves does not go where the user's runs keep it.
-os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="flowstream-state-")
-atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
+for variable in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
+    os.environ[variable] = tempfile.mkdtemp(prefix="flowstream-test-")
+    atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
 
 SKIPS_FAIL = os.environ.get("FLOWSTREAM_SKIPS") == "fail"
 

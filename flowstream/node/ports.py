@@ -50,7 +50,8 @@ class Input(Port, Generic[P]):
     ``caps`` narrows what is taken. An ``optional`` input may be left unconnected. A ``many`` input takes any number of
     edges. A ``feedback`` input may close a loop: it holds the latest value only, never blocks and carries no end of
     stream. ``follows`` names what of the caps may change in band without interrupting this node (``size``,
-    ``extradata``).
+    ``extradata``). ``items`` is how many payloads wait here at most on a live graph, unless the graph says so itself: 1
+    where what is dropped is to be dropped before a node that takes long.
     """
 
     @overload
@@ -64,6 +65,7 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        items: int | None = None,
         doc: str = "",
     ) -> None: ...
     @overload
@@ -78,6 +80,7 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        items: int | None = None,
         doc: str = "",
     ) -> None: ...
     @overload
@@ -93,6 +96,7 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        items: int | None = None,
         doc: str = "",
     ) -> None: ...
     @overload
@@ -105,6 +109,7 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        items: int | None = None,
         doc: str = "",
     ) -> None: ...
     def __init__(
@@ -116,6 +121,7 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        items: int | None = None,
         doc: str = "",
     ) -> None:
         if not payloads:
@@ -126,6 +132,7 @@ class Input(Port, Generic[P]):
         self.feedback = feedback
         self.many = many
         self.follows: frozenset[str] = frozenset(follows)
+        self.items = items
         self.doc = doc
 
     def handler(self, function: F) -> F:

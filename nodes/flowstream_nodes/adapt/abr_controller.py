@@ -148,7 +148,7 @@ class AbrController(Node[AbrControllerConfig], type="abr-controller"):
       out: {type: webrtc-out, from: encode}
       abr:
         type: abr-controller
-        inputs: {reports: out.reports}
+        inputs: {reports: out.reports, stats: encode.stats}
         min: 300k
         max: 4M
     ```

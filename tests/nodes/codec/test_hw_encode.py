@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from flowstream import (
     KeyframeRequest,
     NegotiationError,
     Record,
+    Size,
     Target,
     Targets,
     VideoCaps,
@@ -24,7 +26,7 @@ from flowstream import (
 )
 from flowstream.proto.h264 import profile_level_id, split_annex_b
 from flowstream.testing import Harness, make_frame
-from flowstream_nodes.codec._x264 import PictureRate
+from flowstream_nodes.codec._ffmpeg import PictureRate
 from flowstream_nodes.codec.hw_encode import HwEncode, HwEncodeConfig
 
 FRAME_NS = 33_333_333
@@ -36,18 +38,23 @@ class Encoding:
     def __init__(self, *, interval_ns: int = FRAME_NS, **config: Any) -> None:
         self.node = HwEncode(HwEncodeConfig.model_validate(config))
         self.facts: dict[str, Any] = {}
-        self.node.ctx = SimpleNamespace(report=self.facts.update)
+        self.node.ctx = SimpleNamespace(
+            name="encode", report=self.facts.update, now_ns=lambda: 0, log=logging.getLogger("test")
+        )
         self.node.open()
         self.interval_ns = interval_ns
         self.time_ns = 0
         self.packets: list[EncodedPacket] = []
+        self.records: list[Record[Any]] = []
 
     def give(self, array: np.ndarray[Any, Any], format: str, **fields: Any) -> list[EncodedPacket]:
         frame = VideoFrame.from_array(array, format=format, time_ns=self.time_ns, **fields)
         return self.give_frame(frame)
 
     def give_frame(self, frame: VideoFrame) -> list[EncodedPacket]:
-        new = [emit.payload for emit in self.node.process(frame)]
+        given = [emit.payload for emit in self.node.process(frame)]
+        new = [each for each in given if isinstance(each, EncodedPacket)]
+        self.records += [each for each in given if isinstance(each, Record)]
         self.time_ns += self.interval_ns
         self.packets += new
         return new
@@ -160,7 +167,14 @@ def test_the_plan_is_told_the_same() -> None:
         ({"bitrate": "3M", "max": "2M"}, "max (2M) is below bitrate (3M)"),
         ({"threads": 17}, "threads is 17; it goes from 1 to 16, or is auto"),
         ({"bitrate": "1k"}, "a bitrate of 1k carries no picture"),
-        ({"codec": "vp8"}, "h264"),
+        ({"codec": "mpeg2"}, "h264"),
+        ({"codec": "vp8", "profile": "high"}, "profile (high) is for h264, and codec is vp8; leave it out"),
+        ({"temporal_layers": 2}, "temporal_layers (2) is for vp8 and vp9: encoders of h264 make none"),
+        ({"encoder": "libx265"}, "libx265 is no encoder for h264; these are: auto, h264_nvenc, "),
+        ({"codec": "vp9", "temporal_layers": 2, "encoder": "vp9_qsv"}, "these are: auto, libvpx-vp9"),
+        ({"fps": 0}, "fps is 0; it is above 0, to 240, or auto or source"),
+        ({"keyframe_interval": "50ms"}, "keyframe_interval is below 100ms"),
+        ({"preset": "ultra", "max": "5M"}, "max (5M) is below bitrate (14M)"),
     ],
 )
 def test_a_config_that_cannot_be_is_refused(config: dict[str, Any], words: str) -> None:
@@ -363,7 +377,7 @@ def test_a_target_before_the_first_picture_counts_and_so_does_one_over_a_new_siz
             picture = array if n < 20 else array[:90]
             encode.push(VideoFrame.from_array(picture, time_ns=n * FRAME_NS, duration_ns=FRAME_NS), "video")
         encode.finish()
-        packets = encode.payloads()
+        packets = encode.payloads("packets")
     assert sum(len(packet.data) for packet in packets[10:20]) * 8 * 3 < 1_000_000
     assert sum(len(packet.data) for packet in packets[30:]) * 8 * 3 < 1_000_000
 
@@ -374,9 +388,9 @@ def test_a_reload_of_the_bitrate_comes_before_the_target_and_one_of_something_el
         assert isinstance(node, HwEncode)
         encode.push(targets(encode=300_000), "targets")
         encode.reconfigure(keyframe_interval="5s")
-        assert node._bitrate_bps == 300_000
+        assert node._aim.bitrate_bps == 300_000
         encode.reconfigure(bitrate="800k")
-        assert node._bitrate_bps == 800_000
+        assert node._aim.bitrate_bps == 800_000
 
 
 def test_a_paused_encoder_encodes_nothing_and_goes_on_with_a_keyframe() -> None:
@@ -393,6 +407,25 @@ def test_a_paused_encoder_encodes_nothing_and_goes_on_with_a_keyframe() -> None:
         (first,) = encode.push(make_frame(4), "video")
         (second,) = encode.push(make_frame(5), "video")
         assert (first.keyframe, second.keyframe) == (True, False)
+
+
+def test_a_target_that_names_no_size_or_rate_takes_what_comes_again() -> None:
+    def told(**target: Any) -> Record[Targets]:
+        return Record(Targets({"encode": Target(500_000, **target)}), 0)
+
+    with Harness(HwEncode, {"bitrate": "1M"}, name="encode", threads=True) as encode:
+
+        def shown(first: int) -> tuple[int, int | None]:
+            frames = [VideoFrame.from_array(grey(), time_ns=n * FRAME_NS) for n in range(first, first + 30)]
+            packets = [each for frame in frames for each in encode.push(frame, "video") if not isinstance(each, Record)]
+            return len(packets), packets[-1].caps.width
+
+        width = grey().shape[1]
+        assert shown(0) == (30, width)
+        encode.push(told(size=Size(width // 2, width // 2), fps=10.0), "targets")
+        assert shown(30) == (10, width // 2)
+        encode.push(told(), "targets")
+        assert shown(60) == (30, width)
 
 
 def test_a_record_of_something_else_is_refused() -> None:
@@ -415,7 +448,7 @@ def test_every_row_of_any_even_height_is_encoded(format: str, height: int) -> No
     with Harness(HwEncode, {"bitrate": "5M"}) as encode:
         encode.push(VideoFrame.from_array(picture, time_ns=0).writable(format), "video")
         encode.finish()
-        (frame,) = decoded(encode.payloads())
+        (frame,) = decoded(encode.payloads("packets"))
     assert (frame.width, frame.height) == (64, height)
     off = np.abs(frame.reformat(format="bgr24").to_ndarray().astype(int) - picture)
     assert max(off[: height - 24].max(), off[-8:].max()) <= 16
