@@ -35,6 +35,7 @@ def ladder(
     *,
     id: str = "ladder",
     targets: Source | None = None,
+    speed: str = "superfast",
     keyframe_interval: str | timedelta = "2s",
     encode: Mapping[str, Setting] | None = None,
 ) -> dict[str, GraphNode]:
@@ -59,7 +60,7 @@ def ladder(
             id=f"{id}-{rung.name}",
             inputs=inputs,
             bitrate=bitrate,
-            settings={"keyframe_interval": keyframe_interval, **(encode or {})},
+            settings={"speed": speed, "keyframe_interval": keyframe_interval, **(encode or {})},
         )
     return encoders
 

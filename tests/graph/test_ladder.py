@@ -104,7 +104,7 @@ def test_code_takes_any_rungs_and_somebody_who_steers() -> None:
     graph = Graph()
     pattern = graph.add("test-pattern", id="pattern")
     rungs = [Rendition("top", Size(1280, 720), 3_000_000), *RENDITIONS[1:], Rendition("least", "160x90", "80k")]
-    made = ladder(graph, pattern, rungs, id="x", targets="abr", encode={"speed": "ultrafast"})
+    made = ladder(graph, pattern, rungs, id="x", targets="abr", speed="ultrafast", encode={"profile": "high"})
     watched = graph.add("webrtc-out", id="out", from_=made["top"])
     encoders = {f"x-{name}": {} for name in made}
     graph.add("abr-controller", id="abr", inputs={"reports": watched["reports"]}, settings={"encoders": encoders})
