@@ -28,6 +28,9 @@ Limit = Literal["nothing", "network", "uplink", "processor", "nobody"]
 
 _LONGEST_NS = 60 * NS_PER_S
 _STARVED = 0.75  # of the rate that a viewer was placed at: waiting would cost it its picture
+_STARVED_GAIN = 0.05  # in worth, of another placing, for a viewer that is starved
+_LOOKS_EVERY_NS = NS_PER_S  # for another placing: it takes milliseconds to find
+_RESCUES_EVERY_NS = NS_PER_S // 5
 _LEAST_GAIN, _GAIN_PER_VIEWER = 0.2, 0.03  # in worth, of another placing; below it viewers are left where they are
 _RUNG_RECOVERS_NS = 30 * NS_PER_S
 _RUNG_LONGEST_NS = 240 * NS_PER_S
@@ -132,6 +135,7 @@ class Adaptation:
         self._viewers: dict[tuple[str, str], _Viewer] = {}
         self._encoders: dict[str, _Encoder] = {}
         self._rates: dict[str, int] = {}
+        self._looked_ns = 0
         self._is_heard = False  # whether anybody has told yet who watches
         self._most_rungs = len(policy.rungs)
         self._regroups = Patience(SETTLES_NS, longest_ns=_LONGEST_NS, lasts_ns=LASTS_NS)
@@ -259,15 +263,19 @@ class Adaptation:
         )
         if self._more_rungs.is_due(is_possible, now_ns=now_ns):
             self._most_rungs += 1
-        if len(self.policy.rungs) == 1:
+        if len(self.policy.rungs) > 1:
+            self._regroup(now_ns)
+
+    def _regroup(self, now_ns: int) -> None:
+        """Looks for a better placing: soon for a viewer whose link does not carry its rung, else now and then."""
+        is_starved = any(viewer.budget.bps < _STARVED * viewer.placed_bps for viewer in self._viewers.values())
+        if now_ns - self._looked_ns < (_RESCUES_EVERY_NS if is_starved else _LOOKS_EVERY_NS):
             return
+        self._looked_ns = now_ns
         best = self._fit()
         gain = self._value(best) - self._value(self._tracked())
         enough = max(_LEAST_GAIN, _GAIN_PER_VIEWER * len(self._viewers))
-        is_starved = gain > 0.05 and any(
-            viewer.budget.bps < _STARVED * viewer.placed_bps for viewer in self._viewers.values()
-        )
-        if is_starved:
+        if is_starved and gain > _STARVED_GAIN:
             self._regroups.undone(now_ns=now_ns)
             self._place(now_ns, best)
         elif self._regroups.is_due(gain > enough, now_ns=now_ns):

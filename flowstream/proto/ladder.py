@@ -33,18 +33,10 @@ class Rung:
             raise ValueError(f"{self.encoder}: no rate is from {self.min_bps} to {self.max_bps} bits per second")
 
 
-@dataclass(frozen=True, slots=True)
-class _Partial:
-    """Rungs from the lowest up. Viewers below the last one are counted in."""
-
-    cost_bps: int
-    value: float
-    rates: tuple[tuple[int, int], ...]  # index of the rung, rate
-
-    @property
-    def order(self) -> tuple[int, float, int, tuple[int, ...]]:
-        """Cheap first, then good, then few, then those of the larger pictures."""
-        return self.cost_bps, -self.value, len(self.rates), tuple(-index for index, _ in self.rates)
+_Partial = tuple[int, float, int, tuple[int, ...], tuple[int, ...]]
+"""Rungs from the lowest up, viewers below the last one counted in: cost in bits per second, worth below zero, number of
+rungs, their indices below zero, their rates. In this order the cheap come first, then the good, then the few, then
+those of the larger pictures."""
 
 
 def worth(rate_bps: int, least_bps: int) -> float:
@@ -82,13 +74,13 @@ def fit(
         return {}
     may_miss = int(len(ordered) * leave_out)
     chosen = _best(rungs, ordered, candidates(rungs, ordered), None, may_miss, most)
-    if uplink_bps is not None and (chosen is None or chosen.cost_bps > uplink_bps):
+    if uplink_bps is not None and (chosen is None or chosen[0] > uplink_bps):
         wider = candidates(rungs, ordered, has_grid=True)
         chosen = _best(rungs, ordered, wider, uplink_bps, may_miss, most)
     if chosen is None:
         lowest = min(rungs, key=lambda rung: rung.min_bps)
         return {lowest.encoder: lowest.min_bps}
-    rates = {rungs[index].encoder: rate for index, rate in chosen.rates}
+    rates = {rungs[-index].encoder: rate for index, rate in zip(chosen[3], chosen[4], strict=True)}
     return _filled(rates, {rung.encoder: rung for rung in rungs}, ordered, uplink_bps)
 
 
@@ -129,6 +121,7 @@ def _best(
     """Rung by rung, for each number of rungs and each last rate what no other choice beats in cost and value."""
     least = min(rung.min_bps for rung in rungs)
     count = len(ordered)
+    limit = math.inf if uplink_bps is None else uplink_bps
     below = {rate: bisect.bisect_left(ordered, rate) for rates in tried for rate in rates}
     values = {rate: worth(rate, least) for rate in below}
     states: dict[tuple[int, int], list[_Partial]] = {}
@@ -136,41 +129,44 @@ def _best(
         more: dict[tuple[int, int], list[_Partial]] = {}
         for rate in rates:
             if below[rate] <= may_miss:
-                more.setdefault((1, rate), []).append(_Partial(0, 0.0, ((index, rate),)))
+                more.setdefault((1, rate), []).append((0, 0.0, 1, (-index,), (rate,)))
         for (length, last), partials in states.items():
             if length >= most:
                 continue
             for rate in rates[bisect.bisect_right(rates, last) :]:
                 between = below[rate] - below[last]
+                cost, gain = between * last, between * values[last]
                 more.setdefault((length + 1, rate), []).extend(
-                    _Partial(
-                        each.cost_bps + between * last,
-                        each.value + between * values[last],
-                        (*each.rates, (index, rate)),
-                    )
-                    for each in partials
-                    if uplink_bps is None or each.cost_bps + between * last <= uplink_bps
+                    (spent + cost, value - gain, length + 1, (*used, -index), (*chosen, rate))
+                    for spent, value, _, used, chosen in partials
+                    if spent + cost <= limit
                 )
         for state, found in more.items():
             states[state] = _unbeaten([*states.get(state, []), *found], is_bounded=uplink_bps is not None)
-    ends = [
-        _Partial(
-            each.cost_bps + (count - below[last]) * last, each.value + (count - below[last]) * values[last], each.rates
-        )
-        for (_, last), partials in states.items()
-        for each in partials
-    ]
-    fitting = [each for each in ends if uplink_bps is None or each.cost_bps <= uplink_bps]
+    ends: list[_Partial] = []
+    for (_, last), partials in states.items():
+        above = count - below[last]
+        cost, gain = above * last, above * values[last]
+        ends += [
+            (spent + cost, value - gain, length, used, chosen)
+            for spent, value, length, used, chosen in partials
+            if spent + cost <= limit
+        ]
+    return min(ends, key=_goodness, default=None)
+
+
+def _goodness(partial: _Partial) -> tuple[float, _Partial]:
     # Sums of the same values in another order differ in their last digits, which is no reason for another rung.
-    return min(fitting, key=lambda each: (-round(each.value, 9), *each.order), default=None)
+    return round(partial[1], 9), partial
 
 
 def _unbeaten(partials: list[_Partial], *, is_bounded: bool) -> list[_Partial]:
     if not is_bounded:
-        return [min(partials, key=lambda each: (-round(each.value, 9), *each.order))]
-    kept: list[_Partial] = []
-    for each in sorted(partials, key=lambda each: each.order):
-        if not kept or each.value > kept[-1].value + 1e-9:
+        return [min(partials, key=_goodness)]
+    partials.sort()
+    kept = partials[:1]
+    for each in partials:
+        if each[1] < kept[-1][1] - 1e-9:
             kept.append(each)
     return kept
 

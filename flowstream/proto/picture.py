@@ -63,9 +63,9 @@ def steps(content: Content, whole: Picture) -> tuple[Picture, ...]:
     """What of the whole picture is shown, from everything down."""
     return tuple(
         Picture(
-            max(16, round(whole.width * side / 2) * 2),
-            max(16, round(whole.height * side / 2) * 2),
-            whole.fps if rate == 1 else max(1.0, round(whole.fps * rate, 3)),
+            min(whole.width, max(16, round(whole.width * side / 2) * 2)),
+            min(whole.height, max(16, round(whole.height * side / 2) * 2)),
+            min(whole.fps, max(1.0, round(whole.fps * rate, 3))),
         )
         for side, rate in _STEPS[content]
     )

@@ -29,6 +29,7 @@ REPORTS_NS = 200_000_000
 STATS_NS = 1_000_000_000
 _NS_PER_S = 1_000_000_000
 _RECOVERED = 0.9
+_QUEUE_S = 0.2
 
 Bandwidth = int | Callable[[float], int]
 """Bits per second, or what gives them for a time in seconds."""
@@ -102,21 +103,40 @@ class _Link:
     loss: float = 0.0
     cross: Bandwidth = 0
     queued: float = 0.0  # bits
+    put: float = 0.0  # bits since the report before
+    overflown: float = 0.0  # of those
     off_since_s: float | None = None  # since when not nine tenths of it are used, or too much
 
     def carries(self, at_s: float) -> float:
         """What is left of it, in bits per second, what is lost and sent again not counted."""
         return max(1.0, (_at(self.bandwidth, at_s) - _at(self.cross, at_s)) * (1 - self.loss))
 
+    def take(self, bits: float, carried: float, most_queued: float) -> None:
+        """Time in which so much was put on the link and so much left it."""
+        queued = max(0.0, self.queued + bits - carried)
+        self.queued = min(queued, most_queued)
+        self.put += bits
+        self.overflown += queued - self.queued
+
+    def lost_share(self) -> float:
+        """Of what was put on it since this was asked before."""
+        share = self.overflown / self.put if self.put else 0.0
+        self.put = self.overflown = 0.0
+        return min(1.0, self.loss + share * (1 - self.loss))
+
 
 @dataclass(slots=True)
 class Watched:
-    """A picture that is watched; ``measured`` is what came of the time since the last expectation."""
+    """A picture that is watched; ``measured`` is what came of the time since the last expectation.
+
+    Without an estimate viewers only tell what they lost, what did not fit a queue of 200 ms included.
+    """
 
     policy: Policy
     size: tuple[int, int] = (1280, 720)
     fps: float = 30.0
     qp: float | None = None
+    has_estimate: bool = True
     measured: Measured = field(default_factory=Measured)
     targets: Mapping[str, EncoderTarget] = field(default_factory=dict)
     now_ns: int = 0
@@ -175,8 +195,8 @@ class Watched:
             reports.append(
                 ViewerReport(
                     viewer=name,
-                    bandwidth_bps=left,
-                    loss=link.loss,
+                    bandwidth_bps=left if self.has_estimate else None,
+                    loss=link.loss if self.has_estimate else link.lost_share(),
                     rtt_ms=50.0,
                     queue_delay_ms=1000 * link.queued / max(left, 1),
                 )
@@ -236,7 +256,7 @@ class Watched:
             sent = max((rate for rate in rates if rate <= carries), default=min(rates, default=0))
             self.measured.carried += min(carries, most) * tick_s
             self.measured.sent += min(sent, carries, most) * tick_s
-            link.queued = max(0.0, link.queued + (sent - carries) * tick_s)
+            link.take(sent * tick_s, carries * tick_s, carries * _QUEUE_S)
             if _RECOVERED * min(carries, most) <= sent <= carries:
                 link.off_since_s = None
             elif link.off_since_s is None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from flowstream import ViewerReport
+from flowstream import EncoderStats, Size, ViewerReport
 from flowstream.proto.adaptation import START_BPS, Adaptation, EncoderTarget, Policy
 from flowstream.proto.ladder import Rung
 from flowstream.testing.adaptation import CONDITIONS, Conditions, Expect, Run, Watched, cellular, wavering
@@ -51,6 +54,13 @@ def test_nothing_flaps_on_a_processor_that_is_steady(encode_ms: float) -> None:
     watched.play(Conditions(bandwidth=3 * M, encode_ms=encode_ms), Run(20), Expect())
     for _ in range(3):
         watched.play(Run(60), Expect(switches_a_minute=2))
+
+
+@pytest.mark.parametrize("mean_bps", [500 * K, 1_200 * K, 2_500 * K])
+def test_without_an_estimate_losses_find_the_rate(mean_bps: int) -> None:
+    watched = Watched(ONE, has_estimate=False)
+    watched.play(Conditions(bandwidth=mean_bps), Run(30), Expect())
+    watched.play(Run(120), Expect(utilisation=0.85, switches_a_minute=2))
 
 
 # --- one encoder ----------------------------------------------------------------------------------------------------
@@ -135,8 +145,6 @@ def test_a_small_window_gets_what_can_be_seen_in_it() -> None:
     report = ViewerReport("phone", bandwidth_bps=20 * M, size=None)
     adaptation.handle_viewers("out", [report], now_ns=0)
     whole = adaptation.targets(now_ns=0)["encode"].bitrate_bps
-    from flowstream import Size
-
     adaptation.handle_viewers("out", [ViewerReport("phone", bandwidth_bps=20 * M, size=Size(320, 180))], now_ns=S)
     assert adaptation.targets(now_ns=S)["encode"].bitrate_bps < whole / 5
 
@@ -155,6 +163,65 @@ def test_what_else_goes_over_the_link_is_kept_free() -> None:
     adaptation = Adaptation(Policy(rungs=ONE.rungs, reserve_bps=100 * K, headroom=0.0))
     adaptation.handle_viewers("out", [ViewerReport("viewer", bandwidth_bps=M)], now_ns=0)
     assert adaptation.targets(now_ns=0)["encode"].bitrate_bps == 900 * K
+
+
+# --- whatever comes -------------------------------------------------------------------------------------------------
+
+viewers = st.builds(
+    ViewerReport,
+    st.sampled_from(["a", "b", "c", "d"]),
+    bandwidth_bps=st.one_of(st.none(), st.integers(1, 50_000_000)),
+    loss=st.floats(0, 1),
+    queue_delay_ms=st.floats(0, 5_000),
+    rung=st.sampled_from([None, "low", "high", "elsewhere"]),
+    cap_bps=st.one_of(st.none(), st.integers(1, 50_000_000)),
+    size=st.one_of(st.none(), st.builds(Size, st.integers(1, 4_000), st.integers(1, 4_000))),
+)
+measured = st.builds(
+    EncoderStats,
+    st.sampled_from(["low", "middle", "high", "elsewhere"]),
+    frames=st.integers(0, 100),
+    encode_ms_mean=st.floats(0, 500),
+    encode_ms_p95=st.floats(0, 500),
+    frame_budget_ms=st.floats(0, 500),
+    overload=st.booleans(),
+    bitrate=st.integers(0, 10_000_000),
+    size=st.builds(Size, st.integers(1, 4_000), st.integers(1, 4_000)),
+    fps=st.floats(0, 240),
+    cpu_share=st.floats(0, 4),
+    qp_mean=st.one_of(st.none(), st.floats(0, 51)),
+)
+comes = st.one_of(
+    st.lists(viewers, max_size=4, unique_by=lambda each: each.viewer),
+    measured,
+    st.sampled_from(["text", "motion", "camera"]),
+)
+
+
+@given(st.lists(st.tuples(comes, st.integers(0, 5 * S)), max_size=30), st.sampled_from([None, 500 * K, 5 * M]))
+@settings(max_examples=150, deadline=None)
+def test_targets_are_always_within_bounds(script: list[tuple[Any, int]], uplink_bps: int | None) -> None:
+    adaptation = Adaptation(Policy(rungs=LADDER.rungs, uplink_bps=uplink_bps))
+    bounds = {rung.encoder: (rung.min_bps, rung.max_bps) for rung in LADDER.rungs}
+    now_ns = 0
+    for each, wait_ns in script:
+        now_ns += wait_ns
+        if isinstance(each, list):
+            adaptation.handle_viewers("out", each, now_ns=now_ns)
+        elif isinstance(each, EncoderStats):
+            adaptation.handle_encoder(each, now_ns=now_ns)
+        else:
+            adaptation.handle_content(each)
+        targets = adaptation.targets(now_ns=now_ns)
+        assert set(targets) == set(bounds)
+        for name, target in targets.items():
+            assert bounds[name][0] <= target.bitrate_bps <= bounds[name][1]
+            assert target.picture is None or (min(target.picture.width, target.picture.height) > 0 < target.picture.fps)
+        if adaptation.viewers:
+            assert not all(target.is_paused for target in targets.values())
+            assert sum(map(adaptation.viewers_of, targets)) == adaptation.viewers
+            at_work = {name for name, target in targets.items() if not target.is_paused}
+            assert {name for name in targets if adaptation.viewers_of(name)} <= at_work
 
 
 # --- a ladder -------------------------------------------------------------------------------------------------------
