@@ -78,6 +78,11 @@ def give(encode: Harness[Any], index: int) -> list[EncodedPacket]:
     return [each for each in encode.push(frame, "video") if isinstance(each, EncodedPacket)]
 
 
+def give_all(encode: Harness[Any], indices: range) -> None:
+    for index in indices:
+        give(encode, index)
+
+
 def test_hardware_is_preferred_and_left_at_the_picture_at_which_it_fails(
     listed: list[Candidate], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -115,8 +120,7 @@ def test_where_all_fail_it_says_so_with_the_way_out(listed: list[Candidate]) -> 
         for index in range(2):  # the trial is another instance
             give(encode, index)
         with pytest.raises(FlowstreamError, match="encode cannot encode h264: chip failed: the device is gone") as end:
-            for index in range(2, 9):
-                give(encode, index)
+            give_all(encode, range(2, 9))
     assert end.value.hint == "flowstream doctor shows the encoders of this machine; encoder: auto takes any of them"
 
 
@@ -126,8 +130,7 @@ def test_an_encoder_asked_for_by_name_is_taken_or_nothing(listed: list[Candidate
         give(encode, 0)
         assert encode.facts["encoder"] == "libx264"
     with Harness(HwEncode, {"encoder": "chip"}, name="encode") as encode, pytest.raises(FlowstreamError):
-        for index in range(4):
-            give(encode, index)
+        give_all(encode, range(4))
 
 
 def test_a_picture_too_small_for_an_encoder_goes_to_the_next(listed: list[Candidate]) -> None:
