@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from flowstream.media.targets import Target, Targets
     from flowstream.media.time import NS_PER_S, period_ns, ticks_of, time_of
     from flowstream.node.base import Need, Node, Sink, Snapshot, Source, Transform
+    from flowstream.node.capability import Capability
     from flowstream.node.config import Config, field, live
     from flowstream.node.context import AsgiApp, Context, EndOfInput, Holding
     from flowstream.node.function import FunctionNode, node
@@ -81,6 +82,7 @@ __all__ = [
     "AvHeaders",
     "Bitrate",
     "ByteSize",
+    "Capability",
     "Caps",
     "CapsConflict",
     "Change",
@@ -195,6 +197,7 @@ _HOMES = {
     "flowstream.media.targets": "Target Targets",
     "flowstream.media.time": "NS_PER_S period_ns ticks_of time_of",
     "flowstream.node.base": "Need Node Sink Snapshot Source Transform",
+    "flowstream.node.capability": "Capability",
     "flowstream.node.config": "Config field live",
     "flowstream.node.context": "AsgiApp Context EndOfInput Holding",
     "flowstream.node.function": "FunctionNode node",

@@ -30,6 +30,7 @@ COMMANDS = {
     "rollback": "Go back to a revision that ran.",
     "stop": "End a running graph.",
     "nodes": "List the node types, or show one.",
+    "doctor": "Show what this machine can do, and what to do about what it cannot.",
     "new": "Write the beginnings of something of your own.",
     "schema": "Print the JSON Schema of graph files, for editors.",
     "draw": "Draw a graph as a diagram.",

@@ -2,6 +2,12 @@
 
 NODE_API = 1
 
+CAPABILITIES = (
+    "flowstream_nodes.codec.capabilities:capabilities",
+    "flowstream_nodes.capture.capabilities:capabilities",
+)
+"""What `flowstream doctor` asks."""
+
 NODES = {
     "test-pattern": "flowstream_nodes.synth.test_pattern:TestPattern",
     "tone": "flowstream_nodes.synth.tone:Tone",

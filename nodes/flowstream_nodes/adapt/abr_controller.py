@@ -75,7 +75,7 @@ class AbrControllerConfig(Config):
         default="auto",
         description="What gives way when bits are few: text keeps its size and comes more rarely, motion keeps its "
         "frame rate and becomes smaller, a camera gives up some of both. auto goes by what comes in at `content`, else "
-        "it is camera.",
+        "by what the encoders see, else it is camera.",
     )
     uplink: Literal["off"] | Bitrate = live(
         default="off", description="What all viewers together may get, in bits per second; off is no bound."
@@ -205,6 +205,8 @@ class AbrController(Node[AbrControllerConfig], type="abr-controller"):
             case "stats", EncoderStats():
                 known = value if self.config.encoders else replace(value, encoder=EVERY)
                 self._adaptation.handle_encoder(known, now_ns=now_ns)
+                if self.config.content == "auto" and value.content and not self.ctx.is_connected(self.content):
+                    self._adaptation.handle_content(value.content)
             case "content", ContentStats():
                 if self.config.content == "auto":
                     self._adaptation.handle_content(value.kind)

@@ -172,8 +172,8 @@ class Measuring:
             self._took_ns.append(took_ns)
 
     def is_due(self, time_ns: int, every_ns: int) -> bool:
-        """Whether a record is to be made before the picture at ``time_ns``."""
-        return self._start_ns is not None and time_ns - self._start_ns >= every_ns
+        """Whether a record is to be made before the picture at ``time_ns``: of thirty pictures, not of thirty-one."""
+        return self._start_ns is not None and (time_ns - self._start_ns) * 100 >= every_ns * 99
 
     def close(self, time_ns: int, *, encoder: str, size: Size, ssim: float | None) -> EncoderStats | None:
         """What was measured since the record before; None when nothing was encoded. The next interval begins."""

@@ -38,7 +38,7 @@ PRESETS: dict[str, Preset] = {
 KEYFRAME_NS: dict[Content, int] = {"motion": 2 * NS_PER_S, "camera": 2 * NS_PER_S, "text": 4 * NS_PER_S}
 """Longest time between keyframes by content: text stands still, and a keyframe of it is large."""
 
-_LOOK_EVERY_NS = NS_PER_S // 10
+_LOOK_EVERY_NS = NS_PER_S * 95 // 1000  # so that every third picture of thirty a second is one
 _LOOKS = 20
 _SAME_SHARE = 0.5
 _STILL_LOOKS = 0.8

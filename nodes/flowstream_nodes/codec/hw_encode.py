@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
@@ -61,6 +61,7 @@ _PARAMETER_SETS = {"h264": (7, 8), "hevc": (32, 33, 34)}
 _REOPEN_AT_MOST_EVERY_NS = 2 * NS_PER_S
 _REOPEN_LOWER_AFTER_NS = NS_PER_S // 2
 _LEAST_BPS = 10_000
+_NAL_IDR = 5
 _said: set[str] = set()  # what was passed over and why, once for a process
 
 
@@ -439,7 +440,8 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
     def _interval_ns(self) -> int:
         if self.config.keyframe_interval != "auto":
             return self.config.keyframe_interval
-        return 1 << 62 if self.config.intra_refresh else KEYFRAME_NS[self._content]
+        opened = self._opened
+        return 1 << 62 if opened is not None and opened.settings.intra_refresh else KEYFRAME_NS[self._content]
 
     # --- encoders ---------------------------------------------------------------------------------------------------
 
@@ -519,7 +521,7 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
             profile=self.config.profile,
             speed=self._aim.speed,
             content=self._content,
-            intra_refresh=self.config.intra_refresh,
+            intra_refresh=self.config.intra_refresh and candidate.name == "libx264",
             threads=threads_for(kind.size) if threads == "auto" else threads,
             layers=self.config.temporal_layers,
         )
@@ -557,7 +559,10 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
     def _emits(self, opened: _Opened, packets: list[tuple[Packet[Any], VideoFrame]]) -> Iterator[Emit[EncodedPacket]]:
         for packet, frame in packets:
             data = bytes(packet)
-            if packet.is_keyframe:
+            keyframe = packet.is_keyframe
+            if keyframe and opened.settings.intra_refresh:  # where a refresh begins counts as one for FFmpeg
+                keyframe = any(_unit_type(unit, "h264") == _NAL_IDR for unit in split_annex_b(data))
+            if keyframe:
                 self._caps = self._caps_of(data, opened.settings.kind)
                 opened.position = 0
             layer = None
@@ -573,7 +578,7 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
                     caps=self._caps,
                     data=data,
                     time_ns=frame.time_ns,
-                    keyframe=packet.is_keyframe,
+                    keyframe=keyframe,
                     duration_ns=self._stands_ns(frame),
                     capture_ns=frame.capture_ns,
                     temporal_layer=layer,
@@ -615,7 +620,8 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
                 "a smaller size, a lower fps or a faster speed helps", stats.encode_ms_p95, stats.frame_budget_ms,
             )  # fmt: skip
         self._is_overloaded = stats.overload
-        return Record(stats, time_ns)
+        content = self._sense.content if self.config.content == "auto" else self.config.content
+        return Record(replace(stats, content=content), time_ns)
 
 
 def _unit_type(unit: bytes, codec: str) -> int:

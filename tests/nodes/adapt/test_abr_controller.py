@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,19 @@ def test_content_that_comes_in_counts_unless_it_is_set(content: str, keeps_size:
         target = last(node).rest
         assert target is not None
         assert (target.size == Size(1280, 720)) is keeps_size
+
+
+def test_else_what_the_encoder_sees_of_it_counts() -> None:
+    with steering({"min": "100k"}, connected={"reports", "stats", "targets"}) as node:
+        for _ in range(20):
+            node.push(Record(replace(stats().value, content="text"), 0), "stats")
+            node.push(seen(300 * K), "reports")
+            node.advance(200 * MS)
+        target = last(node).rest
+        assert target is not None
+        assert target.size == Size(1280, 720)
+        assert target.fps is not None
+        assert target.fps < 30
 
 
 # --- a ladder -------------------------------------------------------------------------------------------------------

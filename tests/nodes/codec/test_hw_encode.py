@@ -129,6 +129,30 @@ def test_the_rate_follows_a_change_within_a_second(
     assert sum(packet.keyframe for packet in encoding.packets) <= 3  # nothing was reopened on the way
 
 
+@pytest.mark.parametrize("top", ["auto", "8M"])
+def test_a_step_down_is_reached_in_600_ms_and_back_up_in_a_second(moving: list[np.ndarray[Any, Any]], top: str) -> None:
+    encoding = Encoding(bitrate="2.5M", max=top, keyframe_interval="60s")
+    source, second = there_and_back(moving), 1_000_000_000
+
+    def run_for(duration_ns: int) -> int:
+        end_ns = encoding.time_ns + duration_ns
+        while encoding.time_ns < end_ns:
+            encoding.give(next(source), "yuv420p", duration_ns=FRAME_NS)
+        return encoding.time_ns
+
+    down = run_for(2 * second)
+    encoding.set(bitrate="600k")
+    up = run_for(2 * second)
+    encoding.set(bitrate="2.5M")
+    end = run_for(3 * second)
+    # Over half a second, beginning when the rate has to be there.
+    for at_ns in range(down + 600_000_000, up - second // 2, 100_000_000):
+        assert encoding.rate_bps(at_ns, at_ns + second // 2) == pytest.approx(600_000, rel=0.1), at_ns - down
+    for at_ns in range(up + second, end - second // 2, 100_000_000):
+        assert encoding.rate_bps(at_ns, at_ns + second // 2) == pytest.approx(2_500_000, rel=0.1), at_ns - up
+    assert sum(packet.keyframe for packet in encoding.packets) == 1, "no keyframe but the first"
+
+
 def test_pictures_that_become_rare_reach_the_rate_with_the_same_parameter_sets(
     moving: list[np.ndarray[Any, Any]],
 ) -> None:
