@@ -23,6 +23,9 @@ NS_PER_S: Final = 1_000_000_000
 START_BPS: Final = 1_000_000
 """What a viewer gets of whose link nothing is known yet, at most."""
 
+SILENT_NS: Final = 5 * NS_PER_S
+"""An output that has told nothing for this long is not there any more, nor are its viewers."""
+
 Limit = Literal["nothing", "network", "uplink", "processor", "nobody"]
 """What keeps viewers from getting more: nothing does, their links, the shared uplink, an encoder; or there are none."""
 
@@ -133,6 +136,7 @@ class Adaptation:
         self.content: Content | None = None
         self.limit: Limit = "nobody"
         self._viewers: dict[tuple[str, str], _Viewer] = {}
+        self._told_ns: dict[str, int] = {}  # by output
         self._encoders: dict[str, _Encoder] = {}
         self._rates: dict[str, int] = {}
         self._looked_ns = 0
@@ -157,6 +161,7 @@ class Adaptation:
     def handle_viewers(self, output: str, reports: Iterable[ViewerLike], *, now_ns: int) -> None:
         """Everybody who watches by one output, as it is now; who is not named any more has left."""
         self._is_heard = True
+        self._told_ns[output] = now_ns
         there = set()
         for report in reports:
             key = (output, report.viewer)
@@ -251,6 +256,7 @@ class Adaptation:
 
     def _update(self, now_ns: int) -> None:
         """Puts viewers on other rungs where that is due."""
+        self._forget_silent(now_ns)
         if not self._viewers:
             self._rates.clear()
             return
@@ -265,6 +271,12 @@ class Adaptation:
             self._most_rungs += 1
         if len(self.policy.rungs) > 1:
             self._regroup(now_ns)
+
+    def _forget_silent(self, now_ns: int) -> None:
+        for output in [output for output, told_ns in self._told_ns.items() if now_ns - told_ns > SILENT_NS]:
+            del self._told_ns[output]
+            for key in [key for key in self._viewers if key[0] == output]:
+                del self._viewers[key]
 
     def _regroup(self, now_ns: int) -> None:
         """Looks for a better placing: soon for a viewer whose link does not carry its rung, else now and then."""

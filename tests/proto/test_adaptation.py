@@ -265,6 +265,16 @@ def test_who_left_is_not_waited_for() -> None:
     assert adaptation.viewers == 2
 
 
+def test_an_output_that_is_gone_takes_its_viewers_along() -> None:
+    adaptation = Adaptation(ONE)
+    adaptation.handle_viewers("gone", [ViewerReport("weak", bandwidth_bps=400 * K)], now_ns=0)
+    for second in range(7):
+        adaptation.handle_viewers("out", [ViewerReport("strong", bandwidth_bps=2 * M)], now_ns=second * S)
+        expected = 380 * K if second <= 5 else 1_900 * K
+        assert adaptation.targets(now_ns=second * S)["encode"].bitrate_bps == expected
+    assert adaptation.viewers == 1
+
+
 def test_a_viewer_whose_link_falls_does_not_take_the_others_down() -> None:
     watched = Watched(LADDER)
     watched.play(
