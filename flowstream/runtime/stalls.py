@@ -127,6 +127,7 @@ class Stalls:
             is_peer_error=meter.is_peer_error,
             retry_at_ns=meter.retry_at_ns,
             failures=tuple(meter.failures),
+            is_paused=bool(runner.facts.get("paused")),
         )
 
     def _edge(self, edge: Edge, meter: EdgeMeter) -> EdgeView:

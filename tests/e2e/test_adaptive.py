@@ -40,7 +40,7 @@ def test_the_encoder_works_while_somebody_watches(tmp_path: Path) -> None:
             return found
 
         def is_paused() -> bool:
-            return facts("abr").get("limited_by") == "nobody" and facts("encode").get("bitrate_bps") is None
+            return facts("abr").get("limited_by") == "nobody" and facts("encode").get("paused") == "by its target"
 
         until("nobody to encode for", is_paused)
         page.goto(link)

@@ -164,6 +164,7 @@ class AbrController(Node[AbrControllerConfig], type="abr-controller"):
 
     def open(self) -> None:
         """Begins without knowing anybody."""
+        self._seen: set[str] = set()
         self._adaptation = Adaptation(self._policy())
 
     async def run(self, ctx: Context) -> None:
@@ -175,6 +176,12 @@ class AbrController(Node[AbrControllerConfig], type="abr-controller"):
         """
         if self.config.mode == "auto" and not (ctx.is_connected(self.reports) or ctx.is_connected(self.stats)):
             raise ValueError("neither 'reports' nor 'stats' is connected, so there is nothing to go by; connect one")
+        if not ctx.is_connected(self.targets):
+            ctx.log.warning(
+                "nothing takes %s.targets, so nothing is steered; give encoders inputs: {targets: %s}",
+                ctx.name,
+                ctx.name,
+            )
         ctx.ready()
         told: Targets | None = None
         told_ns = ctx.now_ns()
@@ -203,6 +210,7 @@ class AbrController(Node[AbrControllerConfig], type="abr-controller"):
                 self._has_reports = True
                 self._adaptation.handle_viewers(value.output, value.of, now_ns=now_ns)
             case "stats", EncoderStats():
+                self._check_name(value.encoder)
                 known = value if self.config.encoders else replace(value, encoder=EVERY)
                 self._adaptation.handle_encoder(known, now_ns=now_ns)
                 if self.config.content == "auto" and value.content and not self.ctx.is_connected(self.content):
@@ -217,6 +225,18 @@ class AbrController(Node[AbrControllerConfig], type="abr-controller"):
                     hint="connect it to an output that makes those",
                 )
         return self._has_reports or not self.ctx.is_connected(self.reports)
+
+    def _check_name(self, encoder: str) -> None:
+        """An encoder that measures itself and is not named is steered by nobody: most likely its name is misspelt."""
+        if encoder in self._seen:
+            return
+        self._seen.add(encoder)
+        names = [rung.encoder for rung in self._adaptation.policy.rungs]
+        if encoder not in names and names != [EVERY]:
+            self.ctx.log.warning(
+                "statistics come from %s, which `encoders` does not name, so that it is not steered; it names %s",
+                encoder, ", ".join(names),
+            )  # fmt: skip
 
     def _policy(self) -> Policy:
         config = self.config

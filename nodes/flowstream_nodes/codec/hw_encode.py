@@ -336,7 +336,10 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
         if target is not None:
             self._is_paused = target.paused
             self._steer(self._targeted(target))
-            self.ctx.report(bitrate_bps=None if self._is_paused else self._aim.bitrate_bps)
+            self.ctx.report(
+                bitrate_bps=None if self._is_paused else self._aim.bitrate_bps,
+                paused="by its target" if self._is_paused else None,
+            )
 
     def _targeted(self, target: Target) -> Preset:
         own = self.config.aim

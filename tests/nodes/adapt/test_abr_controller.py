@@ -224,6 +224,24 @@ def test_it_needs_something_to_go_by() -> None:
         node.settle()
 
 
+def test_a_name_that_is_misspelt_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    with steering({"encoders": {"hihg": {}, "low": {}}}) as node:
+        for _ in range(3):
+            node.push(stats("high"), "stats")
+            node.push(stats("low"), "stats")
+    assert [record.getMessage() for record in caplog.records] == [
+        "statistics come from high, which `encoders` does not name, so that it is not steered; it names hihg, low"
+    ]
+
+
+def test_that_nobody_listens_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with steering(connected={"reports"}) as node:
+        node.push(seen(M), "reports")
+    assert [record.getMessage() for record in caplog.records] == [
+        "nothing takes abr.targets, so nothing is steered; give encoders inputs: {targets: abr}"
+    ]
+
+
 @pytest.mark.parametrize(
     ("port", "wanted"), [("reports", "ViewerReports"), ("stats", "EncoderStats"), ("content", "ContentStats")]
 )

@@ -424,10 +424,10 @@ def test_a_paused_encoder_encodes_nothing_and_goes_on_with_a_keyframe() -> None:
     with Harness(HwEncode, {"bitrate": "1M", "keyframe_interval": "60s"}, name="encode", threads=True) as encode:
         assert len(encode.push(make_frame(0), "video")) == 1
         encode.push(told(True), "targets")
-        assert encode.facts["bitrate_bps"] is None
+        assert (encode.facts["bitrate_bps"], encode.facts["paused"]) == (None, "by its target")
         assert [encode.push(make_frame(n), "video") for n in range(1, 4)] == [[], [], []]
         encode.push(told(False), "targets")
-        assert encode.facts["bitrate_bps"] == 300_000
+        assert (encode.facts["bitrate_bps"], encode.facts["paused"]) == (300_000, None)
         (first,) = encode.push(make_frame(4), "video")
         (second,) = encode.push(make_frame(5), "video")
         assert (first.keyframe, second.keyframe) == (True, False)
