@@ -56,7 +56,7 @@ class EncoderRange(Config):
 class AbrControllerConfig(Config):
     """What is wanted, and within which bounds."""
 
-    encoders: dict[str, EncoderRange] = field(
+    encoders: dict[str, EncoderRange] = live(
         default_factory=dict,
         description="The encoders of a ladder by their ids, and the rates of each; the one with the highest rates has "
         "the largest picture. Without any, whichever encoder takes the targets is steered, as the only one.",
@@ -200,7 +200,8 @@ class AbrController(Node[AbrControllerConfig], type="abr-controller"):
                 await ctx.emit(self.targets(Record(found, record.time_ns)))
 
     def reconfigured(self, old: AbrControllerConfig, /) -> None:
-        """Other bounds count from the next report on."""
+        """Other bounds and other encoders count from the next report on; viewers stay known."""
+        self._seen.clear()
         self._adaptation.set_policy(self._policy())
 
     def _take(self, port: str, value: object, now_ns: int) -> bool:

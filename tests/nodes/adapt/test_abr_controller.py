@@ -175,6 +175,17 @@ def test_named_encoders_get_a_target_each_and_those_of_no_use_pause() -> None:
         assert node.facts == {"viewers": 2, "rates": "high 2.85M, middle 475k", "limited_by": "network"}
 
 
+def test_encoders_come_and_go_while_viewers_stay() -> None:
+    with steering({"encoders": LADDER, "max": "4M"}) as node:
+        node.push(seen(3 * M, 500 * K), "reports")
+        node.reconfigure(encoders={"high": {"min": "400k"}})
+        node.push(seen(3 * M, 500 * K), "reports")
+        assert last(node) == Targets({"high": Target(475 * K)})
+        node.reconfigure(encoders={"high": {"min": "1M"}, "small": {"max": "600k"}})
+        node.push(seen(3 * M, 500 * K), "reports")
+        assert last(node) == Targets({"high": Target(2_850 * K), "small": Target(475 * K)})
+
+
 def test_one_that_always_runs_does() -> None:
     encoders = {**LADDER, "low": {"min": "150k", "max": "600k", "always": True}}
     with steering({"encoders": encoders, "max": "4M"}) as node:
