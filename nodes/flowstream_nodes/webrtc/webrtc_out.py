@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import anyio
-
 from flowstream import (
     Config,
     Context,
@@ -122,6 +120,8 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
             raise ValueError("there is no server to show it; give the graph 'serve: {listen: \"127.0.0.1:8080\"}'")
         host, port = ctx.listen
         page = await ctx.in_thread(_load)
+        import anyio
+
         from flowstream_nodes.webrtc._viewers import Feeder, open_viewers
         from flowstream_nodes.webrtc._whep import About, make_app
 
