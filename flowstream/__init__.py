@@ -31,8 +31,8 @@ if TYPE_CHECKING:
         ResourceBusy,
     )
     from flowstream.graph.builder import Graph, GraphEdge, GraphNode, GraphPort, edge
-    from flowstream.graph.diff import Change, Patch
     from flowstream.graph.ladder import RENDITIONS, Rendition, ladder
+    from flowstream.graph.patch import Change, Patch
     from flowstream.media.caps import AudioCaps, Caps, CapsConflict, EncodedCaps, VideoCaps
     from flowstream.media.encoder_stats import EncoderStats
     from flowstream.media.frames import AudioFrame, Plane, VideoFrame
@@ -183,8 +183,8 @@ _HOMES = {
     "flowstream.errors": "Diagnostic EndedError FlowstreamError GraphError NegotiationError NodeError "
     "PackError PeerError Place ResourceBusy",
     "flowstream.graph.builder": "Graph GraphEdge GraphNode GraphPort edge",
-    "flowstream.graph.diff": "Change Patch",
     "flowstream.graph.ladder": "RENDITIONS Rendition ladder",
+    "flowstream.graph.patch": "Change Patch",
     "flowstream.media.caps": "AudioCaps Caps CapsConflict EncodedCaps VideoCaps",
     "flowstream.media.encoder_stats": "EncoderStats",
     "flowstream.media.frames": "AudioFrame Plane VideoFrame",

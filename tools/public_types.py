@@ -14,7 +14,7 @@ from pathlib import Path
 
 PUBLIC = (
     "flowstream.api.blocking", "flowstream.api.events", "flowstream.api.running", "flowstream.api.sharing",
-    "flowstream.api.status", "flowstream.errors", "flowstream.graph.builder", "flowstream.graph.diff",
+    "flowstream.api.status", "flowstream.errors", "flowstream.graph.builder", "flowstream.graph.patch",
     "flowstream.media", "flowstream.node", "flowstream.proto", "flowstream.runtime.events",
     "flowstream.runtime.program", "flowstream.testing",
 )  # fmt: skip

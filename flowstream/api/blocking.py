@@ -20,7 +20,7 @@ from flowstream.api.running import open as open_async
 from flowstream.api.status import Status
 from flowstream.errors import EndedError
 from flowstream.graph.builder import Graph, Setting
-from flowstream.graph.diff import Patch
+from flowstream.graph.patch import Patch
 from flowstream.media.frames import AudioFrame, VideoFrame
 from flowstream.media.packets import EncodedPacket
 from flowstream.runtime.engine import DRAIN_SECONDS

@@ -21,7 +21,7 @@ from flowstream.control.run import Run as ControlledRun
 from flowstream.errors import EndedError, FlowstreamError
 from flowstream.graph.builder import Graph, Setting
 from flowstream.graph.diagnostics import did_you_mean, listed
-from flowstream.graph.diff import Patch
+from flowstream.graph.patch import Patch
 from flowstream.graph.plan import Serve
 from flowstream.graph.spec import listen_of
 from flowstream.media.frames import AudioFrame, VideoFrame

@@ -15,7 +15,7 @@ from flowstream.cli.graphs import find_graph, layer_option, nodes_option, set_op
 from flowstream.control.files import GraphFile
 
 if TYPE_CHECKING:
-    from flowstream.graph.diff import Patch
+    from flowstream.graph.patch import Patch
     from flowstream.graph.plan import Plan
 
 
@@ -100,7 +100,7 @@ def _tell_answer(answer: dict[str, Any], form: str) -> int:
 
 
 def _tell_patch(patch: Patch, form: str) -> None:
-    from flowstream.graph.diff import describe, patch_to_json
+    from flowstream.graph.described import describe, patch_to_json
 
     if form == "json":
         click.echo(json.dumps(patch_to_json(patch), indent=2, ensure_ascii=False))
@@ -109,7 +109,7 @@ def _tell_patch(patch: Patch, form: str) -> None:
 
 
 def _tell_plan(plan: Plan, form: str) -> None:
-    from flowstream.graph.diff import describe_plan
+    from flowstream.graph.described import describe_plan
 
     if form != "json":
         click.echo("\n".join(describe_plan(plan)))

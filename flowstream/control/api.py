@@ -22,8 +22,8 @@ from flowstream.control import models
 from flowstream.control.events import CLIENTS
 from flowstream.control.openapi import Operation, document
 from flowstream.errors import FlowstreamError, GraphError
+from flowstream.graph.described import patch_to_json
 from flowstream.graph.diagnostics import to_json
-from flowstream.graph.diff import patch_to_json
 from flowstream.graph.plan import Override
 from flowstream.node.context import AsgiApp
 

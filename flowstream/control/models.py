@@ -115,6 +115,7 @@ class ChangeMade(_Model):
     at_most_seconds: float | None
     breaks: list[str]
     gap_seconds: float | None
+    reaction: str | None
 
 
 class PatchMade(_Model):

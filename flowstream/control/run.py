@@ -24,10 +24,11 @@ from flowstream.control.socket import listening
 from flowstream.control.state import History, Revision, StateError, own_token, utc_text
 from flowstream.errors import FlowstreamError, GraphError
 from flowstream.graph.builder import Setting
+from flowstream.graph.described import describe, describe_plan
 from flowstream.graph.diagnostics import did_you_mean
-from flowstream.graph.diff import Patch, describe, describe_plan
 from flowstream.graph.overlay import require_live, require_setting
 from flowstream.graph.overrides import MAX_OVERRIDES, parse_target, parse_value
+from flowstream.graph.patch import Patch
 from flowstream.graph.plan import Override, Plan
 from flowstream.runtime.engine import Engine
 from flowstream.runtime.events import Applied, Event, Refused

@@ -26,6 +26,7 @@ from flowstream.graph.subgraphs import Expansion
 from flowstream.graph.variables import Surroundings
 from flowstream.media.packets import EncodedPacket
 from flowstream.node.base import Node
+from flowstream.node.folder import PREFIX
 from flowstream.node.ports import Input, Output
 from flowstream.node.registry import Registry
 
@@ -302,7 +303,7 @@ def _output(node_type: type[Node[Any]], step: Step) -> Output[Any]:
 def implementation_of(node_type: type[Node[Any]]) -> str:
     """What tells two versions of a node type under development apart; empty for installed ones.
 
-    A module from a ``--nodes`` folder carries a digest of its content in its name.
+    A module from a ``--nodes`` folder carries a digest of its content, and of what it imports there, in its name.
     """
     module = node_type.__module__
-    return module if module.startswith("flowstream_folder_") else ""
+    return module if module.startswith(PREFIX) else ""

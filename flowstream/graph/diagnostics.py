@@ -190,14 +190,14 @@ def _rendered(d: Diagnostic, colour: bool) -> str:
         return f"{ansi}{text}{_OFF}" if colour else text
 
     tint = {"error": _RED, "warning": _YELLOW}.get(d.severity, _BLUE)
-    where = f"{paint(str(d.place), _BOLD)}: " if d.place else ""
+    where = f"{paint(printable(str(d.place)), _BOLD)}: " if d.place else ""
     code = d.code if d.severity == "error" else f"{d.code} {d.severity}:"
     lines = [f"{where}{paint(f'{code} {d.title}', _BOLD + tint)}"]
     if d.place and d.source.strip():
         lines += _snippet(d.place, d.source, d.length, lambda text: paint(text, tint))
     lines += [f"  {line}" for line in d.message.split("\n")]
     for each in d.related:
-        lines.append(f"  {paint(str(each.place), _BLUE)}: {each.message}")
+        lines.append(f"  {paint(printable(str(each.place)), _BLUE)}: {each.message}")
         if each.source.strip():
             lines += _snippet(each.place, each.source, 1, lambda text: paint(text, _BLUE))
     if d.hint:

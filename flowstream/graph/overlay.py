@@ -9,7 +9,7 @@ from typing import Any
 from flowstream.errors import FlowstreamError
 from flowstream.graph.builder import Setting, plain
 from flowstream.graph.diagnostics import did_you_mean, listed
-from flowstream.graph.diff import Patch
+from flowstream.graph.patch import Patch
 from flowstream.graph.plan import Plan
 from flowstream.graph.write import text_of
 

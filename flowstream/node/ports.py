@@ -49,9 +49,10 @@ class Input(Port, Generic[P]):
 
     ``caps`` narrows what is taken. An ``optional`` input may be left unconnected. A ``many`` input takes any number of
     edges. A ``feedback`` input may close a loop: it holds the latest value only, never blocks and carries no end of
-    stream. ``follows`` names what of the caps may change in band without interrupting this node (``size``,
-    ``extradata``). ``items`` is how many payloads wait here at most on a live graph, unless the graph says so itself: 1
-    where what is dropped is to be dropped before a node that takes long.
+    stream. ``follows`` names what of the caps may change in band without anybody noticing (``size``, ``format``,
+    ``codec``, ``rate``, ``layout``, ``extradata``); ``otherwise`` is what the node does when anything else changes, for
+    the plan to say: "begin a new file". ``items`` is how many payloads wait here at most on a live graph, unless the
+    graph says so itself: 1 where what is dropped is to be dropped before a node that takes long.
     """
 
     @overload
@@ -65,6 +66,7 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        otherwise: str = "",
         items: int | None = None,
         doc: str = "",
     ) -> None: ...
@@ -80,6 +82,7 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        otherwise: str = "",
         items: int | None = None,
         doc: str = "",
     ) -> None: ...
@@ -96,6 +99,7 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        otherwise: str = "",
         items: int | None = None,
         doc: str = "",
     ) -> None: ...
@@ -109,6 +113,7 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        otherwise: str = "",
         items: int | None = None,
         doc: str = "",
     ) -> None: ...
@@ -121,17 +126,20 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        otherwise: str = "",
         items: int | None = None,
         doc: str = "",
     ) -> None:
         if not payloads:
             raise TypeError("an Input names the payload it takes: Input(VideoFrame)")
+        self.declared: tuple[Any, ...] = payloads  # as written: Record[Targets]
         self.payloads: tuple[type[Any], ...] = tuple(_payload_class(p) for p in payloads)
         self.caps = caps
         self.optional: bool = optional or feedback
         self.feedback = feedback
         self.many = many
         self.follows: frozenset[str] = frozenset(follows)
+        self.otherwise = otherwise
         self.items = items
         self.doc = doc
 
@@ -199,6 +207,7 @@ class Output(Port, Generic[P]):
         if payload is None and like is None:
             raise TypeError("an Output names the payload it gives: Output(VideoFrame), or Output(like=an_input)")
         given = (_payload_class(payload),) if payload is not None else like.payloads if like else ()
+        self.declared: tuple[Any, ...] = (payload,) if payload is not None else like.declared if like else ()
         self.payloads: tuple[type[Any], ...] = given
         self.like = like
         self.caps = caps

@@ -14,8 +14,8 @@ import anyio.to_thread
 
 from flowstream.errors import FlowstreamError, GraphError, Place
 from flowstream.graph.compile import compile_graph
+from flowstream.graph.described import describe as describe_patch
 from flowstream.graph.diagnostics import render
-from flowstream.graph.diff import describe as describe_patch
 from flowstream.graph.overrides import parse_target, parse_value
 from flowstream.graph.plan import Override, Plan
 from flowstream.node.base import Node, Source

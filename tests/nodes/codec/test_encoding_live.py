@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 from flowstream import EncodedCaps, EncodedPacket, EncoderStats, Record, Size, Target, Targets, VideoCaps, VideoFrame
+from flowstream.graph import compile_graph
+from flowstream.node.registry import Registry
 from flowstream.testing import Harness
 from flowstream.testing.fake_clock import FakeClock
 from flowstream_nodes.codec._measuring import Measuring, Ssim, ssim
@@ -260,6 +263,23 @@ def test_auto_changes_to_text_at_a_keyframe_that_comes_anyway() -> None:
         assert isinstance(node, HwEncode)
         assert node._opened is not None
         assert node._opened.settings.content == "text"
+
+
+# --- overload -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "written", "items"),
+    [("test-pattern", "from: a", 1), ("test-pattern", "from: {output: a, limit: {items: 5}}", 5)],
+)
+def test_one_picture_waits_before_it_on_a_live_graph(source: str, written: str, items: int) -> None:
+    text = f"nodes: {{a: {{type: {source}}}, b: {{type: hw-encode, {written}}}, c: {{type: discard, from: b}}}}"
+    plan = compile_graph(
+        "g.yaml", read=lambda _: text.encode(), environ={}, registry=Registry.installed(),
+        wallclock=datetime(2026, 1, 1, tzinfo=UTC),
+    )  # fmt: skip
+    (edge,) = [each for each in plan.edges if each.name == "b.video"]
+    assert (edge.overflow, edge.limit.items) == ("drop-oldest", items)
 
 
 # --- measuring ------------------------------------------------------------------------------------------------------
