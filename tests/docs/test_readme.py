@@ -20,6 +20,7 @@
 ``sh author``          commands of an author of a pack, in a folder of their own
 ``python author=FILE`` a test of that pack, which passes; ``yaml author=FILE`` a graph or a script beside it
 ``console author``     commands there, each followed by exactly what it prints
+``text same=FILE``     commands that need another machine, as they stand in the comment at the head of FILE
 ``text tree``          folders and files that exist
 =====================  ===============================================================================================
 """
@@ -204,6 +205,9 @@ def test_block(
             _said([sys.executable, "-c", block.text], checkout)
         case "python type":
             _contribute(block, tmp_path, monkeypatch)
+        case "text same":
+            comment = (ROOT / block.value("same")).read_text().partition("\n\n")[0]
+            assert set(block.text.splitlines()) <= {line.lstrip("# ") for line in comment.splitlines()}
         case "text tree":
             _look_for(block)
         case _:
