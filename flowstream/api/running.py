@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import anyio
 import anyio.to_thread
@@ -22,7 +22,7 @@ from flowstream.errors import EndedError, FlowstreamError
 from flowstream.graph.builder import Graph, Setting
 from flowstream.graph.diagnostics import did_you_mean, listed
 from flowstream.graph.patch import Patch
-from flowstream.graph.plan import Serve
+from flowstream.graph.plan import CertificateFiles, Serve, Tls
 from flowstream.graph.spec import listen_of
 from flowstream.media.frames import AudioFrame, VideoFrame
 from flowstream.media.packets import EncodedPacket
@@ -42,6 +42,9 @@ Q = TypeVar("Q")
 
 Authorize = Callable[["Request"], "bool | str | Awaitable[bool | str | None] | None"]
 """Says whether a request may pass: True or the viewer's name, else False or None. May be async."""
+
+TlsChoice = Literal["auto", "off"] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
+"""How an address is served: with a certificate that is made, in the clear, or with these files: certificate, key."""
 
 _EVENTS = 1000
 
@@ -281,13 +284,16 @@ def open(
     watch: bool = False,
     control: bool | str | os.PathLike[str] = False,
     serve: str | bool = True,
+    tls: TlsChoice | None = None,
 ) -> AbstractAsyncContextManager[Run]:
     """Runs a graph within an async program: ``async with flowstream.open("graph.yaml") as run``.
 
     ``graph`` is the path of a file, or a `Graph`. ``sets`` gives variables other values, ``layers`` are files over it,
     lowest first, ``nodes`` folders with node types. ``watch`` applies what is saved to the files while it runs,
     ``control`` makes a control socket, at a path if one is given. ``serve`` is HOST:PORT in the place of what the graph
-    says; False serves no address, for a graph whose pages are mounted elsewhere by `Run.asgi`.
+    says; False serves no address, for a graph whose pages are mounted elsewhere by `Run.asgi`. ``tls`` is ``"auto"``
+    (a certificate that is made), the paths of a certificate and its key, or ``"off"``; an address that other machines
+    reach is served only when it, or the graph, says one of these.
 
     When the block is entered, everything runs; when it is left, the graph is drained as by `Run.stop`, or stopped at
     once when an exception or a cancellation leaves it. Nothing outlives the block: no task, thread or socket. No signal
@@ -296,7 +302,7 @@ def open(
     Raises GraphError when the graph has mistakes, PackError, NodeError when a node does not start, ServeError and
     ControlError when an address cannot be had.
     """
-    file = _file(graph, sets=sets or {}, layers=layers, nodes=nodes, serve=serve)
+    file = _file(graph, sets=sets or {}, layers=layers, nodes=nodes, serve=serve, tls=tls)
     path = None if isinstance(control, bool) else Path(control)
     return _opened(file, watch=watch, control=path, has_control=control is not False, has_door=serve is not False)
 
@@ -308,6 +314,7 @@ def _file(
     layers: Iterable[str | os.PathLike[str]],
     nodes: Iterable[str | os.PathLike[str]],
     serve: str | bool,
+    tls: TlsChoice | None,
 ) -> GraphFile:
     path, text = _source(graph)
     if isinstance(layers, str) or isinstance(nodes, str):
@@ -319,6 +326,7 @@ def _file(
         layers=tuple(os.fspath(layer) for layer in layers),
         text=text,
         serve=_serve(serve) if isinstance(serve, str) else None,
+        tls=_tls(tls),
     )
 
 
@@ -336,6 +344,15 @@ def _serve(listen: str) -> Serve:
     if serve is None:
         raise ValueError(f"serve= takes HOST:PORT, such as '127.0.0.1:8080', not {listen!r}")
     return serve
+
+
+def _tls(choice: TlsChoice | None) -> Tls | None:
+    match choice:
+        case None | "auto" | "off":
+            return choice
+        case (str() | os.PathLike() as cert, str() | os.PathLike() as key):
+            return CertificateFiles(os.fspath(cert), os.fspath(key))
+    raise ValueError(f"tls= takes 'auto', 'off' or the paths (certificate, key), not {choice!r}")
 
 
 def _text(value: str | int | float | bool) -> str:

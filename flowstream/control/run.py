@@ -22,6 +22,7 @@ from flowstream.control.saving import Edit, edit_for
 from flowstream.control.server import serving
 from flowstream.control.socket import listening
 from flowstream.control.state import History, Revision, StateError, own_token, utc_text
+from flowstream.control.tls import ServerCertificate
 from flowstream.errors import FlowstreamError, GraphError
 from flowstream.graph.builder import Setting
 from flowstream.graph.described import describe, describe_plan
@@ -41,6 +42,8 @@ from flowstream.runtime.stats import Statistics
 _logger = logging.getLogger("flowstream.control")
 
 STARTED = "started"
+RENEWAL_SECONDS = 600.0
+"""How often the certificate is looked at."""
 
 
 class ChangeError(FlowstreamError):
@@ -107,6 +110,7 @@ class Run:
         self._servers = servers
         self._keep = ExitStack()
         self._token: str | None = None
+        self.certificate: ServerCertificate | None = None
         self._recording = anyio.Lock()
         engine.listen(self._hear)
 
@@ -198,9 +202,15 @@ class Run:
             if not self.has_door:
                 self.mounts.listen = (plan.serve or door.DEFAULT).host, 0
                 return
+            door.require_protected(plan.serve)
+            certificate = self.certificate
             socket = door.bind(plan.serve)
             self.mounts.listen = socket.getsockname()[:2]
-            self._serve(serving(door.Door(self.mounts), socket, connections=door.CONNECTIONS))
+            self.mounts.is_encrypted = certificate is not None
+            tls = certificate.context if certificate is not None else None
+            self._serve(serving(door.Door(self.mounts), socket, connections=door.CONNECTIONS, tls=tls))
+            if certificate is not None:
+                self._servers.start_soon(self._renew, certificate)
 
     @property
     def links(self) -> tuple[str, ...]:
@@ -212,7 +222,7 @@ class Run:
         """Where the control API is beside the viewers, when it is."""
         if self.mounts.listen is None or self.api_token() is None:
             return None
-        return f"http://{door.address(*self.mounts.listen)}{PREFIX}"
+        return f"{door.roots(self.mounts)[0]}{PREFIX}"
 
     def _serve(self, server: Any) -> None:
         async def keep() -> None:
@@ -390,8 +400,8 @@ class Run:
                 plan = await anyio.to_thread.run_sync(file.compile)
             self.secrets.update(file.environment.asked)
             check(plan)
-            self.open_door(plan)
             await anyio.to_thread.run_sync(self._make_token, plan)
+            self.open_door(plan)
             self._pending = _Pending(plan, file.snapshot)
             patch = await self.engine.apply(plan)
             self.file = file
@@ -492,13 +502,37 @@ class Run:
         return serve.token or self._token
 
     def _make_token(self, plan: Plan) -> None:
-        """On a worker thread: makes the run's own token, once a plan asks for one. Raises StateError."""
+        """On a worker thread: makes the run's own token, once a plan asks for one. Raises StateError, ServeError."""
+        self._certify(plan)
         if plan.serve is None or not plan.serve.api or plan.serve.token is not None or self._token is not None:
             return
         if self.history is None:
             raise StateError("the control API needs a token here", hint="write serve: {token: $(env:NAME)}")
         name = self.socket.stem if self.socket is not None else plan.name
         self._token, self.token_file = self._keep.enter_context(own_token(self.history.folder, name))
+
+    def _certify(self, plan: Plan) -> None:
+        """On a worker thread: has the certificate that a plan is served with, as it is now. Raises ServeError."""
+        if plan.serve is None or not plan.serve.is_encrypted or not self.has_door:
+            return
+        if self.certificate is not None:
+            self.certificate.refresh(plan.serve)
+        elif self.mounts.listen is None:
+            folder = self.history.folder if self.history is not None else None
+            self.certificate = ServerCertificate(plan.serve, folder)
+
+    async def _renew(self, certificate: ServerCertificate) -> None:
+        """Takes in a certificate that was renewed, and renews one that was made here, for as long as it is served."""
+        while True:
+            await anyio.sleep(RENEWAL_SECONDS)
+            serve = (self.engine.plan or self.plan).serve
+            try:
+                is_new = serve is not None and await anyio.to_thread.run_sync(certificate.refresh, serve)
+            except FlowstreamError as error:
+                _logger.warning("the certificate stays as it is: %s", error)
+            else:
+                if is_new:
+                    self.events.add("certificate", fingerprint=certificate.fingerprint, ends=str(certificate.ends))
 
 
 def _reason(error: FlowstreamError) -> str:

@@ -172,6 +172,13 @@ class Engine:
                     "serve: the address cannot change while viewers are connected to it",
                     hint="restart flowstream to serve elsewhere",
                 )
+            is_bound = listen is not None and listen[1] != 0
+            if plan.serve is not None and is_bound and plan.serve.is_encrypted != self.mounts.is_encrypted:
+                other = "on" if plan.serve.is_encrypted else "off"
+                raise ReloadError(
+                    f"serve: TLS cannot be put {other} while viewers are connected",
+                    hint="restart flowstream to serve the other way",
+                )
             switch = Switch(self.ensemble, plan, patch)
             try:
                 await switch.prepare()
