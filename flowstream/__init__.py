@@ -59,15 +59,30 @@ if TYPE_CHECKING:
         format_duration,
         format_percentage,
     )
+    from flowstream.runtime.audience import Caller, DoorClosed, LinkStats, Shown, View, Viewer, ViewerError
     from flowstream.runtime.engine import ReloadError
-    from flowstream.runtime.events import Applied, Event, NodeFailed, NodeRestarted, Refused
+    from flowstream.runtime.events import (
+        Applied,
+        Event,
+        NodeFailed,
+        NodeRestarted,
+        Refused,
+        ViewerChanged,
+        ViewerJoined,
+        ViewerLeft,
+        ViewerWaiting,
+        ViewPaused,
+        ViewResumed,
+    )
     from flowstream.runtime.program import PROGRAM, Delivery, ProgramInput, ProgramOutput
+    from flowstream.runtime.viewers import VIEWERS, Seat, ViewerRegistry
 
 __version__ = "0.1.0"
 
 __all__ = [
     "NS_PER_S",
     "PROGRAM",
+    "VIEWERS",
     "Applied",
     "AsgiApp",
     "AspectRatio",
@@ -77,6 +92,7 @@ __all__ = [
     "AvHeaders",
     "Bitrate",
     "ByteSize",
+    "Caller",
     "Caps",
     "CapsConflict",
     "Change",
@@ -85,6 +101,7 @@ __all__ = [
     "ControlError",
     "Delivery",
     "Diagnostic",
+    "DoorClosed",
     "Duration",
     "Emit",
     "EncodedCaps",
@@ -106,6 +123,7 @@ __all__ = [
     "Holding",
     "Input",
     "KeyframeRequest",
+    "LinkStats",
     "Need",
     "NegotiationError",
     "Node",
@@ -128,7 +146,9 @@ __all__ = [
     "ReloadError",
     "ResourceBusy",
     "Run",
+    "Seat",
     "ServeError",
+    "Shown",
     "Sink",
     "Size",
     "Snapshot",
@@ -142,6 +162,16 @@ __all__ = [
     "Transform",
     "VideoCaps",
     "VideoFrame",
+    "View",
+    "ViewPaused",
+    "ViewResumed",
+    "Viewer",
+    "ViewerChanged",
+    "ViewerError",
+    "ViewerJoined",
+    "ViewerLeft",
+    "ViewerRegistry",
+    "ViewerWaiting",
     "__version__",
     "edge",
     "field",
@@ -189,7 +219,10 @@ _HOMES = {
     "flowstream.node.quantities": "AspectRatio Bitrate ByteSize Duration Percentage PictureSize "
     "format_aspect format_bitrate format_bytes format_duration format_percentage",
     "flowstream.runtime.engine": "ReloadError",
-    "flowstream.runtime.events": "Applied Event NodeFailed NodeRestarted Refused",
+    "flowstream.runtime.audience": "Caller DoorClosed LinkStats Shown View Viewer ViewerError",
+    "flowstream.runtime.events": "Applied Event NodeFailed NodeRestarted Refused ViewPaused ViewResumed "
+    "ViewerChanged ViewerJoined ViewerLeft ViewerWaiting",
+    "flowstream.runtime.viewers": "VIEWERS Seat ViewerRegistry",
     "flowstream.runtime.program": "PROGRAM Delivery ProgramInput ProgramOutput",
 }
 

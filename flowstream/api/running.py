@@ -219,11 +219,11 @@ class Run:
         """The pages and endpoints of the graph as an ASGI application, to be mounted in another one at any path.
 
         ``authorize`` is asked before every request of a viewer and says whether it may pass; it gives True, or the
-        viewer's name, which the node then finds in the scope as ``flowstream.viewer``. ``owner`` is asked in the same
-        way for what only the owner of the graph may see, under ``/-/status``; without it there is no such thing. Open
-        the graph with ``serve=False``, or it is served at an address of its own too. ``url`` is where the application
-        is reached from outside, for `links`. Media goes to viewers by UDP, from the host that ``serve: listen`` of the
-        graph names, 127.0.0.1 unless it does.
+        viewer's name, which ``viewers`` then shows. Who passes needs no token, and waits where ``approval`` is
+        ``manual``. ``owner`` is asked in the same way for what only the owner of the graph may see, under
+        ``/-/status``; without it there is no such thing. Open the graph with ``serve=False``, or it is served at an
+        address of its own too. ``url`` is where the application is reached from outside, for `links`. Media goes to
+        viewers by UDP, from the host that ``serve: listen`` of the graph names, 127.0.0.1 unless it does.
         """
         from flowstream.api.web import Pages
 
@@ -396,7 +396,7 @@ async def _opened(
         raise raised
 
 
-def _attend(key: str, held: object) -> None:
+def _attend(key: str, held: object, _: Callable[[], str]) -> None:
     """Tells what a node holds for a program that there is one."""
     if key == PROGRAM and isinstance(held, ProgramInput | ProgramOutput):
         held.attend()

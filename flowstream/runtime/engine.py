@@ -20,6 +20,7 @@ from flowstream.runtime.clock import Clock, SystemClock
 from flowstream.runtime.ensemble import READY_SECONDS as READY_SECONDS
 from flowstream.runtime.ensemble import Ensemble
 from flowstream.runtime.events import Applied, Event, Listener, NodeSlow
+from flowstream.runtime.holdings import Greeter
 from flowstream.runtime.mounts import Mounts
 from flowstream.runtime.runner import DRAIN_SECONDS as DRAIN_SECONDS
 from flowstream.runtime.runner import Runner, State
@@ -111,9 +112,9 @@ class Engine:
         """Calls the listener with every event from now on."""
         self._listeners.append(listener)
 
-    def greet(self, greeter: Callable[[str, Any], None]) -> None:
-        """Calls the greeter with the key and the value of whatever a node holds from now on, before the node does."""
-        self.ensemble.holdings.greet = greeter
+    def greet(self, greeter: Greeter) -> None:
+        """Tells the greeter of whatever a node holds from now on, before the node has it."""
+        self.ensemble.holdings.greeters.append(greeter)
 
     # --- start and end ----------------------------------------------------------------------------------------------
 
