@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         format_duration,
         format_percentage,
     )
+    from flowstream.runtime.audience import Caller, DoorClosed, LinkStats, Shown, View, Viewer, ViewerError
     from flowstream.runtime.engine import ReloadError
     from flowstream.runtime.events import (
         Applied,
@@ -74,9 +75,16 @@ if TYPE_CHECKING:
         Recovered,
         Refused,
         Stalled,
+        ViewerChanged,
+        ViewerJoined,
+        ViewerLeft,
+        ViewerWaiting,
+        ViewPaused,
+        ViewResumed,
     )
     from flowstream.runtime.program import PROGRAM, Delivery, ProgramInput, ProgramOutput
     from flowstream.runtime.stats import EdgeStats, Fill, Latency, NodeStats, RunStats
+    from flowstream.runtime.viewers import VIEWERS, Seat, ViewerRegistry
     from flowstream.runtime.why import Cause
 
 __version__ = "0.1.0"
@@ -85,6 +93,7 @@ __all__ = [
     "NS_PER_S",
     "PROGRAM",
     "RENDITIONS",
+    "VIEWERS",
     "Applied",
     "AsgiApp",
     "AspectRatio",
@@ -95,6 +104,7 @@ __all__ = [
     "Bitrate",
     "ByteSize",
     "CallLeftBehind",
+    "Caller",
     "Capability",
     "Caps",
     "CapsConflict",
@@ -106,6 +116,7 @@ __all__ = [
     "ControlError",
     "Delivery",
     "Diagnostic",
+    "DoorClosed",
     "Duration",
     "EdgeStats",
     "Emit",
@@ -131,6 +142,7 @@ __all__ = [
     "Input",
     "KeyframeRequest",
     "Latency",
+    "LinkStats",
     "Need",
     "NegotiationError",
     "Node",
@@ -159,7 +171,9 @@ __all__ = [
     "ResourceBusy",
     "Run",
     "RunStats",
+    "Seat",
     "ServeError",
+    "Shown",
     "Sink",
     "Size",
     "Snapshot",
@@ -175,8 +189,18 @@ __all__ = [
     "Verdict",
     "VideoCaps",
     "VideoFrame",
+    "View",
+    "ViewPaused",
+    "ViewResumed",
+    "Viewer",
+    "ViewerChanged",
+    "ViewerError",
+    "ViewerJoined",
+    "ViewerLeft",
+    "ViewerRegistry",
     "ViewerReport",
     "ViewerReports",
+    "ViewerWaiting",
     "__version__",
     "edge",
     "field",
@@ -229,8 +253,10 @@ _HOMES = {
     "flowstream.node.quantities": "AspectRatio Bitrate ByteSize Duration Percentage PictureSize "
     "format_aspect format_bitrate format_bytes format_duration format_percentage",
     "flowstream.runtime.engine": "ReloadError",
+    "flowstream.runtime.audience": "Caller DoorClosed LinkStats Shown View Viewer ViewerError",
     "flowstream.runtime.events": "Applied CallLeftBehind Event NodeFailed NodeRestarted NodeSlow Recovered Refused "
-    "Stalled",
+    "Stalled ViewPaused ViewResumed ViewerChanged ViewerJoined ViewerLeft ViewerWaiting",
+    "flowstream.runtime.viewers": "VIEWERS Seat ViewerRegistry",
     "flowstream.runtime.program": "PROGRAM Delivery ProgramInput ProgramOutput",
     "flowstream.runtime.stats": "EdgeStats Fill Latency NodeStats RunStats",
     "flowstream.runtime.why": "Cause",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from flowstream.api.events import Events, EventsMissed
-from flowstream.api.running import DEFAULT_SPAN_S, Frames, Run
+from flowstream.api.running import DEFAULT_SPAN_S, Frames, Run, TlsChoice
 from flowstream.api.running import open as open_async
 from flowstream.api.status import Status, Verdict
 from flowstream.errors import EndedError
@@ -249,6 +249,7 @@ def open_sync(
     watch: bool = False,
     control: bool | str | os.PathLike[str] = False,
     serve: str | bool = True,
+    tls: TlsChoice | None = None,
 ) -> SyncRun:
     """Runs a graph beside a program without async: ``with flowstream.open_sync("graph.yaml") as run``.
 
@@ -256,7 +257,7 @@ def open_sync(
     returns. A run that nobody closes is closed when the process ends.
     """
     opening = open_async(
-        graph, sets=sets, layers=layers, nodes=nodes, watch=watch, control=control, serve=serve
+        graph, sets=sets, layers=layers, nodes=nodes, watch=watch, control=control, serve=serve, tls=tls
     )  # fmt: skip
     with ExitStack() as stack:
         portal = stack.enter_context(start_blocking_portal("asyncio", name="flowstream"))

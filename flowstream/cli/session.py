@@ -15,7 +15,6 @@ import anyio
 from flowstream.cli.report import Report
 from flowstream.cli.screen import Row, Screen, Table
 from flowstream.cli.signals import Stopping
-from flowstream.control import door
 from flowstream.control.files import GraphFile
 from flowstream.control.run import ChangeError, Run
 from flowstream.control.state import Revision
@@ -25,6 +24,7 @@ from flowstream.errors import FlowstreamError, GraphError
 from flowstream.graph.draw import role_of
 from flowstream.graph.plan import Plan
 from flowstream.media.frames import VideoFrame
+from flowstream.proto.hosts import is_loopback
 from flowstream.runtime.engine import DRAIN_SECONDS, Engine, NodeStatus
 from flowstream.runtime.events import Applied, Event
 from flowstream.runtime.log import Secrets
@@ -198,12 +198,18 @@ class Session:
         if links != self._told:
             self._told = links
             self.report.links(links)
-            if run.mounts.listen and not door.is_loopback(run.mounts.listen[0]):
-                self.report.note(
-                    "open",
-                    "without TLS: whoever reaches this address can watch, and the page can be changed on its way",
-                    level="warning",
-                )
+            self._tell_protection(run)
+
+    def _tell_protection(self, run: Run) -> None:
+        if run.certificate is not None and run.mounts.is_encrypted:
+            made = "; it was made here, so browsers warn of it: compare this" if run.certificate.is_made else ""
+            self.report.note("certificate", f"the certificate's SHA-256 is {run.certificate.fingerprint}{made}")
+        elif run.mounts.listen and not is_loopback(run.mounts.listen[0]):
+            self.report.note(
+                "open",
+                "without TLS: what is shown can be seen, and the page changed, on its way",
+                level="warning",
+            )
 
     async def _tick(self, run: Run) -> None:
         before: dict[str, NodeStatus] = {}

@@ -91,6 +91,14 @@ class Api(_Model):
     token_file: str | None = Field(description="Where its token is; null when the graph gives it.")
 
 
+class Certificate(_Model):
+    """The certificate that viewers are served with."""
+
+    fingerprint: str = Field(description="Its SHA-256, as browsers show it.")
+    ends: str = Field(description="When it ends, in UTC.")
+    is_made: bool = Field(description="Whether it was made here, so that browsers warn of it.")
+
+
 class Status(_Model):
     """The run as it stands."""
 
@@ -100,6 +108,7 @@ class Status(_Model):
     revision: Revisions
     nodes: dict[str, NodeNow]
     listen: Annotated[list[str | int], Field(description="Host and port where viewers are served.")] | None
+    tls: Certificate | None
     api: Api | None
 
 

@@ -23,6 +23,7 @@ from flowstream.control.server import require_asyncio, serving
 from flowstream.control.settings import require_live
 from flowstream.control.socket import ControlError, listening
 from flowstream.control.state import History, OwnerToken, Revision, StateError, utc_text
+from flowstream.control.tls import ServerCertificate
 from flowstream.errors import FlowstreamError, GraphError
 from flowstream.graph.described import describe, describe_plan
 from flowstream.graph.diagnostics import did_you_mean
@@ -40,6 +41,8 @@ from flowstream.runtime.stats import Statistics
 _logger = logging.getLogger("flowstream.control")
 
 STARTED = "started"
+RENEWAL_SECONDS = 600.0
+"""How often the certificate is looked at."""
 
 
 class ChangeError(ReloadError):
@@ -113,6 +116,7 @@ class Run:
         self._outcome: Applied | Refused | None = None
         self._servers = servers
         self._token = OwnerToken(history.folder if history is not None else None)
+        self.certificate: ServerCertificate | None = None
         self._recording = anyio.Lock()
         engine.listen(self._hear)
 
@@ -205,9 +209,15 @@ class Run:
                 self.mounts.listen = (plan.serve or door.DEFAULT).host, 0
                 return
             require_asyncio("pages and endpoints need", door.ServeError, "leave out what serves")
+            door.require_protected(plan.serve)
+            certificate = self.certificate
             socket = door.bind(plan.serve)
             self.mounts.listen = socket.getsockname()[:2]
-            self._serve(serving(door.Door(self.mounts), socket, connections=door.CONNECTIONS))
+            self.mounts.is_encrypted = certificate is not None
+            tls = certificate.context if certificate is not None else None
+            self._serve(serving(door.Door(self.mounts), socket, connections=door.CONNECTIONS, tls=tls))
+            if certificate is not None:
+                self._servers.start_soon(self._renew, certificate)
 
     @property
     def links(self) -> tuple[str, ...]:
@@ -219,7 +229,7 @@ class Run:
         """Where the control API is beside the viewers, when it is."""
         if self.mounts.listen is None or self.api_token() is None:
             return None
-        return f"http://{door.address(*self.mounts.listen)}{PREFIX}"
+        return f"{door.roots(self.mounts)[0]}{PREFIX}"
 
     def _serve(self, server: Any) -> None:
         async def keep() -> None:
@@ -501,8 +511,32 @@ class Run:
         return self._token.of(self.engine.plan or self.plan)
 
     def _make_token(self, plan: Plan) -> None:
-        """On a worker thread: makes the run's own token, once a plan asks for one. Raises StateError."""
+        """On a worker thread: makes the run's own token, once a plan asks for one. Raises StateError, ServeError."""
+        self._certify(plan)
         self._token.make(plan, self.socket.stem if self.socket is not None else plan.name)
+
+    def _certify(self, plan: Plan) -> None:
+        """On a worker thread: has the certificate that a plan is served with, as it is now. Raises ServeError."""
+        if plan.serve is None or not plan.serve.is_encrypted or not self.has_door:
+            return
+        if self.certificate is not None:
+            self.certificate.refresh(plan.serve)
+        elif self.mounts.listen is None:
+            folder = self.history.folder if self.history is not None else None
+            self.certificate = ServerCertificate(plan.serve, folder)
+
+    async def _renew(self, certificate: ServerCertificate) -> None:
+        """Takes in a certificate that was renewed, and renews one that was made here, for as long as it is served."""
+        while True:
+            await anyio.sleep(RENEWAL_SECONDS)
+            serve = (self.engine.plan or self.plan).serve
+            try:
+                is_new = serve is not None and await anyio.to_thread.run_sync(certificate.refresh, serve)
+            except FlowstreamError as error:
+                _logger.warning("the certificate stays as it is: %s", error)
+            else:
+                if is_new:
+                    self.events.add("certificate", fingerprint=certificate.fingerprint, ends=str(certificate.ends))
 
 
 def _reason(error: FlowstreamError) -> str:
