@@ -15,6 +15,7 @@ from flowstream import EncodedPacket, Holding, ResourceBusy, ticks_of
 from flowstream.proto.h264 import packetize, profile_level_id, split_annex_b
 from flowstream.proto.keyframe import KeyframeRequests
 from flowstream.proto.sdp import Kind, Stream, Transport, agree, parse_offer, write_answer
+from flowstream.proto.sdpfrag import Fragment, write_fragment
 from flowstream_nodes.webrtc._mux import UdpMux
 from flowstream_nodes.webrtc._session import ViewerSession
 
@@ -29,6 +30,10 @@ TICK_S: Final = 0.1
 
 CLOSE_S: Final = 2.0
 """How long the end of all sessions may take."""
+
+
+class NothingShownError(Exception):
+    """There is nothing to watch right now: no node feeds the viewers, or they are being sent away."""
 
 
 class FullError(Exception):
@@ -128,12 +133,15 @@ class Viewers:
         """Answers an offer and waits for the viewer to connect.
 
         Raises:
+            NothingShownError: nobody feeds the viewers now.
             FullError: there are as many as may be.
             SdpError: the offer cannot be answered; NothingInCommonError if for want of a format.
         """
+        if self._is_closing or not self._feeders:
+            raise NothingShownError("there is nothing to watch right now")
         kinds = frozenset[Kind]().union(*(feeder.kinds() for feeder in self._feeders))
         agreement = agree(parse_offer(offer_text), needed=kinds, profile_level_id=self._profile)
-        most = self._feeders[-1].most() if self._feeders and not self._is_closing else 0
+        most = self._feeders[-1].most()
         if len(self.sessions) >= most:
             raise FullError(most)
         streams = _draw_ssrcs({track.kind: track.rtx_payload_type is not None for track in agreement.tracks.values()})
@@ -149,17 +157,16 @@ class Viewers:
             want_keyframe=self._want_keyframe,
             on_change=self._changed,
         )
-        fingerprint = next(f for f in self._certificate.getFingerprints() if f.algorithm == "sha-256")
-        transport = Transport(
-            ufrag=session.ice.ufrag,
-            password=session.password,
-            fingerprint=(fingerprint.algorithm, fingerprint.value),
-            candidates=self._mux.candidates(),
-        )
+        transport = self._transport(session)
         answer = write_answer(agreement, transport, streams, session_id=secrets.randbits(62), cname=self._cname)
         self.sessions[session.id] = session
         self._holding.start_soon(self._live, session)
         return Admitted(session.id, session.etag, answer)
+
+    def restart(self, session: ViewerSession, fragment: Fragment) -> str:
+        """New ICE credentials for a session whose peer has new ones; gives the fragment that tells them."""
+        session.restart_ice(fragment.ufrag)
+        return write_fragment(session.agreement, self._transport(session))
 
     def dismiss(self, session_id: str, reason: str = "it said goodbye") -> bool:
         """Ends one session; whether there was one."""
@@ -227,6 +234,15 @@ class Viewers:
             if self._is_closing and not self.sessions:
                 self._none_left.set()
             self._tell_change()
+
+    def _transport(self, session: ViewerSession) -> Transport:
+        fingerprint = next(f for f in self._certificate.getFingerprints() if f.algorithm == "sha-256")
+        return Transport(
+            ufrag=session.ice.ufrag,
+            password=session.password,
+            fingerprint=(fingerprint.algorithm, fingerprint.value),
+            candidates=self._mux.candidates(),
+        )
 
     def _is_superseded(self, feeder: Feeder, kind: Kind) -> bool:
         """Whether a newer node has begun to send: the tail of the old one would only spoil its keyframe."""
