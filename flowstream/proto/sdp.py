@@ -242,6 +242,20 @@ def write_answer(
     return "\r\n".join(lines) + "\r\n"
 
 
+def is_ice_text(text: str, least: int) -> bool:
+    """Whether it can be a username fragment (``least`` 4) or a password (22) of ICE (RFC 8839 section 5.4)."""
+    return least <= len(text) <= 256 and set(text) <= _ICE
+
+
+def candidate_lines(candidates: Sequence[tuple[str, int]]) -> list[str]:
+    """The attribute lines of host candidates, all there are, the preferred ones first (RFC 8445 section 5.1.2.1)."""
+    lines = []
+    for index, (host, port) in enumerate(candidates):
+        priority = 126 << 24 | (65535 - index) << 8 | 255  # type preference 126
+        lines.append(f"a=candidate:{index + 1} 1 udp {priority} {host} {port} typ host")
+    return [*lines, "a=end-of-candidates"]
+
+
 def _write_section(
     track: Track, section: MediaSection, transport: Transport, stream: Stream, *, address: str, cname: str
 ) -> list[str]:
@@ -288,12 +302,7 @@ def _write_section(
         f"a=fingerprint:{algorithm} {value}",
         "a=setup:passive",
     ]
-    for index, (host, host_port) in enumerate(transport.candidates):
-        # Host candidates (RFC 8445 section 5.1.2.1): type preference 126, earlier ones preferred.
-        priority = 126 << 24 | (65535 - index) << 8 | 255
-        lines.append(f"a=candidate:{index + 1} 1 udp {priority} {host} {host_port} typ host")
-    lines.append("a=end-of-candidates")
-    return lines
+    return lines + candidate_lines(transport.candidates)
 
 
 def _split(text: str) -> tuple[_Lines, list[_Lines]]:
@@ -330,7 +339,7 @@ def _parse_section(lines: _Lines, session: _Lines) -> MediaSection:
     ufrag = lines.one("ice-ufrag") or session.one("ice-ufrag") or ""
     password = lines.one("ice-pwd") or session.one("ice-pwd") or ""
     for name, value, least in (("ice-ufrag", ufrag, 4), ("ice-pwd", password, 22)):
-        if value and not (least <= len(value) <= 256 and set(value) <= _ICE):
+        if value and not is_ice_text(value, least):
             raise SdpError(f"{where}: a={name} is not {least} to 256 letters, digits, + or /")
     directions = [name for name in _DIRECTIONS if name in lines.attributes]
     directions += [name for name in _DIRECTIONS if name in session.attributes] or ["sendrecv"]

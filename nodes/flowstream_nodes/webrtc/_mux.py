@@ -114,9 +114,10 @@ class UdpMux:
         if self._peers.get(pair) is receiver:
             del self._peers[pair]
 
-    def forget(self, ufrag: str, pairs: Sequence[Pair], receiver: Receiver) -> None:
-        """Undoes `register` and every `claim`."""
-        self._sessions.pop(ufrag, None)
+    def forget(self, ufrags: Sequence[str], pairs: Sequence[Pair], receiver: Receiver) -> None:
+        """Undoes every `register` and `claim` of these."""
+        for ufrag in ufrags:
+            self._sessions.pop(ufrag, None)
         for pair in pairs:
             self.release(pair, receiver)
 

@@ -12,7 +12,7 @@ import anyio
 
 from flowstream import ViewerReport
 from flowstream.proto import stun
-from flowstream.proto.ice import Expired, Forgotten, IceLite, Pair, Reply, Selected, Verified
+from flowstream.proto.ice import Expired, Forgotten, IceLite, Outcome, Pair, Reply, Retired, Selected, Verified
 from flowstream.proto.retransmit import History, SentPacket, wrap
 from flowstream.proto.rtcp import (
     Bye,
@@ -219,7 +219,8 @@ class ViewerSession:
         self.closed_because: str | None = None
         self.round_trip_ns = 0
         self.damaged_datagrams = 0
-        self.password = secrets.token_urlsafe(24).replace("-", "+").replace("_", "/")
+        self.agreement = agreement
+        self.password = _draw_password()
         self.peer_ufrag = agreement.ufrag
         self.ice = IceLite(
             ufrag=secrets.token_hex(8), password=self.password, peer_ufrag=agreement.ufrag, now_ns=clock.now_ns()
@@ -289,6 +290,15 @@ class ViewerSession:
             self._path.put(data)
         elif looks_like_rtcp(data):
             self._handle_rtcp(data)
+
+    def restart_ice(self, peer_ufrag: str) -> None:
+        """New credentials and a new tag; media goes on where it goes until the peer nominates a pair under them."""
+        self.etag = secrets.token_urlsafe(9)
+        self.password = _draw_password()
+        self.peer_ufrag = peer_ufrag
+        outcomes = self.ice.restart(ufrag=secrets.token_hex(8), password=self.password, peer_ufrag=peer_ufrag)
+        self._mux.register(self.ice.ufrag, self)
+        self._follow(outcomes)
 
     def tick(self, *, now_ns: int, ticks_at: Callable[[Kind, int], int]) -> None:
         """What is due by the clock: consent, and sender reports.
@@ -390,10 +400,13 @@ class ViewerSession:
         self._path.close()
         if pump is not None:
             await asyncio.wait([pump])
-        self._mux.forget(self.ice.ufrag, self.ice.pairs, self)
+        self._mux.forget(self.ice.ufrags, self.ice.pairs, self)
 
     def _handle_ice(self, data: bytes, pair: Pair) -> None:
-        for outcome in self.ice.handle_datagram(data, pair, now_ns=self._clock.now_ns()):
+        self._follow(self.ice.handle_datagram(data, pair, now_ns=self._clock.now_ns()))
+
+    def _follow(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
             match outcome:
                 case Reply(reply, where):
                     self._mux.send((reply,), where)
@@ -403,6 +416,8 @@ class ViewerSession:
                     self._mux.release(where, self)
                 case Selected():
                     self._selected.set()
+                case Retired(ufrag):
+                    self._mux.forget((ufrag,), (), self)
                 case Expired():
                     self.close("it was silent for 30 s")
 
@@ -462,3 +477,8 @@ class ViewerSession:
             self.close(f"its packets cannot be protected: {error}")
             return
         self._mux.send(protected, self.ice.selected)
+
+
+def _draw_password() -> str:
+    """32 characters that ICE allows."""
+    return secrets.token_urlsafe(24).replace("-", "+").replace("_", "/")

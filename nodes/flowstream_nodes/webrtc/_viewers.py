@@ -16,6 +16,7 @@ from flowstream.proto.admission import Approval
 from flowstream.proto.h264 import packetize, profile_level_id, split_annex_b
 from flowstream.proto.keyframe import KeyframeRequests
 from flowstream.proto.sdp import Kind, Stream, Transport, agree, parse_offer, write_answer
+from flowstream.proto.sdpfrag import Fragment, write_fragment
 from flowstream_nodes.webrtc._mux import UdpMux
 from flowstream_nodes.webrtc._seats import Covers, Seated
 from flowstream_nodes.webrtc._session import ViewerSession
@@ -173,18 +174,17 @@ class Viewers:
             on_uncovered=self._uncovered.set,
         )
         seat.sit(seated)
-        fingerprint = next(f for f in self._certificate.getFingerprints() if f.algorithm == "sha-256")
-        transport = Transport(
-            ufrag=session.ice.ufrag,
-            password=session.password,
-            fingerprint=(fingerprint.algorithm, fingerprint.value),
-            candidates=self._mux.candidates(),
-        )
+        transport = self._transport(session)
         answer = write_answer(agreement, transport, streams, session_id=secrets.randbits(62), cname=self._cname)
         self.sessions[session.id] = session
         self._seated[session.id] = seated
         self._holding.start_soon(self._live, session)
         return Admitted(session.id, session.etag, answer)
+
+    def restart(self, session: ViewerSession, fragment: Fragment) -> str:
+        """New ICE credentials for a session whose peer has new ones; gives the fragment that tells them."""
+        session.restart_ice(fragment.ufrag)
+        return write_fragment(session.agreement, self._transport(session))
 
     def dismiss(self, session_id: str, reason: str = "it said goodbye") -> bool:
         """Ends one session; whether there was one."""
@@ -268,6 +268,15 @@ class Viewers:
             self._seated.pop(session.id).seat.leave(session.closed_because or "it ended")
             if self._is_closing and not self.sessions:
                 self._none_left.set()
+
+    def _transport(self, session: ViewerSession) -> Transport:
+        fingerprint = next(f for f in self._certificate.getFingerprints() if f.algorithm == "sha-256")
+        return Transport(
+            ufrag=session.ice.ufrag,
+            password=session.password,
+            fingerprint=(fingerprint.algorithm, fingerprint.value),
+            candidates=self._mux.candidates(),
+        )
 
     def _is_superseded(self, feeder: Feeder, kind: Kind) -> bool:
         """Whether a newer node has begun to send: the tail of the old one would only spoil its keyframe."""

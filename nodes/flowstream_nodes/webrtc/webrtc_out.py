@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import re
+from typing import TYPE_CHECKING, Final, Literal, Self
+
+from pydantic import field_validator, model_validator
 
 from flowstream import (
     VIEWERS,
@@ -32,6 +35,11 @@ if TYPE_CHECKING:
 REPORTS_NS = 250_000_000
 """How often it tells who watches."""
 
+_ICE_URL: Final = re.compile(
+    r"(?:stuns?|turns?):(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:\?transport=(?:udp|tcp))?"
+)
+"""RFC 7064 and RFC 7065."""
+
 
 class ViewersConfig(Config):
     """Who may watch."""
@@ -47,6 +55,42 @@ class ViewersConfig(Config):
     )
 
 
+class IceServerConfig(Config):
+    """A STUN or TURN server."""
+
+    urls: list[str] = field(
+        min_length=1,
+        max_length=10,
+        description="Its addresses, as stun:, stuns:, turn: or turns: with host and port.",
+        examples=[["turn:relay.example.org:3478?transport=udp"]],
+    )
+    username: str | None = field(default=None, max_length=500, description="User name; TURN needs one.")
+    credential: str | None = field(
+        default=None, max_length=500, description="Password; TURN needs one. Every viewer is told it."
+    )
+
+    @field_validator("urls")
+    @classmethod
+    def _addresses(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            if not _ICE_URL.fullmatch(url):
+                raise ValueError(
+                    f"{url!r} is no address of a STUN or TURN server; write turn:HOST:PORT or stun:HOST:PORT"
+                )
+        return urls
+
+    @model_validator(mode="after")
+    def _login(self) -> Self:
+        if (self.username is None) != (self.credential is None):
+            raise ValueError("'username' and 'credential' go together; give both or none")
+        if self.username is None and any(url.startswith("turn") for url in self.urls):
+            raise ValueError("a TURN server lets in nobody without 'username' and 'credential'; give both")
+        for name, text in (("username", self.username), ("credential", self.credential)):
+            if text is not None and not (text.isascii() and text.isprintable()):
+                raise ValueError(f"{name!r} travels in a header, which takes printable ASCII only")
+        return self
+
+
 class WebrtcOutConfig(Config):
     """How the stream is shown."""
 
@@ -59,6 +103,12 @@ class WebrtcOutConfig(Config):
         max_length=100,
         description="Other web pages that may play this stream, by origin; '*' for any. The built-in page always may.",
         examples=[["https://example.org"]],
+    )
+    ice_servers: list[IceServerConfig] = live(
+        default_factory=list,
+        max_length=10,
+        description="Servers through which viewers may reach this one where the direct way is blocked.",
+        examples=[[{"urls": ["turn:relay.example.org:3478"], "username": "viewer", "credential": "secret"}]],
     )
 
 
@@ -137,7 +187,7 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         import anyio
 
         from flowstream_nodes.webrtc._viewers import Feeder, open_viewers
-        from flowstream_nodes.webrtc._whep import About, make_app
+        from flowstream_nodes.webrtc._whep import About, Relay, make_app
 
         async with (
             ctx.hold(VIEWERS, ViewerRegistry.open) as registry,
@@ -153,7 +203,10 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
 
             def about() -> About:
                 title = self.config.title or ctx.label
-                return About(title, "video" in kinds(), "audio" in kinds(), tuple(self.config.origins))
+                relays = tuple(
+                    Relay(tuple(each.urls), each.username, each.credential) for each in self.config.ice_servers
+                )
+                return About(title, "video" in kinds(), "audio" in kinds(), tuple(self.config.origins), relays)
 
             def report() -> None:
                 ctx.report(

@@ -30,7 +30,7 @@ from flowstream.proto.rtcp import RtcpPacket, looks_like_rtcp, pack_compound, pa
 from flowstream.proto.rtp import RtpPacket
 from flowstream.proto.sdp import Kind
 from flowstream_nodes.webrtc._viewers import Feeder, Viewers, open_viewers
-from flowstream_nodes.webrtc._whep import About, make_app, read_page
+from flowstream_nodes.webrtc._whep import About, Relay, make_app, read_page
 
 FPS = 30
 VIDEO = EncodedCaps(codec="h264", width=640, height=360)
@@ -136,6 +136,7 @@ class Stage:
     approval: Approval = "none"
     events: list[Any] = field(default_factory=list)
     tokens: TokenStore = field(init=False)
+    relays: tuple[Relay, ...] = ()
     requests: list[int] = field(default_factory=list)
     picture: tuple[EncodedPacket, ...] = ()
     position: int = 0
@@ -221,7 +222,7 @@ async def open_stage(
             stage.tokens = tokens
             app = make_app(
                 viewers,
-                about=lambda: About(stage.title, "video" in kinds, "audio" in kinds, stage.origins),
+                about=lambda: About(stage.title, "video" in kinds, "audio" in kinds, stage.origins, stage.relays),
                 page=read_page(),
             )
             with viewers.feeding(feeder, media_ns=0):
@@ -299,6 +300,19 @@ class LoopbackViewer:
         await self.dtls.start(RTCDtlsParameters(fingerprints=[RTCDtlsFingerprint("sha-256", value)]))
         assert self.dtls.state == "connected"
 
+    def restart(self, answer: str, ufrag: str) -> None:
+        """Goes on from another socket under new credentials, as a phone that changes its network; the check is sent."""
+        self.vanish()
+        self.ufrag = ufrag
+        self.peer_ufrag = re.findall(r"a=ice-ufrag:(\S+)", answer)[0]
+        self.peer_password = re.findall(r"a=ice-pwd:(\S+)", answer)[0]
+        self.socket = socket.socket(socket.AF_INET6 if ":" in self.remote[0] else socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setblocking(False)
+        self.socket.connect(self.remote)
+        asyncio.get_running_loop().add_reader(self.socket, self._readable)
+        self.checked.clear()
+        self.check()
+
     def check(self, *, nominate: bool = True, password: str = "") -> None:
         """Sends one connectivity check."""
         transaction = secrets.token_bytes(12)
@@ -355,7 +369,7 @@ class LoopbackViewer:
                 self._pending.put_nowait(data)
             elif looks_like_rtcp(data):
                 self.rtcp += parse_compound(self.dtls._rx_srtp.unprotect_rtcp(data))
-            else:
+            elif self.dtls._rx_srtp is not None:  # media may overtake the end of the handshake
                 if not self.lose(RtpPacket.parse(data)):
                     self.rtp.append(RtpPacket.parse(self.dtls._rx_srtp.unprotect(data)))
         self._news.set()

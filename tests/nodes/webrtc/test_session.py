@@ -27,6 +27,7 @@ from flowstream.proto.rtcp import (
     SourceDescription,
 )
 from flowstream.proto.rtp import RtpPacket, Unwrapper
+from flowstream.proto.sdpfrag import Fragment
 from flowstream_nodes.webrtc import _session
 from flowstream_nodes.webrtc._viewers import MAX_PAYLOAD, Feeder
 
@@ -365,6 +366,30 @@ async def test_a_silent_viewer_is_let_go_when_its_consent_ends(stage_of: Any, ma
         stage.clock.skip(1.1)
         await gone(stage)
         assert session.closed_because == "it was silent for 30 s"
+
+
+async def test_after_a_restart_of_ice_the_same_stream_goes_on_elsewhere(stage_of: Any, make_viewer: MakeViewer) -> None:
+    async with stage_of() as stage:
+        viewer = make_viewer()
+        session = await join(stage, viewer)
+        await send_pictures(stage, viewer, 3)
+        here, before = session.ice.selected, session.ice.ufrag
+        answer = stage.viewers.restart(session, Fragment("anew", "x" * 22, 0))
+        await send_pictures(stage, viewer, 3)  # nobody has nominated another path yet
+        assert session.ice.selected == here
+        viewer.restart(answer, "anew")
+        with anyio.fail_after(10):
+            await viewer.checked.wait()
+        await send_pictures(stage, viewer, 3)
+        assert session.ice.selected != here
+        assert session.ice.ufrags == (session.ice.ufrag,)
+        assert before not in stage.viewers._mux._sessions
+        numbers = [packet.sequence_number for packet in video_of(viewer)]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        stage.viewers.dismiss(session.id)
+        await gone(stage)
+        assert not stage.viewers._mux._sessions
+        assert not stage.viewers._mux._peers
 
 
 async def test_whoever_is_dismissed_hears_goodbye(stage_of: Any, make_viewer: MakeViewer) -> None:
