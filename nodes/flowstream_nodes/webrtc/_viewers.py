@@ -18,8 +18,10 @@ from flowstream.proto.keyframe import KeyframeRequests
 from flowstream.proto.sdp import Kind, Stream, Transport, agree, parse_offer, write_answer
 from flowstream.proto.sdpfrag import Fragment, write_fragment
 from flowstream_nodes.webrtc._mux import UdpMux
+from flowstream_nodes.webrtc._rate import RateMeter
 from flowstream_nodes.webrtc._seats import Covers, Seated
 from flowstream_nodes.webrtc._session import ViewerSession
+from flowstream_nodes.webrtc._wakeups import Wakeups
 
 MAX_PAYLOAD: Final = 1160
 """Bytes of media in a packet: with RTP header and extensions, RTX, SRTP, UDP and IPv6 below the 1280 that every path
@@ -27,11 +29,15 @@ carries."""
 
 CLOCK_RATES: Final[dict[Kind, int]] = {"video": 90_000, "audio": 48_000}
 
-TICK_S: Final = 0.1
+TICK_S: Final = 0.05
 """How often the sessions' clocks are looked at."""
 
 CLOSE_S: Final = 2.0
 """How long the end of all sessions may take."""
+
+
+class NothingShownError(Exception):
+    """There is nothing to watch right now: no node feeds the viewers, or they are being sent away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,8 @@ class Viewers:
         self._certificate = certificate
         self._cname = secrets.token_hex(6)
         self._timelines: dict[Kind, _Timeline] = {kind: _Timeline(rate) for kind, rate in CLOCK_RATES.items()}
+        self._wakeups = Wakeups(holding.now_ns)
+        self._meter = RateMeter()
         self._requests = KeyframeRequests()
         self._profile: str | None = None
         self._feeders: list[Feeder] = []
@@ -145,9 +153,12 @@ class Viewers:
         """Answers an offer and waits for the viewer to connect, to watch or to be let in.
 
         Raises:
+            NothingShownError: nobody feeds the viewers now.
             DoorClosed: it may not come in, or there is no place.
             SdpError: the offer cannot be answered; NothingInCommonError if for want of a format.
         """
+        if self._is_closing or not self._feeders:
+            raise NothingShownError("there is nothing to watch right now")
         ticket = self.registry.knock(caller)
         kinds = frozenset[Kind]().union(*(feeder.kinds() for feeder in self._feeders))
         agreement = agree(parse_offer(offer_text), needed=kinds, profile_level_id=self._profile)
@@ -160,6 +171,8 @@ class Viewers:
             certificate=self._certificate,
             cname=self._cname,
             mux=self._mux,
+            wakeups=self._wakeups,
+            start_bps=self._meter.bps,
             clock=self._holding,
             log=self.log,
             want_keyframe=self._want_keyframe,
@@ -207,6 +220,7 @@ class Viewers:
             units = split_annex_b(packet.data)
             self._profile = profile_level_id(units) or self._profile
         size, is_keyframe = len(packet.data), packet.keyframe
+        self._meter.add(size, now_ns=now_ns)
         receivers = [
             each.session
             for each in self._seated.values()
@@ -214,8 +228,16 @@ class Viewers:
         ]
         if receivers:
             payloads = packetize(units or split_annex_b(packet.data), max_size=MAX_PAYLOAD)
+            captured_ns = self._captured_ns(packet, now_ns)
             for session in receivers:
-                session.send("video", payloads, ticks=ticks, now_ns=now_ns)
+                session.send(
+                    "video",
+                    payloads,
+                    ticks=ticks,
+                    now_ns=now_ns,
+                    captured_ns=captured_ns,
+                    is_keyframe=is_keyframe,
+                )
 
     def send_audio(self, packet: EncodedPacket, feeder: Feeder) -> None:
         """One Opus packet to everybody; it is one RTP payload (RFC 7587)."""
@@ -223,23 +245,27 @@ class Viewers:
             return
         ticks = self._timelines["audio"].advance(packet.time_ns)
         now_ns = self._holding.now_ns()
+        captured_ns = self._captured_ns(packet, now_ns)
         for session in self.sessions.values():
-            session.send("audio", (packet.data,), ticks=ticks, now_ns=now_ns)
+            session.send("audio", (packet.data,), ticks=ticks, now_ns=now_ns, captured_ns=captured_ns)
 
     async def tick_forever(self) -> None:
         """Looks at every clock from time to time; runs as long as the viewers are held."""
         unsent_packets = 0
         while True:
             await anyio.sleep(TICK_S)
-            now_ns = self._holding.now_ns()
-            for session in list(self.sessions.values()):
-                session.tick(now_ns=now_ns, ticks_at=self._ticks_at)
-                self._seated[session.id].cover()
+            self._tick_sessions()
             self.registry.tick()
             self._poll_requests()
             if self.unsent_packets != unsent_packets:
                 unsent_packets = self.unsent_packets
                 self._tell_change()
+
+    def _tick_sessions(self) -> None:
+        now_ns = self._holding.now_ns()
+        for session in list(self.sessions.values()):
+            session.tick(now_ns=now_ns, ticks_at=self._ticks_at, stream_bps=self._meter.bps)
+            self._seated[session.id].cover()
 
     async def cover_forever(self) -> None:
         """Makes black pictures when they are wanted; runs as long as the viewers are held."""
@@ -258,6 +284,7 @@ class Viewers:
         if self.sessions:
             with anyio.move_on_after(CLOSE_S, shield=True):
                 await self._none_left.wait()
+        self._wakeups.close()
         self._mux.close()
 
     async def _live(self, session: ViewerSession) -> None:
@@ -305,6 +332,12 @@ class Viewers:
         if feeders and self._requests.poll(now_ns=self._holding.now_ns()):
             for feeder in feeders:
                 feeder.ask_keyframe()
+
+    def _captured_ns(self, packet: EncodedPacket, now_ns: int) -> int | None:
+        """When what a packet shows was captured, in UTC."""
+        if packet.capture_ns is None:
+            return None
+        return self._holding.wallclock_ns() - (now_ns - packet.capture_ns)
 
     def _ticks_at(self, kind: Kind, wallclock_ns: int) -> int:
         assert self._epoch_ns is not None, "nothing is sent before somebody feeds"

@@ -13,7 +13,7 @@ import anyio
 from flowstream import AsgiApp, Caller, DoorClosed
 from flowstream.proto.sdp import NothingInCommonError, SdpError
 from flowstream.proto.sdpfrag import parse_fragment
-from flowstream_nodes.webrtc._viewers import Viewers
+from flowstream_nodes.webrtc._viewers import NothingShownError, Viewers
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -31,6 +31,8 @@ STATUS: Final = {"token": 401, "barred": 403, "too-many": 429, "full": 503, "cro
 REALM: Final = 'Bearer realm="flowstream"'
 VIEWER: Final = "flowstream.viewer"
 """Where a program that serves this application says whom it vouches for."""
+
+RETRY_AFTER_S: Final = 5
 
 MAX_NAME: Final = 200
 
@@ -137,6 +139,9 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
             raise HTTPException(406, _sentence(error), headers) from None
         except SdpError as error:
             raise HTTPException(400, f"The offer cannot be answered: {error}.", headers) from None
+        except NothingShownError as error:
+            again = {"Retry-After": str(RETRY_AFTER_S), **headers}
+            raise HTTPException(409, f"{_sentence(error)} Try again in {RETRY_AFTER_S} s.", again) from None
         except DoorClosed as error:
             raise closed(error, headers) from None
         location = f"{request.scope.get('root_path', '')}/whep/{admitted.session_id}"

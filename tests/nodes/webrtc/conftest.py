@@ -369,9 +369,10 @@ class LoopbackViewer:
                 self._pending.put_nowait(data)
             elif looks_like_rtcp(data):
                 self.rtcp += parse_compound(self.dtls._rx_srtp.unprotect_rtcp(data))
-            elif self.dtls._rx_srtp is not None:  # media may overtake the end of the handshake
-                if not self.lose(RtpPacket.parse(data)):
-                    self.rtp.append(RtpPacket.parse(self.dtls._rx_srtp.unprotect(data)))
+            elif self.dtls.state != "connected" or self.lose(RtpPacket.parse(data)):
+                pass  # media may overtake the end of the handshake
+            else:
+                self.rtp.append(RtpPacket.parse(self.dtls._rx_srtp.unprotect(data)))
         self._news.set()
 
 

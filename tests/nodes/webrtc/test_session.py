@@ -28,7 +28,7 @@ from flowstream.proto.rtcp import (
 )
 from flowstream.proto.rtp import RtpPacket, Unwrapper
 from flowstream.proto.sdpfrag import Fragment
-from flowstream_nodes.webrtc import _session
+from flowstream_nodes.webrtc import _session, _stream
 from flowstream_nodes.webrtc._viewers import MAX_PAYLOAD, Feeder
 
 pytestmark = pytest.mark.anyio
@@ -102,7 +102,7 @@ async def test_a_viewer_gets_the_very_bytes_from_a_keyframe_on(stage_of: Any, ma
         assert numbers == [(numbers[0] + n) & 0xFFFF for n in range(len(numbers))]
         assert sum(packet.marker for packet in packets) == len(sent)
         assert {packet.payload_type for packet in packets} == {96}
-        assert {packet.extensions for packet in packets} == {((3, b"0"), (5, _session.PLAYOUT_DELAY))}
+        assert {packet.extensions for packet in packets} == {((3, b"0"), (5, _stream.PLAYOUT_DELAY))}
         unwrapper = Unwrapper(32)
         times = sorted({unwrapper.unwrap(packet.timestamp) for packet in packets})
         assert len(times) == len(sent)

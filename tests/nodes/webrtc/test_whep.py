@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowstream import Caller
 from flowstream.proto.sdp import agree, parse_offer
 from flowstream.proto.sdpfrag import Fragment
 from flowstream_nodes.webrtc import _whep
@@ -336,7 +337,7 @@ class _Door:
     def __init__(self) -> None:
         self.sessions = {"known": SimpleNamespace(id="known", etag="tag", peer_ufrag="EsAw", closed_because=None)}
 
-    def admit(self, text: str) -> Admitted:
+    def admit(self, text: str, caller: Caller) -> Admitted:
         agree(parse_offer(text), needed={"video"})
         return Admitted("new", "tag", "v=0\r\n")
 
