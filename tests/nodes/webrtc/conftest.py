@@ -26,6 +26,7 @@ from flowstream import EncodedCaps, EncodedPacket, ViewerRegistry
 from flowstream.control.tokens import TokenStore
 from flowstream.proto import stun
 from flowstream.proto.admission import Approval
+from flowstream.proto.congestion.arrivals import Arrivals
 from flowstream.proto.rtcp import RtcpPacket, looks_like_rtcp, pack_compound, parse_compound
 from flowstream.proto.rtp import RtpPacket
 from flowstream.proto.sdp import Kind
@@ -250,6 +251,7 @@ class LoopbackViewer:
         self.rtp: list[RtpPacket] = []
         self.rtcp: list[RtcpPacket] = []
         self.ufrag, self.password = secrets.token_hex(4), secrets.token_hex(16)
+        self._arrivals = Arrivals(ssrc=1)
         self._news = asyncio.Event()
         self._pending: asyncio.Queue[bytes] = asyncio.Queue()
         self._transactions: set[bytes] = set()
@@ -257,7 +259,8 @@ class LoopbackViewer:
         self.role, self.state = "controlling", "completed"
         self.lose: Callable[[RtpPacket], bool] = lambda packet: False  # asked before its payload is decrypted
 
-    def offer(self, *, rtx: bool = True, audio: bool = True) -> str:
+    def offer(self, *, rtx: bool = True, audio: bool = True, numbers: bool = False) -> str:
+        """``numbers``: with transport-wide numbers, feedback on them, REMB, and capture times."""
         from aiortc.rtcdtlstransport import RTCCertificate
 
         self.certificate = RTCCertificate.generateCertificate()
@@ -271,10 +274,15 @@ class LoopbackViewer:
         text += "a=rtpmap:96 H264/90000\na=fmtp:96 packetization-mode=1;profile-level-id=42e01f\n"
         text += "a=rtcp-fb:96 nack\na=rtcp-fb:96 nack pli\na=rtcp-fb:96 ccm fir\n"
         text += "a=extmap:5 http://www.webrtc.org/experiments/rtp-hdrext/playout-delay\n"
+        more = "a=extmap:6 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\n"
+        more += "a=extmap:7 http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time\n"
+        if numbers:
+            text += more + "a=rtcp-fb:96 transport-cc\na=rtcp-fb:96 goog-remb\n"
         if rtx:
             text += "a=rtpmap:97 rtx/90000\na=fmtp:97 apt=96\n"
         if audio:
             text += f"m=audio 9 UDP/TLS/RTP/SAVPF 111\na=mid:1\n{transport}a=rtpmap:111 opus/48000/2\n"
+            text += more + "a=rtcp-fb:111 transport-cc\n" if numbers else ""
         return text
 
     async def connect(self, answer: str, *, prefer: str = "") -> None:
@@ -330,6 +338,11 @@ class LoopbackViewer:
     def send_rtcp(self, *packets: RtcpPacket, before: bytes = b"") -> None:
         self.socket.send(self.dtls._tx_srtp.protect_rtcp(before + pack_compound(packets)))
 
+    def tell(self) -> None:
+        """Sends feedback on what has arrived since the last time."""
+        while (feedback := self._arrivals.take(media_ssrc=self.ssrcs[0])) is not None:
+            self.send_rtcp(feedback)
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Waits until what has arrived fulfils a condition."""
         while not condition():
@@ -354,6 +367,12 @@ class LoopbackViewer:
     async def _send(self, data: bytes) -> None:
         self.socket.send(data)
 
+    def _take(self, packet: RtpPacket) -> None:
+        self.rtp.append(packet)
+        number = dict(packet.extensions).get(6)
+        if number is not None:
+            self._arrivals.add(int.from_bytes(number, "big"), now_ns=time.monotonic_ns())
+
     def _readable(self) -> None:
         while True:
             try:
@@ -372,7 +391,7 @@ class LoopbackViewer:
             elif self.dtls.state != "connected" or self.lose(RtpPacket.parse(data)):
                 pass  # media may overtake the end of the handshake
             else:
-                self.rtp.append(RtpPacket.parse(self.dtls._rx_srtp.unprotect(data)))
+                self._take(RtpPacket.parse(self.dtls._rx_srtp.unprotect(data)))
         self._news.set()
 
 
