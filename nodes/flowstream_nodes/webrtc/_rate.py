@@ -25,6 +25,10 @@ class RateMeter:
         while self._seen[0][0] < now_ns - SPAN_NS:
             self._bytes -= self._seen.popleft()[1]
 
+    def bps_at(self, now_ns: int) -> int:
+        """As `bps`; 0 when nothing has come for so long."""
+        return self.bps if self._seen and now_ns - self._seen[-1][0] <= SPAN_NS else 0
+
     @property
     def bps(self) -> int:
         """What came, by the time from the first to the last that counts; 0 while too little has come to tell."""

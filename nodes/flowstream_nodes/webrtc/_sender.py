@@ -13,7 +13,7 @@ from flowstream.proto.retransmit import SentPacket
 from flowstream.proto.rtcp import ReceiverEstimate, TransportFeedback
 from flowstream.proto.sdp import Kind
 from flowstream_nodes.webrtc._protection import MOST, Protection, ProtectionError
-from flowstream_nodes.webrtc._stream import RtpStream
+from flowstream_nodes.webrtc._stream import PADDING, RtpStream
 from flowstream_nodes.webrtc._wakeups import Wakeups
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ that, up to `MOST_START_BPS`."""
 
 MOST_START_BPS: Final = 3_000_000
 
-OF_USE: Final = 3.0
-"""Times the rate of what can be sent: a link that carries so much needs no closer look."""
+OF_USE: Final = 5.0
+"""Times the rate of what can be sent: a link that carries so much needs no closer look, and pictures leave at once."""
 
 LEAST_OF_USE_BPS: Final = 5_000_000
 
@@ -78,13 +78,17 @@ class Sender:
         self.pair: Pair | None = None
         self.dropped_pictures: int = 0
         self.has_feedback: bool = False
+        self.is_broken: bool = False
+        """Whether pictures were given up and there is no room for the keyframe yet that must come next."""
+        self.may_repeat: bool = True
+        """Whether what was sent before may be sent again, if only to find out what the link carries."""
+        self._has_reports = False
         self._pacer: Pacer[Unit | Again] = Pacer(now_ns=now_ns, bps=start_bps)
         self._streams = streams
         self._mux = mux
         self._wakeups = wakeups
         self._on_break = on_break
         self._on_failure = on_failure
-        self._is_broken = False
         self._protection: Protection | None = None
         self._overhead = _UDP_OVER_IPV4
         self._call = self._poll
@@ -134,7 +138,7 @@ class Sender:
             is_droppable=is_droppable,
         )
         if kind == "video" and is_keyframe:
-            self._is_broken = False
+            self.is_broken = False
         if dropped:
             self._give_up(dropped)
         self._poll(now_ns)
@@ -172,6 +176,7 @@ class Sender:
 
     def handle_report(self, *, loss: float, round_trip_ns: int | None, now_ns: int) -> None:
         """What a receiver report tells; it counts where nothing better comes."""
+        self._has_reports = True
         self.estimator.handle_report(loss=loss, round_trip_ns=round_trip_ns, now_ns=now_ns)
         self._follow_target(now_ns)
 
@@ -188,6 +193,13 @@ class Sender:
     def estimate(self) -> Estimate | None:
         """What is known of the link; None while nothing is."""
         return self.estimator.estimate() if self.has_feedback else None
+
+    @property
+    def bandwidth_bps(self) -> int | None:
+        """What the link is taken to carry, be it only by receiver reports; None while nothing has come back."""
+        if not self.has_feedback and not self._has_reports:
+            return None
+        return self.estimator.estimate().bandwidth_bps
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -214,8 +226,8 @@ class Sender:
             due_ns = self._pacer.next_ns()
         if due_ns is not None:
             self._wakeups.ask(self._call, due_ns, now_ns=now_ns)
-        elif self._is_broken:
-            self._is_broken = False
+        elif self.is_broken:
+            self.is_broken = False
             self._on_break()
 
     def _send_unit(self, unit: Unit, first: int, end: int, probe: int, now_ns: int) -> None:
@@ -240,15 +252,20 @@ class Sender:
             self._transmit(stream.rewrite(some, number=self.estimator.packets.next_number), probe, now_ns)
 
     def _pad(self, padding: Padding, now_ns: int) -> None:
+        """Fills the path for a probe: with what was sent before, else with packets of nothing."""
         stream = self._streams.get("video")
-        packets = stream.newest(padding.size) if stream is not None else []
-        left = padding.size
-        while stream is not None and packets and left > 0:  # of a still picture little is there: it goes again
-            some = packets[:MOST]
-            left -= sum(len(each.payload) for each in some)
-            packets_now = stream.rewrite(some, number=self.estimator.packets.next_number)
-            self._transmit(packets_now, padding.probe, now_ns)
-            packets = packets[MOST:] or packets
+        if stream is None:
+            return
+        packets = stream.newest(padding.size) if self.may_repeat else []
+        left = padding.size - sum(len(each.payload) for each in packets)
+        for start in range(0, len(packets), MOST):
+            some = packets[start : start + MOST]
+            self._transmit(stream.rewrite(some, number=self.estimator.packets.next_number), padding.probe, now_ns)
+        while left > 0 and (
+            empty := stream.fill(min(MOST, -(-left // PADDING)), number=self.estimator.packets.next_number)
+        ):
+            self._transmit(empty, padding.probe, now_ns)
+            left -= len(empty) * PADDING
 
     def _transmit(self, packets: Sequence[bytes], probe: int, now_ns: int) -> None:
         if self._protection is None or self.pair is None:
@@ -268,4 +285,4 @@ class Sender:
             if each.urgency != Urgency.VIDEO:
                 continue
             self.dropped_pictures += 1
-            self._is_broken = self._is_broken or each.breaks
+            self.is_broken = self.is_broken or each.breaks

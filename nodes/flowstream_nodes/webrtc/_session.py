@@ -12,6 +12,7 @@ import anyio
 
 from flowstream import ViewerReport
 from flowstream.proto import stun
+from flowstream.proto.allocator import Choice, Demand
 from flowstream.proto.ice import Expired, Forgotten, IceLite, Outcome, Pair, Reply, Retired, Selected, Verified
 from flowstream.proto.rtcp import (
     Bye,
@@ -31,6 +32,7 @@ from flowstream.proto.rtcp import (
     parse_compound,
 )
 from flowstream.proto.sdp import Agreement, Kind, Stream
+from flowstream.proto.switching import Picture, RungSwitch
 from flowstream_nodes.webrtc._protection import Protection, ProtectionError
 from flowstream_nodes.webrtc._sender import Sender
 from flowstream_nodes.webrtc._stream import RtpStream
@@ -116,7 +118,7 @@ class ViewerSession:
         start_bps: int,
         clock: Clock,
         log: logging.LoggerAdapter[logging.Logger],
-        want_keyframe: Callable[[], None],
+        want_keyframe: Callable[[ViewerSession], None],
         on_change: Callable[[], None],
     ) -> None:
         """``certificate`` is an aiortc RTCCertificate, ``start_bps`` the rate of what is sent first.
@@ -150,6 +152,11 @@ class ViewerSession:
         )
         self._by_ssrc = {stream.ssrc: stream for stream in self.streams.values()}
         self.awaits_keyframe = True
+        self.choice: Choice | None = None
+        self.chosen: str | None = None
+        """The rung that the viewer asked for; None for the best."""
+        self.switch = RungSwitch()
+        self.cap_bps: int | None = None
         self._withheld: frozenset[Kind] = frozenset()
         self._cname = cname
         self._mux = mux
@@ -243,18 +250,49 @@ class ViewerSession:
             ]
             self._send_rtcp([*reports, SourceDescription(tuple((each.ssrc, self._cname) for each in active))])
 
-    def takes_video(self, *, is_keyframe: bool) -> bool:
-        """Whether a picture may go to this viewer: never a dependent one before its first keyframe."""
-        if not self.connected or "video" not in self.streams or "video" in self._withheld:
-            return False
-        if is_keyframe:
-            self.awaits_keyframe = False
-        elif self.awaits_keyframe:
-            return False
-        return True
+    def demand(self, *, sound_bps: int) -> Demand:
+        """What this viewer's link carries for the picture, and what it may get."""
+        bandwidth_bps = self.sender.bandwidth_bps
+        if bandwidth_bps is not None and "audio" in self.streams:
+            bandwidth_bps = max(1, bandwidth_bps - sound_bps)
+        return Demand(
+            self.id,
+            bandwidth_bps,
+            cap_bps=self.cap_bps,
+            chosen=self.chosen,
+            is_paused="video" in self._withheld or "video" not in self.streams,
+        )
 
-    def report(self) -> ViewerReport:
-        """What is known of this viewer's link, by the estimate and by its receiver reports (RFC 3550 section 6.4.1)."""
+    def aim(self, choice: Choice) -> None:
+        """This rung is for it from now on."""
+        if self.choice is None or choice.rung != self.choice.rung:
+            self.switch.want(choice.rung)
+        self.choice = choice
+
+    @property
+    def wants_keyframe(self) -> bool:
+        """Whether it cannot go on, or not change to what it is to get, and has room for a keyframe."""
+        return self.connected and self.switch.needs_keyframe is not None and not self.sender.is_broken
+
+    def offer(self, picture: Picture) -> int | None:
+        """The position on the timeline at which a picture goes to this viewer; None if it does not.
+
+        None goes out that needs one that did not.
+        """
+        if not self.connected or "video" not in self.streams or "video" in self._withheld:
+            return None
+        if self.awaits_keyframe and not picture.is_keyframe:
+            return None
+        ticks = self.switch.offer(picture)
+        if ticks is not None and picture.is_keyframe:
+            self.awaits_keyframe = False
+        return ticks
+
+    def report(self, rung: str | None = None) -> ViewerReport:
+        """What is known of this viewer's link, by the estimate and by its receiver reports (RFC 3550 section 6.4.1).
+
+        ``rung`` is the name of what it gets.
+        """
         stream = self.streams.get("video") or next(iter(self.streams.values()))
         block, estimate = stream.last_report, self.sender.estimate()
         return ViewerReport(
@@ -263,6 +301,8 @@ class ViewerSession:
             loss=block.fraction_lost / 256 if block is not None else 0.0,
             rtt_ms=self.round_trip_ns / 1e6,
             queue_delay_ms=estimate.queue_delay_ns / 1e6 if estimate is not None else 0.0,
+            rung=rung,
+            cap_bps=self.cap_bps,
         )
 
     def send(
@@ -273,21 +313,29 @@ class ViewerSession:
         ticks: int,
         now_ns: int,
         captured_ns: int | None = None,
-        is_keyframe: bool = False,
+        picture: Picture | None = None,
     ) -> None:
         """Sends one access unit at a position of the timeline, as soon as the link has room for it."""
         if kind not in self.streams or not self.connected or kind in self._withheld:
             return
         is_sent = self.sender.send(
-            kind, payloads, ticks=ticks, now_ns=now_ns, captured_ns=captured_ns, is_keyframe=is_keyframe
+            kind,
+            payloads,
+            ticks=ticks,
+            now_ns=now_ns,
+            captured_ns=captured_ns,
+            is_keyframe=picture is not None and picture.is_keyframe,
+            is_droppable=picture is not None and picture.is_droppable,
         )
-        if kind == "video" and not is_sent:
+        if picture is not None and not is_sent:
+            self.switch.dropped(picture)
             self.awaits_keyframe = True
 
     def withhold(self, kinds: frozenset[Kind]) -> None:
         """Sends nothing of these kinds from now on, not even what was sent before; the picture then begins anew."""
         may_again = "video" in self._withheld - kinds
         self._withheld = kinds
+        self.sender.may_repeat = "video" not in kinds
         if "video" in kinds:
             self.sender.clear()
             self.awaits_keyframe = True
@@ -302,7 +350,7 @@ class ViewerSession:
     def ask_keyframe(self) -> None:
         """Asks for a keyframe, when this viewer may have one."""
         if self.connected and "video" in self.streams and "video" not in self._withheld:
-            self._want_keyframe()
+            self._want_keyframe(self)
 
     async def _connect(self) -> None:
         import pylibsrtp

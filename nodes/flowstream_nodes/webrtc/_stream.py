@@ -19,6 +19,12 @@ CAPTURE_TIME_NS: Final = 1_000_000_000
 """How often a packet says when its picture was taken; receivers interpolate."""
 
 
+PADDING: Final = 255
+"""Bytes of padding in a packet of nothing: its last byte says how many there are (RFC 3550 section 5.1)."""
+
+_PADDED: Final = bytes(PADDING - 1) + bytes((PADDING,))
+
+
 class RtpStream:
     """Numbers and headers of one stream to one viewer; what is needed to send parts of it again.
 
@@ -62,6 +68,7 @@ class RtpStream:
         self._sequence_number = secrets.randbelow(1 << 15)
         self._rtx_sequence_number = secrets.randbelow(1 << 15)
         self._timestamp_offset = secrets.randbits(32)
+        self._last_timestamp = 0
 
     @property
     def header_size(self) -> int:
@@ -87,37 +94,28 @@ class RtpStream:
         ``number`` is the transport-wide number of the first. ``captured_ns`` is when the picture was taken, UTC in ns,
         of packets that begin one.
         """
-        timestamp = self.timestamp_at(ticks)
-        sequence_number, pack = self._sequence_number, self._header.pack
-        last = len(payloads) - 1 if is_end and self.kind == "video" else -1
-        packets: list[bytes] = []
-        octets = 0
-        for index, payload in enumerate(payloads):
-            header = pack(
-                sequence_number=sequence_number,
-                timestamp=timestamp,
-                marker=index == last,
-                transport_number=number,
-            )
-            packets.append(header + payload)
-            octets += len(payload)
-            sequence_number = (sequence_number + 1) & 0xFFFF
-            number = (number + 1) & 0xFFFF
+        timestamp = self._last_timestamp = self.timestamp_at(ticks)
+        first, count = self._sequence_number, len(payloads)
+        marks_last = is_end and self.kind == "video"
+        headers = self._header.pack_run(
+            count, sequence_number=first, timestamp=timestamp, marks_last=marks_last, transport_number=number
+        )
+        packets = [header + payload for header, payload in zip(headers, payloads, strict=True)]
         if captured_ns is not None and self._capture_time_id is not None and now_ns >= self._next_capture_time_ns:
             self._next_capture_time_ns = now_ns + CAPTURE_TIME_NS
             header = self._header.pack_with(
                 ((self._capture_time_id, pack_capture_time(to_ntp(captured_ns))),),
-                sequence_number=self._sequence_number,
+                sequence_number=first,
                 timestamp=timestamp,
-                marker=last == 0,
-                transport_number=(number - len(payloads)) & 0xFFFF,
+                marker=marks_last and count == 1,
+                transport_number=number,
             )
             packets[0] = header + payloads[0]
         if self._history is not None:
-            self._history.store_run(self._sequence_number, timestamp, payloads, marks_last=last >= 0, now_ns=now_ns)
-        self._sequence_number = sequence_number
-        self.packets_sent += len(payloads)
-        self.octets_sent += octets
+            self._history.store_run(first, timestamp, payloads, marks_last=marks_last, now_ns=now_ns)
+        self._sequence_number = (first + count) & 0xFFFF
+        self.packets_sent += count
+        self.octets_sent += sum(map(len, payloads))
         return packets
 
     def take(self, sequence_numbers: Sequence[int], *, now_ns: int, round_trip_ns: int) -> list[SentPacket]:
@@ -151,6 +149,23 @@ class RtpStream:
                 transport_number=number,
             )
             packets.append(header + wrap(each))
+            self._rtx_sequence_number = (self._rtx_sequence_number + 1) & 0xFFFF
+            number = (number + 1) & 0xFFFF
+        return packets
+
+    def fill(self, count: int, *, number: int) -> list[bytes]:
+        """``count`` packets of padding alone on the retransmission stream; none without one."""
+        if self._rtx_header is None:
+            return []
+        packets: list[bytes] = []
+        for _ in range(count):
+            header = self._rtx_header.pack(
+                sequence_number=self._rtx_sequence_number,
+                timestamp=self._last_timestamp,
+                marker=False,
+                transport_number=number,
+            )
+            packets.append(bytes((header[0] | 0x20,)) + header[1:] + _PADDED)
             self._rtx_sequence_number = (self._rtx_sequence_number + 1) & 0xFFFF
             number = (number + 1) & 0xFFFF
         return packets

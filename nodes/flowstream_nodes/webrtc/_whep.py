@@ -81,7 +81,8 @@ def read_page() -> dict[str, bytes]:
 def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str, bytes]) -> AsgiApp:
     """The ASGI application of one output.
 
-    ``/`` is the page, ``/whep`` the endpoint, ``/whep/ID`` a session and ``/whep/ID/state`` how its viewer stands,
+    ``/`` is the page, ``/whep`` the endpoint, ``/whep/ID`` a session ``/whep/ID/state`` how its viewer stands and
+    ``/whep/ID/quality`` which rendition it gets,
     ``/about`` what the page shows. Requests of other
     origins than the server's own are refused unless ``about().origins`` lists them or ``*``: a picture of a screen is
     not for every page that its owner happens to visit.
@@ -207,6 +208,20 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
             seat.call(name)
         return JSONResponse(seat.told(), headers=headers)
 
+    async def quality(request: Request) -> Response:
+        """What a viewer gets of what there is, and why; it may choose one, or the best that its link carries."""
+        headers = {"Cache-Control": "no-store", **cross_origin(request)}
+        current = viewers.sessions.get(request.path_params["id"])
+        if current is None:
+            raise HTTPException(404, "There is no such session (any more).", headers)
+        if request.method == "POST":
+            wanted = (await read_body(request, "text/plain", headers)).strip()
+            try:
+                viewers.choose(current, wanted)
+            except LookupError as error:
+                raise HTTPException(422, f"{error.args[0]}.", headers) from None
+        return JSONResponse(viewers.quality(current), headers=headers)
+
     async def tell_about(request: Request) -> Response:
         if not viewers.registry.may_look(caller_of(request)):
             raise closed(DoorClosed("token", "this needs a link with a token"), {"Cache-Control": "no-store"})
@@ -229,6 +244,7 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
         routes=[
             Route("/", page_file),
             Route("/whep", endpoint, methods=["GET", "POST", "OPTIONS"]),
+            Route("/whep/{id}/quality", quality, methods=["GET", "POST"]),
             Route("/whep/{id}/state", state, methods=["GET", "POST"]),
             Route("/whep/{id}", session, methods=session_methods),
             Route("/about", tell_about),

@@ -9,6 +9,7 @@ from pydantic import field_validator, model_validator
 
 from flowstream import (
     VIEWERS,
+    Bitrate,
     Config,
     Context,
     EncodedCaps,
@@ -98,6 +99,11 @@ class WebrtcOutConfig(Config):
         default=None, max_length=200, description="Title of the page; the node's label when it is left out."
     )
     viewers: ViewersConfig = live(default_factory=ViewersConfig, description="Who may watch.")
+    uplink: Literal["off"] | Bitrate = live(
+        default="off",
+        description="What all viewers together may get, in bits per second; when it is short, those who get most of "
+        "the picture get a lower rendition, before anybody gets none.",
+    )
     origins: list[str] = live(
         default_factory=list,
         max_length=100,
@@ -118,6 +124,11 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
     Serves a page at ``/<node>/`` and, for other players, a WHEP endpoint at ``/<node>/whep``. Takes H.264 without
     B-frames, and Opus; both are passed on as they come, so one encoder serves every viewer. A new viewer, or one that
     lost too much, makes it ask for a keyframe upstream; requests of several are joined.
+
+    ``video`` takes several renditions of one picture, the largest first: ``video: [high, middle, low]``. Each viewer
+    gets the one that its link carries, which its browser's feedback on every packet tells, and another one from a
+    keyframe on when that changes; it may choose one itself. ``uplink`` bounds the sum of all viewers. A viewer whose
+    link does not even carry the lowest one sees the picture stand still, and hears the sound.
 
     Media travels on UDP at the address where the graph serves (``serve.listen``), on the same port number when it is
     free. Viewers stay connected across reloads: what feeds this node may be replaced, the page goes on.
@@ -153,8 +164,10 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         EncodedPacket,
         caps=EncodedCaps(codec="h264"),
         optional=True,
+        many=True,
         follows={"size", "extradata"},
-        doc="The picture: H.264 in Annex B form with parameter sets before every keyframe, no B-frames.",
+        doc="The picture: H.264 in Annex B form with parameter sets before every keyframe, no B-frames. Several "
+        "renditions of it are a ladder: each viewer gets the one that its link carries.",
     )
     audio = Input(
         EncodedPacket,
@@ -169,8 +182,11 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         doc="Who watches, and what each viewer says of its link: losses and round trip. For an abr-controller.",
     )
 
-    _last: EncodedPacket | None = None
     _registry: ViewerRegistry | None = None
+
+    def open(self) -> None:
+        """Begins without having seen a picture."""
+        self._last: dict[int, EncodedPacket] = {}
 
     async def run(self, ctx: Context) -> None:
         """Serves viewers until the inputs end.
@@ -214,6 +230,8 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                     waiting=registry.waiting or None,
                     view="paused" if registry.view.is_paused else None,
                     unsent_packets=viewers.unsent_packets or None,
+                    rungs=viewers.rungs_text or None,
+                    limited_by=viewers.limited_by,
                 )
 
             def approval() -> Approval:
@@ -226,9 +244,11 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
             feeder = Feeder(
                 kinds=kinds,
                 most=lambda: self.config.viewers.max,
-                ask_keyframe=lambda: ctx.request(self.video, KeyframeRequest("a viewer needs one")),
+                ask_keyframe=lambda index: ctx.request(self.video, KeyframeRequest("a viewer needs one"), index=index),
                 on_change=report,
                 approval=approval,
+                rungs=lambda: {origin.index: origin.node for origin in ctx.origins(self.video)},
+                uplink_bps=lambda: None if self.config.uplink == "off" else self.config.uplink,
             )
             app = make_app(viewers, about=about, page=page)
             async with ctx.mount(app, page=True):
@@ -237,10 +257,10 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                     ctx.ready()
                     async with anyio.create_task_group() as tasks:
                         tasks.start_soon(self._tell_reports, ctx, viewers)
-                        async for kind, packet in ctx.merge(self.video, self.audio):
-                            if kind == "video":
-                                self._check_order(packet)
-                                viewers.send_video(packet, feeder)
+                        async for origin, packet in ctx.each(self.video, self.audio):
+                            if origin.port == "video":
+                                self._check_order(packet, origin.index)
+                                viewers.send_video(packet, feeder, origin.index)
                             else:
                                 viewers.send_audio(packet, feeder)
                         tasks.cancel_scope.cancel()
@@ -253,6 +273,7 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
             if ctx.is_connected(self.reports):
                 found = ViewerReports(ctx.name, viewers.reports())
                 await ctx.emit(self.reports(Record(found, ctx.media_ns())))
+            ctx.report(rungs=viewers.rungs_text or None, limited_by=viewers.limited_by)
             await ctx.sleep_until_ns(ctx.now_ns() + REPORTS_NS)
 
     def reconfigured(self, old: WebrtcOutConfig) -> None:
@@ -260,8 +281,9 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         if self._registry is not None:
             self._registry.settings_changed()
 
-    def _check_order(self, packet: EncodedPacket) -> None:
-        last, self._last = self._last, packet
+    def _check_order(self, packet: EncodedPacket, index: int) -> None:
+        last = self._last.get(index)
+        self._last[index] = packet
         if last is None or last.decode_ns is None or packet.decode_ns is None:
             return
         if packet.decode_ns > last.decode_ns and packet.time_ns < last.time_ns:

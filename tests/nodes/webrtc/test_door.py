@@ -333,7 +333,9 @@ async def test_what_is_no_token_is_refused_also_where_none_is_needed(
     stage: Any, http: httpx.AsyncClient, make_viewer: MakeViewer, token: str
 ) -> None:
     answer = await http.post(
-        "/whep", content=make_viewer().offer(), headers={**SDP, "Authorization": f"Bearer {token}".encode("latin-1")}
+        "/whep",
+        content=make_viewer().offer(),
+        headers=httpx.Headers([*SDP.items(), ("Authorization", f"Bearer {token}")], encoding="latin-1"),
     )
     assert (answer.status_code, answer.text) == (401, "This is no token of this stream.\n")
 

@@ -123,9 +123,9 @@ async def test_the_browser_tells_of_every_packet_and_its_link_is_found_to_carry_
         with anyio.fail_after(20):
             while stage.viewers.reports()[0].bandwidth_bps < 3 * stream_bps:
                 await anyio.lowlevel.checkpoint()
+        await wait_for(page, "window.inbound('video').then((s) => s.framesDecoded > 60)")
         assert len(told) > 20
         assert all(isinstance(packet, TransportFeedback) for packet in told), "no REMB beside it"
-        await wait_for(page, "window.inbound('video').then((s) => s.framesDecoded > 60)")
         picture = await page.evaluate("window.inbound('video')")
         assert (picture["packetsLost"], picture["freezeCount"]) == (0, 0)
         assert session.sender.dropped_pictures == 0

@@ -29,7 +29,8 @@ from flowstream.proto.rtcp import (
 from flowstream.proto.rtp import RtpPacket, Unwrapper
 from flowstream.proto.sdpfrag import Fragment
 from flowstream_nodes.webrtc import _session, _stream
-from flowstream_nodes.webrtc._viewers import MAX_PAYLOAD, Feeder
+from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD
+from flowstream_nodes.webrtc._viewers import Feeder
 
 pytestmark = pytest.mark.anyio
 
@@ -265,7 +266,7 @@ async def test_a_new_node_feeds_the_same_viewer_and_nothing_jumps(
         await send_pictures(stage, viewer, 4)
         before = len(video_of(viewer))
         asked: list[int] = []
-        newer = Feeder(lambda: frozenset({"video"}), lambda: 10, lambda: asked.append(1), lambda: None)
+        newer = Feeder(lambda: frozenset({"video"}), lambda: 10, lambda index: asked.append(1), lambda: None)
         other_size = pictures((320, 180), 1)
         assert other_size[0].keyframe
         with stage.viewers.feeding(newer, media_ns=stage.media_ns()):

@@ -42,7 +42,8 @@ def test_it_serves_a_page_and_takes_what_comes_without_viewers() -> None:
         assert node.ctx.is_ready
         (mount,) = node.mounts
         assert (mount.path, mount.page) == ("/out/", True)
-        assert node.facts == {"viewers": 0, "waiting": None, "view": None, "unsent_packets": None}
+        assert {name for name, fact in node.facts.items() if fact is not None} == {"viewers"}
+        assert node.facts["viewers"] == 0
         node.push(KEYFRAME, "video")
         node.push(SOUND, "audio")
         assert get(node, "/").status_code == 200
