@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from flowstream.api.running import Authorize, Frames, Run, open
     from flowstream.api.sharing import share
     from flowstream.api.status import NodeStatus, Status
+    from flowstream.api.viewers import SyncViewers, Viewers
     from flowstream.control.door import ServeError
     from flowstream.control.socket import ControlError
+    from flowstream.control.viewers import Invitation
     from flowstream.errors import (
         Diagnostic,
         EndedError,
@@ -122,6 +124,7 @@ __all__ = [
     "GraphPort",
     "Holding",
     "Input",
+    "Invitation",
     "KeyframeRequest",
     "LinkStats",
     "Need",
@@ -157,6 +160,7 @@ __all__ = [
     "SyncEvents",
     "SyncFrames",
     "SyncRun",
+    "SyncViewers",
     "Target",
     "Targets",
     "Transform",
@@ -172,6 +176,7 @@ __all__ = [
     "ViewerLeft",
     "ViewerRegistry",
     "ViewerWaiting",
+    "Viewers",
     "__version__",
     "edge",
     "field",
@@ -196,8 +201,10 @@ _HOMES = {
     "flowstream.api.running": "Authorize Frames Run open",
     "flowstream.api.sharing": "share",
     "flowstream.api.status": "NodeStatus Status",
+    "flowstream.api.viewers": "SyncViewers Viewers",
     "flowstream.control.door": "ServeError",
     "flowstream.control.socket": "ControlError",
+    "flowstream.control.viewers": "Invitation",
     "flowstream.errors": "Diagnostic EndedError FlowstreamError GraphError NegotiationError NodeError "
     "PackError PeerError Place ResourceBusy",
     "flowstream.graph.builder": "Graph GraphEdge GraphNode GraphPort edge",

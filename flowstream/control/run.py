@@ -23,6 +23,7 @@ from flowstream.control.server import serving
 from flowstream.control.socket import listening
 from flowstream.control.state import History, Revision, StateError, own_token, utc_text
 from flowstream.control.tls import ServerCertificate
+from flowstream.control.viewers import Desk
 from flowstream.errors import FlowstreamError, GraphError
 from flowstream.graph.builder import Setting
 from flowstream.graph.described import describe, describe_plan
@@ -111,6 +112,7 @@ class Run:
         self._keep = ExitStack()
         self._token: str | None = None
         self.certificate: ServerCertificate | None = None
+        self.desk = Desk(engine, servers)
         self._recording = anyio.Lock()
         engine.listen(self._hear)
 
@@ -214,8 +216,8 @@ class Run:
 
     @property
     def links(self) -> tuple[str, ...]:
-        """The addresses of the pages that people open."""
-        return tuple(link for _, link in door.links(self.mounts))
+        """The addresses of the pages that people open, without what lets in there."""
+        return self.desk.links(with_tokens=False)
 
     @property
     def api_url(self) -> str | None:
@@ -504,6 +506,7 @@ class Run:
     def _make_token(self, plan: Plan) -> None:
         """On a worker thread: makes the run's own token, once a plan asks for one. Raises StateError, ServeError."""
         self._certify(plan)
+        self.desk.prepare(plan, self.history.folder if self.history is not None else None)
         if plan.serve is None or not plan.serve.api or plan.serve.token is not None or self._token is not None:
             return
         if self.history is None:
