@@ -150,7 +150,7 @@ class SyncRun:
     @property
     def viewers(self) -> SyncViewers:
         """See `Run.viewers`."""
-        return SyncViewers(self._run.viewers, self._loop)
+        return SyncViewers._of(self._run.viewers, self._loop)
 
     @property
     def control(self) -> Path | None:

@@ -117,7 +117,7 @@ class Run:
     @property
     def viewers(self) -> Viewers:
         """Who watches and who waits; lets in, sends away, pauses and invites."""
-        return Viewers(self._run.desk)
+        return Viewers._of(self._run.desk)
 
     @property
     def control(self) -> Path | None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from flowstream.control.viewers import INVITATION_SECONDS, Desk, Invitation
 from flowstream.control.viewing import cap_of
 from flowstream.runtime.audience import View, Viewer
 
-if TYPE_CHECKING:
-    from flowstream.api.blocking import _Loop
+
+class Caller(Protocol):
+    """Calls functions on the loop of a run, for other threads."""
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Calls one there and waits for what it gives."""
+        ...
 
 
 class Viewers:
@@ -20,8 +25,13 @@ class Viewers:
     ``node`` tells apart two outputs whose viewers have the same one. What cannot be done raises `ViewerError`.
     """
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    _desk: Desk
+
+    @classmethod
+    def _of(cls, desk: Desk) -> Viewers:
+        made = cls()
+        made._desk = desk
+        return made
 
     def __iter__(self) -> Iterator[Viewer]:
         return (each for each in self._desk.viewers() if each.state not in ("gone", "rejected"))
@@ -91,9 +101,14 @@ class Viewers:
 class SyncViewers:
     """`Viewers` for programs without async; see there for what each method does. For any thread but the run's own."""
 
-    def __init__(self, viewers: Viewers, loop: _Loop) -> None:
-        self._viewers = viewers
-        self._loop = loop
+    _viewers: Viewers
+    _loop: Caller
+
+    @classmethod
+    def _of(cls, viewers: Viewers, loop: Caller) -> SyncViewers:
+        made = cls()
+        made._viewers, made._loop = viewers, loop
+        return made
 
     def __iter__(self) -> Iterator[Viewer]:
         return iter(self._call(lambda: tuple(self._viewers)))

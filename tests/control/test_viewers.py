@@ -220,12 +220,13 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
             return out if status == 0 else err
 
         ann, bob = come(there, name="Ann"), come(there, "198.51.100.2")
+        registry(there).tick()
         a, b = ann.seat.viewer, bob.seat.viewer
         listed = await call("viewers", "list")
         assert listed == (
             "out: 0 of 2 watching, 2 waiting, approval manual\n"
-            f"  {a}  waiting  192.0.2.1     “Ann”\n"
-            f"  {b}  waiting  198.51.100.2\n"
+            f"  {a}  waiting  192.0.2.1     “Ann”  loss 25 %  rtt 40 ms\n"
+            f"  {b}  waiting  198.51.100.2         loss 25 %  rtt 40 ms\n"
         )
         assert await call("viewers", "approve", a, b) == f"{a} (Ann) may watch\n{b} may watch\n"
         assert (ann.shown, bob.shown) == (LIVE, LIVE)

@@ -82,7 +82,7 @@ class Session:
             self.seat.leave(reason)
 
     def stats(self) -> LinkStats:
-        return LinkStats(self.sent_bytes, 0.25, 40.0)
+        return LinkStats(self.sent_bytes, 0.25, 40.0, None, None)
 
 
 class Hall:
