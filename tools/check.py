@@ -52,6 +52,8 @@ SYSTEM_PACKAGES = (
     # A Wayland desktop, which does not let itself be captured by X11's ways.
     "sway",
     "xwayland",
+    # What reads units for systemd, to say what is wrong with ours.
+    "systemd",
     # A machine that has no network but loopback.
     "iproute2",
     # A machine with a virtual camera.
