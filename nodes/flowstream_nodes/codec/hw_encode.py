@@ -286,12 +286,12 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
         candidates = candidates_for(self.config.codec, layers=self.config.temporal_layers)
         if self.config.encoder != "auto":
             return [each for each in candidates if each.name == self.config.encoder]
-        from flowstream_nodes.codec.probing import cache_file, find
+        from flowstream_nodes.codec.probing import ELSEWHERE, cache_file, find
 
         hardware = find([each for each in candidates if each.is_hardware], cache=cache_file())
         works = {found.candidate.name: found.reason for found in hardware}
         usable = [each for each in candidates if not works.get(each.name)]
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in works.items() if reason)
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in works.items() if reason not in ("", ELSEWHERE))
         if reasons and usable and not usable[0].is_hardware:
             self._say_once(f"{self.config.codec} is encoded by {usable[0].name}, on the processor ({reasons})")
         return usable
