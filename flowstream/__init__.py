@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         ResourceBusy,
     )
     from flowstream.graph.builder import Graph, GraphEdge, GraphNode, GraphPort, edge
+    from flowstream.graph.ladder import RENDITIONS, Rendition, ladder
     from flowstream.graph.patch import Change, Patch
     from flowstream.media.caps import AudioCaps, Caps, CapsConflict, EncodedCaps, VideoCaps
     from flowstream.media.encoder_stats import EncoderStats
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from flowstream.media.packets import EncodedPacket
     from flowstream.media.pyav import AvHeaders
     from flowstream.media.records import Record
+    from flowstream.media.reports import ContentStats, ViewerReport, ViewerReports
     from flowstream.media.signals import EndOfStream, KeyframeRequest
     from flowstream.media.size import Size
     from flowstream.media.targets import Target, Targets
@@ -82,6 +84,7 @@ __version__ = "0.1.0"
 __all__ = [
     "NS_PER_S",
     "PROGRAM",
+    "RENDITIONS",
     "Applied",
     "AsgiApp",
     "AspectRatio",
@@ -98,6 +101,7 @@ __all__ = [
     "Cause",
     "Change",
     "Config",
+    "ContentStats",
     "Context",
     "ControlError",
     "Delivery",
@@ -151,6 +155,7 @@ __all__ = [
     "Recovered",
     "Refused",
     "ReloadError",
+    "Rendition",
     "ResourceBusy",
     "Run",
     "RunStats",
@@ -170,6 +175,8 @@ __all__ = [
     "Verdict",
     "VideoCaps",
     "VideoFrame",
+    "ViewerReport",
+    "ViewerReports",
     "__version__",
     "edge",
     "field",
@@ -178,6 +185,7 @@ __all__ = [
     "format_bytes",
     "format_duration",
     "format_percentage",
+    "ladder",
     "live",
     "node",
     "open",
@@ -199,6 +207,7 @@ _HOMES = {
     "flowstream.errors": "Diagnostic EndedError FlowstreamError GraphError NegotiationError NodeError "
     "PackError PeerError Place ResourceBusy",
     "flowstream.graph.builder": "Graph GraphEdge GraphNode GraphPort edge",
+    "flowstream.graph.ladder": "RENDITIONS Rendition ladder",
     "flowstream.graph.patch": "Change Patch",
     "flowstream.media.caps": "AudioCaps Caps CapsConflict EncodedCaps VideoCaps",
     "flowstream.media.encoder_stats": "EncoderStats",
@@ -206,6 +215,7 @@ _HOMES = {
     "flowstream.media.packets": "EncodedPacket",
     "flowstream.media.pyav": "AvHeaders",
     "flowstream.media.records": "Record",
+    "flowstream.media.reports": "ContentStats ViewerReport ViewerReports",
     "flowstream.media.signals": "EndOfStream KeyframeRequest",
     "flowstream.media.size": "Size",
     "flowstream.media.targets": "Target Targets",

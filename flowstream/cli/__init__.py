@@ -16,6 +16,7 @@ COMMANDS = {
     "explain": "Say what a code of an error means, with an example.",
     "fmt": "Write graph files in their usual form.",
     "plan": "Show what a graph would run, or what a change of it would do.",
+    "recommend": "Say which preset and ladder this machine can hold.",
     "expand": "Write a graph out, with the place that each value came from.",
     "status": "Show how a running graph is doing.",
     "why": "Say why nothing comes, or that all is well.",

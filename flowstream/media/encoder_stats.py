@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from flowstream.media.size import Size
 
@@ -18,7 +19,8 @@ class EncoderStats:
     it did not. ``bitrate`` is what came out, in bits per second. ``qp_mean`` is the mean quantiser in the codec's own
     scale, None where the encoder does not tell; ``ssim`` the structural similarity of a sampled picture to what viewers
     get of it, 0 to 1, None where none was sampled. ``cpu_share`` is the processor time that encoding took per second of
-    media time: 1.0 is one core.
+    media time: 1.0 is one core. ``content`` is what the pictures seem to show, None where that is not looked at or not
+    clear.
 
     Raises ValueError for a picture rate, time or share below zero.
     """
@@ -35,6 +37,7 @@ class EncoderStats:
     cpu_share: float
     qp_mean: float | None = None
     ssim: float | None = None
+    content: Literal["text", "motion", "camera"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("frames", "encode_ms_mean", "encode_ms_p95", "frame_budget_ms", "bitrate", "fps", "cpu_share"):

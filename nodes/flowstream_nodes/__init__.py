@@ -22,6 +22,7 @@ NODES = {
     "camera": "flowstream_nodes.capture.camera:Camera",
     "hw-encode": "flowstream_nodes.codec.hw_encode:HwEncode",
     "opus-encode": "flowstream_nodes.codec.opus_encode:OpusEncode",
+    "abr-controller": "flowstream_nodes.adapt.abr_controller:AbrController",
     "decode": "flowstream_nodes.codec.decode:Decode",
     "recorder": "flowstream_nodes.record.recorder:Recorder",
     "webrtc-out": "flowstream_nodes.webrtc.webrtc_out:WebrtcOut",

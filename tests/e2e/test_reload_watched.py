@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.running import Run, browsing, running, until
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.alone]
 
 FPS = 30
 TICKS = 90_000 // FPS  # of the RTP clock, between two pictures

@@ -23,7 +23,7 @@ MEASURED: dict[str, Any] = {
 
 def test_they_are_values() -> None:
     stats = EncoderStats(**MEASURED)
-    assert asdict(stats) == {**MEASURED, "qp_mean": None, "ssim": None}
+    assert asdict(stats) == {**MEASURED, "qp_mean": None, "ssim": None, "content": None}
     assert Record(stats, 5).value == EncoderStats(**MEASURED)
     with pytest.raises(AttributeError):
         stats.bitrate = 1  # type: ignore[misc]

@@ -68,7 +68,8 @@ class HwEncodeConfig(Config):
     keyframe_interval: Literal["auto"] | Duration = live(
         default="auto",
         description="Longest time between keyframes: a recording can be entered at each, and a short interval costs "
-        "quality. Viewers who join ask for one of their own. auto goes by the content, 2 s or 4 s.",
+        "quality. They come at multiples of it in media time, so that encoders of one picture have theirs together. "
+        "Viewers who join ask for one of their own. auto goes by the content, 2 s or 4 s.",
     )
     intra_refresh: bool = live(
         default=False,

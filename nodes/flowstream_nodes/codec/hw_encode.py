@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flowstream import (
@@ -76,8 +76,9 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
     out and counted. One picture waits at most: who cannot keep up loses pictures before they are encoded.
 
     Targets steer bitrate, frame rate and size: the entry under this node's id counts, until a reload changes one of
-    them. H.264 by libx264 changes its rate in place, up to `max`. The others take a new encoder for it, which begins
-    with a keyframe; so do another size, speed or content.
+    them. A target can also pause it: then it encodes nothing, and goes on with a keyframe. H.264 by libx264 changes its
+    rate in place, up to `max`. The others take a new encoder for it, which begins with a keyframe; so do another size,
+    speed or content.
 
     `encoder: auto` takes hardware where a test of it passed (NVENC, QSV, AMF, VideoToolbox, Media Foundation, V4L2) and
     goes on with the next encoder, with a keyframe, when one fails; `flowstream doctor` shows which there are and why
@@ -114,9 +115,10 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
         self._candidates: list[Candidate] = []
         self._caps = EncodedCaps(codec=self.config.codec)
         self._keyframe_wanted = False
-        self._keyframe_ns = 0
+        self._is_paused = False
         self._must_reopen = False
         self._last_ns: int | None = None
+        self._encoded_ns: int | None = None
         self._due_ns: int | None = None
         self._left_out = 0
         self._is_overloaded = False
@@ -177,16 +179,20 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
                 f"{self.ctx.name}.targets takes records of Targets, but was given {given}",
                 hint="connect it to the output of a node that makes targets",
             )
-        target = targets.value.of.get(self.ctx.name)
+        target = targets.value.target_of(self.ctx.name)
         if target is not None:
+            self._is_paused = target.paused
             self._steer(self._targeted(target))
-            self.ctx.report(bitrate_bps=self._aim.bitrate_bps)
+            self.ctx.report(
+                bitrate_bps=None if self._is_paused else self._aim.bitrate_bps,
+                paused="by its target" if self._is_paused else None,
+            )
 
     def _targeted(self, target: Target) -> Preset:
         own = self.config.aim
-        fps = target.fps if target.fps is not None else self._aim.fps
+        fps = target.fps if target.fps is not None else own.fps
         return Preset(
-            size=target.size if target.size is not None else self._aim.size,
+            size=target.size if target.size is not None else own.size,
             fps=fps if own.fps is None or fps is None else min(fps, own.fps),
             bitrate_bps=min(max(target.bitrate_bps, LEAST_BPS), self._ceiling_bps),
             speed=self._aim.speed,
@@ -212,13 +218,16 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
         self._last_ns = frame.time_ns
         if self.config.content == "auto":
             self._sense.look(frame)
+        if self._is_paused:
+            self._keyframe_wanted = True
+            return
         if not self._is_its_turn(frame.time_ns):
             return
         begun_ns = self.ctx.now_ns()
         self._measuring.begin(frame.time_ns)
         record = self._record(frame.time_ns)
         self._measuring.came(frame.time_ns, self._stands_ns(frame))
-        is_due = frame.time_ns - self._keyframe_ns >= self._interval_ns
+        is_due = self._is_keyframe_due(frame.time_ns)
         keyframe = self._keyframe_wanted or is_due
         opened, packets = self._ready(frame, keyframe=keyframe)
         yield from self._emits(opened, packets)
@@ -228,7 +237,7 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
             opened.ssim.original(picture)
         opened, packets = self._encoded(opened, picture, frame, keyframe=keyframe)
         if keyframe:
-            self._keyframe_wanted, self._keyframe_ns = False, frame.time_ns
+            self._keyframe_wanted = False
         emits = list(self._emits(opened, packets))
         self._measuring.took(self.ctx.now_ns() - begun_ns)
         yield from emits
@@ -246,6 +255,11 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
         self._opened = None
 
     # --- what is encoded when -------------------------------------------------------------------------------------
+
+    def _is_keyframe_due(self, time_ns: int) -> bool:
+        """At multiples of the interval, so that encoders which began at different times have theirs together."""
+        before_ns, self._encoded_ns = self._encoded_ns, time_ns
+        return before_ns is None or time_ns // self._interval_ns != before_ns // self._interval_ns
 
     def _is_its_turn(self, time_ns: int) -> bool:
         """Thins pictures out to the wanted rate, in media time; keeps the beat while they come on time."""
@@ -384,7 +398,7 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
                 self._pass_over(opened.candidate, str(error))
                 opened = self._open_next(frame, opened)
                 picture, keyframe = self._pictures.prepare(frame, opened.settings.kind), True
-                self._keyframe_wanted, self._keyframe_ns = False, frame.time_ns
+                self._keyframe_wanted = False
 
     def _level_idc(self) -> int | None:
         """The level that the stream states so far (sequence parameter set, ITU-T H.264 section 7.3.2.1.1)."""
@@ -456,7 +470,8 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
                 "a smaller size, a lower fps or a faster speed helps", stats.encode_ms_p95, stats.frame_budget_ms,
             )  # fmt: skip
         self._is_overloaded = stats.overload
-        return Record(stats, time_ns)
+        content = self._sense.content if self.config.content == "auto" else self.config.content
+        return Record(replace(stats, content=content), time_ns)
 
 
 def _unit_type(unit: bytes, codec: str) -> int:

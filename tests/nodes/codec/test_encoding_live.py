@@ -178,10 +178,10 @@ def test_targets_steer_frame_rate_and_size_until_a_reload_of_them(encode: Harnes
     assert len(packets) == 15
     assert [each.keyframe for each in packets] == [True] + 14 * [False]
     assert {each.caps.height for each in packets} == {180}
-    encode.push(Record(Targets({"encode": Target(300_000)}), 0), "targets")
-    assert len(stream.give(30)) == 15, "what a target leaves open stays as it is"
     encode.reconfigure(stats_interval="2s")
     assert len(stream.give(30)) == 15
+    encode.push(Record(Targets({"encode": Target(300_000, fps=15.0)}), 0), "targets")
+    assert {each.caps.height for each in stream.give(30)} == {360}, "what a target leaves open is as the settings say"
     encode.reconfigure(bitrate="900k")
     packets = stream.give(30)
     assert len(packets) == 30
@@ -412,3 +412,14 @@ def test_a_sampler_that_begins_in_the_middle_says_nothing_before_a_keyframe() ->
     for packet in packets[1:]:
         sampler.decode(av.Packet(packet.data))
     assert sampler.value is None
+
+
+def test_records_say_what_the_pictures_seem_to_show(encode: Harness[Any]) -> None:
+    stream = Stream(encode)
+    stream.give(40)
+    assert stream.records[-1].content is None, "too few to say"
+    stream.give(100, still=True)
+    assert stream.records[-1].content == "text"
+    encode.reconfigure_to(config(content="motion", keyframe_interval="60s", bitrate="1M"))
+    stream.give(40)
+    assert stream.records[-1].content == "motion"

@@ -18,6 +18,7 @@ from flowstream import (
     KeyframeRequest,
     NegotiationError,
     Record,
+    Size,
     Target,
     Targets,
     VideoCaps,
@@ -353,6 +354,21 @@ def test_the_picture_rate_is_not_fooled_by_a_pause() -> None:
     assert rate.interval_ns == pytest.approx(FRAME_NS, rel=0.2)
 
 
+def test_encoders_of_one_picture_have_their_keyframes_together_whenever_they_began() -> None:
+    early, late = Encoding(keyframe_interval="1s"), Encoding(keyframe_interval="1s")
+    late.time_ns = 17 * FRAME_NS
+    while early.time_ns < 3_500_000_000:
+        early.give(grey(), "bgr24")
+        if early.time_ns > late.time_ns:
+            late.give(grey(), "bgr24")
+        if early.time_ns == 45 * FRAME_NS:
+            late.node.requested("packets", KeyframeRequest())
+    first, second = ([p.time_ns for p in each.packets if p.keyframe] for each in (early, late))
+    assert first == [0, 31 * FRAME_NS, 61 * FRAME_NS, 91 * FRAME_NS]
+    assert len(second) == 5, "its own beginning and a request move nothing"
+    assert second[1:2] + second[3:] == first[1:]
+
+
 # --- targets --------------------------------------------------------------------------------------------------------
 
 
@@ -399,6 +415,41 @@ def test_a_reload_of_the_bitrate_comes_before_the_target_and_one_of_something_el
         assert node._aim.bitrate_bps == 300_000
         encode.reconfigure(bitrate="800k")
         assert node._aim.bitrate_bps == 800_000
+
+
+def test_a_paused_encoder_encodes_nothing_and_goes_on_with_a_keyframe() -> None:
+    def told(is_paused: bool) -> Record[Targets]:
+        return Record(Targets({}, rest=Target(300_000, paused=is_paused)), 0)
+
+    with Harness(HwEncode, {"bitrate": "1M", "keyframe_interval": "60s"}, name="encode", threads=True) as encode:
+        assert len(encode.push(make_frame(0), "video")) == 1
+        encode.push(told(True), "targets")
+        assert (encode.facts["bitrate_bps"], encode.facts["paused"]) == (None, "by its target")
+        assert [encode.push(make_frame(n), "video") for n in range(1, 4)] == [[], [], []]
+        encode.push(told(False), "targets")
+        assert (encode.facts["bitrate_bps"], encode.facts["paused"]) == (300_000, None)
+        (first,) = encode.push(make_frame(4), "video")
+        (second,) = encode.push(make_frame(5), "video")
+        assert (first.keyframe, second.keyframe) == (True, False)
+
+
+def test_a_target_that_names_no_size_or_rate_takes_what_comes_again() -> None:
+    def told(**target: Any) -> Record[Targets]:
+        return Record(Targets({"encode": Target(500_000, **target)}), 0)
+
+    with Harness(HwEncode, {"bitrate": "1M"}, name="encode", threads=True) as encode:
+
+        def shown(first: int) -> tuple[int, int | None]:
+            frames = [VideoFrame.from_array(grey(), time_ns=n * FRAME_NS) for n in range(first, first + 30)]
+            packets = [each for frame in frames for each in encode.push(frame, "video") if not isinstance(each, Record)]
+            return len(packets), packets[-1].caps.width
+
+        width = grey().shape[1]
+        assert shown(0) == (30, width)
+        encode.push(told(size=Size(width // 2, width // 2), fps=10.0), "targets")
+        assert shown(30) == (10, width // 2)
+        encode.push(told(), "targets")
+        assert shown(60) == (30, width)
 
 
 def test_a_record_of_something_else_is_refused() -> None:
