@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowstream.graph.compile import Compilation, Examined
     from flowstream.graph.plan import Override, Plan, Serve
+    from flowstream.graph.replays import Replay
 
 MAX_BYTES = 1024 * 1024 + 1
 """How much of a file is read; one byte more than a graph may have."""
@@ -77,7 +78,8 @@ class GraphFile:
 
     ``text`` is what the file holds when it is not on disk; ``serve`` counts in the place of what the graph says.
     ``overrides`` are values that settings were given while the graph runs. With ``texts`` the files are not read, but
-    taken from there. ``snapshot`` is what the last plan was made of.
+    taken from there. ``replays`` run in the place of nodes, as long as the graph has these. ``snapshot`` is what the
+    last plan was made of.
     """
 
     path: str
@@ -90,6 +92,7 @@ class GraphFile:
     serve: Serve | None = None
     overrides: tuple[Override, ...] = ()
     texts: Snapshot | None = None
+    replays: Mapping[str, Replay] = field(default_factory=dict)
     snapshot: Snapshot | None = None
 
     def compile(self) -> Plan:
@@ -123,7 +126,7 @@ class GraphFile:
         surroundings = {**self._surroundings, "read": reading}
         found = examine(
             self.path, registry=Registry.installed(self.folders), as_part=as_part, overrides=self.overrides,
-            **surroundings,
+            replays=self.replays, **surroundings,
         )  # fmt: skip
         on_disk = [file for file in found.files if self.text is None or file != self.path]
         files = (*on_disk, *map(str, sources), *folders)
@@ -151,7 +154,9 @@ class GraphFile:
         from flowstream.node.registry import Registry
 
         registry = Registry.installed(self.folders)
-        return Compilation(self.path, registry=registry, overrides=self.overrides, **self._surroundings)
+        return Compilation(
+            self.path, registry=registry, overrides=self.overrides, replays=self.replays, **self._surroundings
+        )  # fmt: skip
 
     def read(self, path: str) -> bytes:
         """The content of one of its files. Raises OSError."""

@@ -14,7 +14,7 @@ import anyio.to_thread
 from anyio import from_thread
 from anyio.abc import TaskGroup
 
-from flowstream.control import api, door, observe
+from flowstream.control import api, door, observe, recordings
 from flowstream.control.access import PREFIX, Guard
 from flowstream.control.events import EventLog
 from flowstream.control.files import GraphFile, Snapshot
@@ -104,7 +104,11 @@ class Run:
         self.statistics = Statistics(engine)
         self.stalls = Stalls(self.statistics, self.revisions)
         self.has_door = has_door
-        self.app = api.make_app(self, observe.routes(self.stalls, secrets))
+        more = [
+            *observe.routes(self.stalls, secrets),
+            *recordings.routes(engine, secrets, lambda: self.snapshot.files if self.snapshot else {}),
+        ]
+        self.app = api.make_app(self, more)
         self._pending: _Pending | None = None
         self._outcome: Applied | Refused | None = None
         self._servers = servers

@@ -107,9 +107,10 @@ class Engine:
         planned = runner.planned
         self.tell(NodeSlow(planned.id, planned.type_id, held_ns, planned.place))
 
-    def listen(self, listener: Listener) -> None:
-        """Calls the listener with every event from now on."""
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Calls the listener with every event from now on. Gives what ends that."""
         self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     def greet(self, greeter: Callable[[str, Any], None]) -> None:
         """Calls the greeter with the key and the value of whatever a node holds from now on, before the node does."""
@@ -217,7 +218,7 @@ class Engine:
 
     def tell(self, event: Event) -> None:
         """Tells every listener."""
-        for listener in self._listeners:
+        for listener in tuple(self._listeners):
             listener(event)
 
     # --- status -----------------------------------------------------------------------------------------------------

@@ -187,6 +187,7 @@ CONTROL = (
     "tap",
     "healthz",
     "readyz",
+    "record",
 )
 CHANGES = ("plan", "reload", "set", "clear", "rollback", "stop")
 ANN = {"key": "k1"}

@@ -67,7 +67,7 @@ def test_it_describes_itself(tmp_path: Path) -> None:
                 assert method.upper() in answer.headers["allow"], path
         assert set(described["paths"]) == {
             "/status", "/plan", "/reload", "/set", "/clear", "/rollback", "/revisions", "/schema", "/healthz",
-            "/readyz", "/stop", "/events", "/openapi.json", "/why", "/stats", "/metrics", "/tap",
+            "/readyz", "/stop", "/events", "/openapi.json", "/why", "/stats", "/metrics", "/tap", "/record",
         }  # fmt: skip
 
     in_run(tmp_path, main)
