@@ -10,7 +10,6 @@ The process ends when standard input does, or after ``LIFE_SECONDS``, whatever h
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import gc
 import json
@@ -25,6 +24,10 @@ from collections import Counter
 from pathlib import Path
 from types import CoroutineType
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from soaking import native
 
 TURN_S = 60.0
 PAUSE_S = 2.0
@@ -44,8 +47,7 @@ def threads() -> Counter[str]:
         found[_NUMBER.sub("N", thread.name)] += 1
     for name in os.listdir("/proc/self/task"):
         if int(name) not in known:
-            with contextlib.suppress(OSError):  # it has just ended
-                found[f"of a library ({Path(f'/proc/self/task/{name}/comm').read_text().strip()})"] += 1
+            found[f"of {native.owner(int(name)) or 'a library'}"] += 1
     return found
 
 

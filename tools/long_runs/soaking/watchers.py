@@ -25,7 +25,6 @@ class Watcher:
         self._url = url
         self._chance = chance
         self._player = LoopbackViewer()
-        self._player.lose = lambda packet: self._player.dtls._rx_srtp is None  # it came before the keys
         self._session = ""
         self._is_gone = False
         self.pictures = 0
