@@ -88,8 +88,8 @@ def test_what_is_left_behind_is_named_but_for_threads_that_are_shared() -> None:
     now["descriptors"] = {"socket": 2, "/tmp/tape.mp4": 1}
     now["tasks"] = {"live": 6}
     assert verdict.left(before, now) == [
+        "thread AnyIO worker thread: 40, was 0",
         "thread flowstream encode: 2, was 1",
-        "thread AnyIO worker thread: 40",
         "descriptor /tmp/tape.mp4: 1, was 0",
         "task live: 6, was 5",
     ]

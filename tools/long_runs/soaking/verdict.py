@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ MOST_OBJECTS = 600
 """Growth over the part that is judged that is none: caches that fill, and for the resident set the holes in malloc's
 arenas, of which each new thread may get another one, up to eight for each processor."""
 
-POOL = "AnyIO worker thread"
-MOST_POOL = 16
-"""Worker threads that anyio keeps for a while and shares: counted, not compared."""
+_PROCESSORS = os.cpu_count() or 1
+POOLS = {"AnyIO worker thread": 16, "of cv2": _PROCESSORS, "of libopenblas": _PROCESSORS}
+"""Threads that are started when they are first needed, are kept and shared: how many there may be, by how they begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +68,13 @@ def grown(looks: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Slope, float]]:
 
 
 def more(kind: str, before: Mapping[str, int], now: Mapping[str, int]) -> list[str]:
-    """What there is more of than before, in words."""
-    return [
-        f"{kind} {name}: {count}, was {before.get(name, 0)}"
-        for name, count in sorted(now.items())
-        if count > before.get(name, 0) and not name.startswith(POOL)
-    ] + [f"{kind} {name}: {count}" for name, count in now.items() if name.startswith(POOL) and count > MOST_POOL]
+    """What there is more of than before, in words; of what is shared, more than there may be."""
+    found = []
+    for name, count in sorted(now.items()):
+        usual = next((most for pool, most in POOLS.items() if name.startswith(pool)), before.get(name, 0))
+        if count > usual:
+            found.append(f"{kind} {name}: {count}, was {before.get(name, 0)}")
+    return found
 
 
 def left(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
