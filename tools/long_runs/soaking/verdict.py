@@ -21,7 +21,7 @@ arenas, of which each new thread may get another one, up to eight for each proce
 
 _PROCESSORS = os.cpu_count() or 1
 POOLS = {"AnyIO worker thread": 16, "of cv2": _PROCESSORS, "of libopenblas": _PROCESSORS}
-"""Threads that are started when they are first needed, are kept and shared: how many there may be, by how they begin."""
+"""Threads that are started when first needed, are kept and shared: the most there may be, by how they begin."""
 
 
 @dataclass(frozen=True, slots=True)
