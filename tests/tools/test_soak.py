@@ -80,18 +80,23 @@ def test_the_slope_is_that_of_theil_and_sen() -> None:
 def test_what_is_left_behind_is_named_but_for_threads_that_are_shared() -> None:
     from soaking import verdict
 
-    before = {"threads": {"flowstream encode": 1}, "descriptors": {"socket": 3}, "tasks": {"live": 5}}
+    before: dict[str, dict[str, int]] = {
+        "threads": {"flowstream encode": 1}, "libraries": {"cv2": 1}, "descriptors": {"socket": 3}, "tasks": {"live": 5},
+    }  # fmt: skip
     now = copy.deepcopy(before)
     now["threads"]["AnyIO worker thread"] = 4
+    now["libraries"]["libopenblas"] = 1
     assert verdict.left(before, now) == []
     now["threads"] = {"flowstream encode": 2, "AnyIO worker thread": 40}
     now["descriptors"] = {"socket": 2, "/tmp/tape.mp4": 1}
     now["tasks"] = {"live": 6}
+    now["libraries"]["libx264"] = 100
     assert verdict.left(before, now) == [
         "thread AnyIO worker thread: 40, was 0",
         "thread flowstream encode: 2, was 1",
         "descriptor /tmp/tape.mp4: 1, was 0",
         "task live: 6, was 5",
+        f"threads of libraries: {now['libraries']}, were {before['libraries']}",
     ]
 
 

@@ -174,7 +174,7 @@ class Soak:
         while True:
             count = await anyio.to_thread.run_sync(faults.process.witness, "count")
             if number == 1:  # the first time, settled is what does not change any more
-                left = ["it changes"] if before is None or verdict.left(count, before) else []
+                left = ["it has just begun"] if before is None else verdict.left(before, count)
                 pause_s = 4.0
             else:
                 left = verdict.left(self.looks[0], count)

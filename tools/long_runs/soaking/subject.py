@@ -38,17 +38,18 @@ program_turn = threading.Lock()
 """Held while the program beside has a graph."""
 
 
-def threads() -> Counter[str]:
-    """The threads of this process, by name; threads of libraries count together."""
+def threads() -> tuple[Counter[str], Counter[str]]:
+    """The threads that Python has made, by name, and those of libraries, by what they seem to be of."""
     found: Counter[str] = Counter()
+    others: Counter[str] = Counter()
     known = set()
     for thread in threading.enumerate():
         known.add(thread.native_id)
         found[_NUMBER.sub("N", thread.name)] += 1
     for name in os.listdir("/proc/self/task"):
         if int(name) not in known:
-            found[f"of {native.owner(int(name)) or 'a library'}"] += 1
-    return found
+            others[native.owner(int(name)) or "one that runs"] += 1
+    return found, others
 
 
 def descriptors() -> Counter[str]:
@@ -159,7 +160,8 @@ def witness(answers: int) -> None:
         answer: dict[str, Any] = {"is_stuck": not program_turn.acquire(timeout=TURN_S)}
         if line.strip() == "look":
             answer |= memory(last)
-        answer |= {"threads": threads(), "descriptors": descriptors(), "tasks": tasks()}
+        answer["threads"], answer["libraries"] = threads()
+        answer |= {"descriptors": descriptors(), "tasks": tasks()}
         if not answer["is_stuck"]:
             program_turn.release()
         os.write(answers, json.dumps(answer).encode() + b"\n")

@@ -19,9 +19,12 @@ MOST_OBJECTS = 600
 """Growth over the part that is judged that is none: caches that fill, and for the resident set the holes in malloc's
 arenas, of which each new thread may get another one, up to eight for each processor."""
 
-_PROCESSORS = os.cpu_count() or 1
-POOLS = {"AnyIO worker thread": 16, "of cv2": _PROCESSORS, "of libopenblas": _PROCESSORS}
-"""Threads that are started when first needed, are kept and shared: the most there may be, by how they begin."""
+POOL, MOST_POOL = "AnyIO worker thread", 16
+"""Threads that are started when needed, kept for a while and shared, and how many there may be."""
+
+MOST_LATE = 1 + (os.cpu_count() or 1)
+"""How many threads libraries may start after the first round: OpenCV and OpenBLAS each make a pool when they first need
+one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +74,21 @@ def more(kind: str, before: Mapping[str, int], now: Mapping[str, int]) -> list[s
     """What there is more of than before, in words; of what is shared, more than there may be."""
     found = []
     for name, count in sorted(now.items()):
-        usual = next((most for pool, most in POOLS.items() if name.startswith(pool)), before.get(name, 0))
-        if count > usual:
+        if count > (MOST_POOL if name.startswith(POOL) else before.get(name, 0)):
             found.append(f"{kind} {name}: {count}, was {before.get(name, 0)}")
     return found
 
 
 def left(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Threads, descriptors and tasks that there are more of than before."""
-    return [
+    found = [
         *more("thread", before["threads"], now["threads"]),
         *more("descriptor", before["descriptors"], now["descriptors"]),
         *more("task", before["tasks"], now["tasks"]),
     ]
+    if sum(now["libraries"].values()) > sum(before["libraries"].values()) + MOST_LATE:
+        found.append(f"threads of libraries: {now['libraries']}, were {before['libraries']}")
+    return found
 
 
 def unaccounted(stats: Mapping[str, Any]) -> list[str]:
