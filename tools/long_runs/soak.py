@@ -16,10 +16,12 @@ After each round the calm graph is saved, and when all has settled:
 - the one who watches is still connected and sees pictures;
 - nothing stands in the log that tells of a bug.
 
-At the end: the slope of the resident set (less what statistics and event log hold, which fill up by design), and that
-of the number of objects, by Theil and Sen over the second half of the rounds, is not above zero: the lower end of its
-95 % interval, unless it adds up to less than 4 MB or 600 objects. After a good save and then a bad one, what runs
-equals a fresh start of the good one. Ctrl-C drains it, with exit status 0.
+At the end: the slopes of the resident set and of what malloc has given out (both less what statistics and event log
+hold, which fill up by design), and that of the number of objects, by Theil and Sen over the second half of the rounds,
+are not above zero: the lower end of the
+95 % interval, unless it adds up to less than 8 MB resident, 1.5 MB allocated or 600 objects; in a run of a few minutes
+only growth that is five times as large tells. After a good save and then a bad one, what runs equals a fresh start of
+the good one. Ctrl-C drains it, with exit status 0.
 
 ``--trace`` has Python say where the memory came from that is held (twice the processor time). The journal of what was
 done, the log and the graph are kept when something does not hold. The same seed does the same in the same order; when
@@ -139,6 +141,8 @@ class Soak:
         """Break things until a few seconds before ``end``, then have calm and look."""
         faults = self.faults
         assert faults is not None
+        if number == 1:
+            await faults.tour()
         faults.vanish_until = end - VANISH_S
         await faults.storm(end - CALM_S - 4)
         await self.calm()
@@ -217,7 +221,7 @@ class Soak:
         stats = await anyio.to_thread.run_sync(faults.process.ask, "/stats")
         other = self.folder / "fresh"
         other.mkdir()
-        shutil.copytree(self.folder / "wear", other / "wear")
+        shutil.copytree(self.folder / "wear", other / "wear", ignore=shutil.ignore_patterns("__pycache__"))
 
         def started() -> dict[str, Any]:
             started = self.start(good, other, f"127.0.0.1:{free_port()}")
@@ -241,7 +245,7 @@ class Soak:
                 flush=True,
             )
             if slope.grows(most):
-                found.append(f"{name} grow by {slope.growth:,.0f}, more than {most:,}")
+                found.append(f"{name} grow by {slope.growth:,.0f} ({most:,} would be none)")
         if found:
             first, last = verdict.judged(self.looks)[0], self.looks[-1]
             kinds = verdict.commonest(first["kinds"], last["kinds"])
@@ -251,13 +255,14 @@ class Soak:
 
     def tell_round(self, number: int, look: dict[str, Any]) -> None:
         """Print a line."""
-        counts = {name: sum(look[name].values()) for name in ("threads", "descriptors", "tasks")}
+        counts = {name: sum(look[name].values()) for name in ("threads", "libraries", "descriptors", "tasks")}
         print(
             f"round {number}: {look['at']:.0f} s, {sum(self.faults.done.values()) if self.faults else 0} things done; "
             f"resident {look['resident'] / 1e6:.1f} MB, allocated {look['allocated'] / 1e6:.2f} MB "
             f"({look['kept'] / 1e6:.2f} MB of it statistics and events), "
             f"{look['objects']} objects, {look['blocks']} blocks, {look['waiting'] / 1e3:.0f} kB in queues; "
-            + ", ".join(f"{count} {name}" for name, count in counts.items()),
+            f"{counts['threads']} threads and {counts['libraries']} of libraries, {counts['descriptors']} descriptors, "
+            f"{counts['tasks']} tasks",
             flush=True,
         )
 

@@ -56,6 +56,21 @@ def graph(chance: random.Random) -> dict[str, dict[str, Any]]:
     return {id: nodes[id] for id in order}
 
 
+def everything(chance: random.Random) -> dict[str, dict[str, Any]]:
+    """A graph in which every node type is that may be there, and none goes wrong."""
+    nodes = {id: dict(each) for id, each in CALM.items()}
+    nodes["clock"] = {"type": "overlay", "text": "Soak", "from": "pattern"}
+    nodes["breaks"] = {"type": "wear/breaks", "from": "clock"}
+    nodes["holds"] = {"type": "wear/holds", "from": "breaks"}
+    nodes["broken"] = {"type": "fault", "from": "holds"}
+    nodes["slower"] = {"type": "throttle", "max_fps": 12, "from": "broken"}
+    nodes["encode"]["from"] = "slower"
+    for branch in _BRANCHES:
+        nodes |= branch(chance)
+    nodes["counts"]["way"] = "fine"
+    return nodes
+
+
 def _chain(chance: random.Random) -> Iterator[tuple[str, dict[str, Any]]]:
     """What stands before the encoder."""
     if chance.random() < 0.4:

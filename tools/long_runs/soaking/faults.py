@@ -25,6 +25,8 @@ from soaking.watchers import Audience
 
 MEAN_PAUSE_S = 0.9
 MOST_WATCHERS = 4
+VARIANTS = 3
+RESOURCES = ("/status", "/why", "/stats", "/revisions", "/schema", "/openapi.json")
 JOURNAL = 40
 VANISH_S = 36.0
 """How long before a look nobody vanishes any more: a run holds on to somebody who may be back for 30 s."""
@@ -70,6 +72,19 @@ class Faults:
         with (self.process.folder / "journal.txt").open("a") as journal:
             journal.write(line + "\n")
 
+    async def tour(self) -> None:
+        """Has everything there that may be there, once: what is made when it is first needed is made then."""
+        for _ in range(VARIANTS):
+            await self.apply(edits.everything(self.chance))
+            await self.come()
+            for edge in ("breaks.video", "out.audio"):
+                await self._tap(edge, "png" if edge == "breaks.video" else "raw", 3, 3)
+        for resource in RESOURCES:
+            await self._ask(resource)
+        for action in (self.set, self.take_back, self.spoil, self.hang_up, self.follow):
+            with contextlib.suppress(FlowstreamError):
+                await action()
+
     # --- files ------------------------------------------------------------------------------------------------------
 
     def write(self, text: str, way: str) -> None:
@@ -101,11 +116,12 @@ class Faults:
             await anyio.sleep(self.chance.random() * 0.15)
         return "a few saves"
 
-    async def develop(self) -> str:
+    async def develop(self, *, is_broken: bool | None = None) -> str:
         """The node types under development are saved, sometimes with a mistake."""
-        self._variant = (self._variant + 1) % 3
+        self._variant = (self._variant + 1) % VARIANTS
         text = (WEAR / "breaks.py").read_text() + f"\n# variant {self._variant}\n"
-        is_broken = self.chance.random() < 0.3
+        if is_broken is None:
+            is_broken = self.chance.random() < 0.3
         (self.process.folder / "wear" / "breaks.py").write_text(text + ("def (" if is_broken else ""))
         return "broken" if is_broken else f"variant {self._variant}"
 
@@ -140,7 +156,7 @@ class Faults:
 
     async def ask(self) -> str:
         """Looks at it as an operator does."""
-        resource = self.chance.choice(("/status", "/why", "/stats", "/revisions", "/schema", "/openapi.json"))
+        resource = self.chance.choice(RESOURCES)
         await self._ask(resource)
         return resource
 
@@ -152,13 +168,16 @@ class Faults:
         edge, data = self.chance.choice(edges), self.chance.choice(("none", "raw", "png"))
         frames, most = self.chance.choice((1, 5, 1000)), self.chance.randint(1, 12)
 
+        return f"{edge} {data}: {await self._tap(edge, data, frames, most)} records"
+
+    async def _tap(self, edge: str, data: str, frames: int, most: int) -> int:
         def look() -> int:
             records = client.follow(self.process.socket, f"/tap?edge={edge}&frames={frames}&data={data}")
             seen = sum(1 for _ in itertools.islice(records, most))
             records.close()  # type: ignore[attr-defined]
             return seen
 
-        return f"{edge} {data}: {await anyio.to_thread.run_sync(look)} records"
+        return await anyio.to_thread.run_sync(look)
 
     async def follow(self) -> str:
         """Somebody who follows the events for a while."""
@@ -200,7 +219,7 @@ class Faults:
 
     async def apply(self, nodes: dict[str, dict[str, Any]], seconds: float = 90.0) -> dict[str, Any]:
         """Saves a graph that can be run and waits until it runs; gives the status. Raises SoakError."""
-        (self.process.folder / "wear" / "breaks.py").write_text((WEAR / "breaks.py").read_text())
+        await self.develop(is_broken=False)
         self.nodes = nodes
         self.write(edits.text_of(nodes), "renamed")
         until = time.monotonic() + seconds
