@@ -18,10 +18,9 @@ After each round the calm graph is saved, and when all has settled:
 
 At the end: the slopes of the resident set and of what malloc has given out (both less what statistics and event log
 hold, which fill up by design), and that of the number of objects, by Theil and Sen over the second half of the rounds,
-are not above zero: the lower end of the
-95 % interval, unless it adds up to less than 8 MB resident, 1.5 MB allocated or 600 objects; in a run of a few minutes
-only growth that is five times as large tells. After a good save and then a bad one, what runs equals a fresh start of
-the good one. Ctrl-C drains it, with exit status 0.
+are not above zero: the lower end of the 95 % interval, unless it adds up to less than 8 MB resident, 1.5 MB given out
+or 600 objects; in a run of a few minutes only growth that is five times as large tells. After a good save and then a
+bad one, what runs equals a fresh start of the good one. Ctrl-C drains it, with exit status 0.
 
 ``--trace`` has Python say where the memory came from that is held (twice the processor time). The journal of what was
 done, the log and the graph are kept when something does not hold. The same seed does the same in the same order; when

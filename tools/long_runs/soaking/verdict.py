@@ -20,8 +20,8 @@ MOST_OBJECTS = 600
 arenas, of which each new thread may get another one, up to eight for each processor."""
 
 ENOUGH = 5
-"""From so many points on a trend can be told from chance at all: five that rise one after the other are not so by
-chance in 49 of 50 cases, four are in one of 12."""
+"""From so many points on a trend can be told from chance at all: five rise one after the other by chance in one of 120
+cases, four in one of 24."""
 
 FEW = 5
 """With fewer points only growth that is so many times as large is told: timers that were cancelled and are not yet due,
