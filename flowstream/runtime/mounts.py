@@ -41,5 +41,5 @@ class Mounts:
 
     @property
     def pages(self) -> tuple[str, ...]:
-        """The paths of the pages, oldest first, each once."""
-        return tuple(dict.fromkeys(m.path for m in self._mounts if m.page))
+        """The paths of the pages in alphabetical order, each once: which node was ready first is chance."""
+        return tuple(sorted({m.path for m in self._mounts if m.page}))

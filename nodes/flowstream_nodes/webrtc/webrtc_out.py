@@ -100,13 +100,13 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
             ResourceBusy: no UDP address can be bound.
             ValueError: the graph serves nobody, or no input is connected.
         """
-        from flowstream_nodes.webrtc._viewers import Feeder, open_viewers
-        from flowstream_nodes.webrtc._whep import About, make_app, read_page
-
         if ctx.listen is None:
             raise ValueError("there is no server to show it; give the graph 'serve: {listen: \"127.0.0.1:8080\"}'")
         host, port = ctx.listen
-        page = await ctx.in_thread(read_page)
+        page = await ctx.in_thread(_load)
+        from flowstream_nodes.webrtc._viewers import Feeder, open_viewers
+        from flowstream_nodes.webrtc._whep import About, make_app
+
         async with ctx.hold(
             f"viewers {host}:{port}", lambda holding: open_viewers(holding, host=host, port=port)
         ) as viewers:
@@ -152,3 +152,13 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                 "and a browser takes them only in the order they are shown",
                 hint="put 'decode' and 'hw-encode' in between",
             )
+
+
+def _load() -> dict[str, bytes]:
+    """Imports what serving takes, a tenth of a second that the loop cannot spare, and reads the page."""
+    import aiortc.rtcdtlstransport  # noqa: F401
+
+    import flowstream_nodes.webrtc._viewers  # noqa: F401
+    from flowstream_nodes.webrtc._whep import read_page
+
+    return read_page()
