@@ -267,9 +267,10 @@ class Soak:
 
     def tell_end(self, pictures: int, sounds: int, longest_s: float) -> None:
         """Print what was done and what was used at most."""
-        assert self.faults is not None
-        done = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in self.faults.done.most_common())
-        audience = self.faults.audience
+        faults = self.faults
+        assert faults is not None
+        done = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in faults.done.most_common())
+        audience = faults.audience
         print(f"done: {done}")
         print(
             f"viewers: {audience.joined} came, {audience.refused} found no room or no such output; the steady one got "
@@ -277,8 +278,12 @@ class Soak:
         )
         print(
             f"at most: resident {self.peak['resident'] / 1e6:.0f} MB, {self.peak['threads']} threads, "
-            f"{self.peak['descriptors']} descriptors; disk "
-            + ("of its own, full now and then" if self.small_disk else "as it is: no small one can be mounted"),
+            f"{self.peak['descriptors']} descriptors; "
+            + (
+                f"the disk was full {self.faults.process.full_disks()} times"
+                if self.small_disk
+                else "no small disk here"
+            ),
             flush=True,
         )
 

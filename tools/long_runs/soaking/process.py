@@ -20,7 +20,7 @@ from soaking.edits import LISTEN
 
 HERE = Path(__file__).resolve().parent
 WEAR = HERE / "wear"
-DISK_BYTES = 3 * 1024 * 1024
+DISK_BYTES = 256 * 1024
 PATIENCE_S = 90.0
 BAD_LINES = re.compile(
     r"never retrieved|never awaited|Exception ignored|GeneratorExit|Task was destroyed|coroutine ignored"
@@ -132,6 +132,10 @@ class Process:
     def tail(self, lines: int = 25) -> str:
         """The last lines of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def full_disks(self) -> int:
+        """How often a node failed because the disk was full, as far as the log has it."""
+        return sum("No space left" in line and "node-failed" in line for line in self.log.read_text().splitlines())
 
     def bad_lines(self) -> list[str]:
         """What stands in its log and must not."""
