@@ -1,7 +1,9 @@
 """Threads of nodes and the loop they share: who uses how much, who holds up the others, what is left behind."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from flowstream import Emit, Input, Output, PeerError, Record, Source, Transform
 from flowstream.graph.plan import Restart
 from flowstream.runtime import runner as runner_module
-from flowstream.runtime.engine import Engine
+from flowstream.runtime.engine import FAILURES_KEPT, Engine
 from flowstream.runtime.events import CallLeftBehind, Event, NodeFailed, NodeRestarted, NodeSlow
 from flowstream.runtime.meter import EVERY, Meter
 from flowstream.testing.clock import VirtualClock
@@ -75,9 +77,23 @@ class Deaf(Source, type="test/deaf"):
         return [self.out(Record(0, 0))]
 
 
+class Clumsy(Add, type="test/clumsy"):
+    """Fails with something large in its hands."""
+
+    thread = True
+    held: list[weakref.ref[Any]] = []
+
+    def process(self, item: Record[int]) -> Iterator[Emit[Record[int]]]:
+        picture = Record([item], 0)
+        Clumsy.held.append(weakref.ref(picture))
+        if picture.value:
+            raise PeerError("dropped it")
+        yield self.sums(item)
+
+
 @pytest.fixture(autouse=True)
 def types(monkeypatch: pytest.MonkeyPatch) -> None:
-    for each in (Heavy, HeavyThread, Sleepy, Deaf):
+    for each in (Heavy, HeavyThread, Sleepy, Deaf, Clumsy):
         monkeypatch.setitem(parts.TYPES, each.type_id, each)
     Deaf.gate.clear()
     Deaf.instances = 0
@@ -153,6 +169,38 @@ def test_threads_are_named_after_their_nodes_and_there_are_no_others() -> None:
         await engine.start(chain("test/threaded-add", count=0))
         await anyio.sleep(0.05)
         assert [thread.name for thread in threading.enumerate() if thread not in before] == ["flowstream work"]
+
+    run(main)
+
+
+@pytest.mark.parametrize("restart", [None, Restart("any", first_ns=1_000_000, max_ns=1_000_000)])
+def test_failures_keep_nothing_alive_that_the_node_had(restart: Restart | None) -> None:
+    async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        Clumsy.held.clear()
+        await engine.start(
+            plan(
+                {"count": ("test/counter", {}), "work": ("test/clumsy", {}, *([restart] if restart else []))},
+                {"work.numbers": "count.out"},
+            )
+        )
+        await anyio.sleep(1)
+        failed = [event for event in events if isinstance(event, NodeFailed)]
+        assert len(failed) == len(Clumsy.held) > (30 if restart else 0)
+        gc.collect()
+        assert [each() for each in Clumsy.held] == [None] * len(Clumsy.held)
+        assert all("dropped it" in event.error.message for event in failed)
+
+    run(main)
+
+
+def test_of_failures_without_end_the_last_ones_are_kept() -> None:
+    async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        for number in range(FAILURES_KEPT + 5):
+            failing = plan({"count": ("test/counter", {"fail_at": 0, "step": number + 1}), "keep": ("test/keep", {})},
+                           {"keep.numbers": "count.out"})  # fmt: skip
+            await (engine.apply(failing) if number else engine.start(failing))
+            await anyio.sleep(0.1)
+        assert len(engine.failures) <= FAILURES_KEPT
 
     run(main)
 
