@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import traceback
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -62,7 +60,7 @@ class Engine:
         self.mounts = mounts
         self.plan: Plan | None = None
         self.runners: dict[str, Runner] = {}
-        self.failures: deque[NodeError] = deque(maxlen=FAILURES_KEPT)  # those that no restart followed, the newest last
+        self.failures: list[NodeError] = []  # those that no restart followed, the last ones
         self._tasks = tasks
         self._chance = chance
         self._listeners: list[Listener] = []
@@ -388,12 +386,12 @@ class Engine:
         failure = node_error(runner)
         if dependents is None:
             dependents = dict.fromkeys(edge.consumer for edge in self.plan.outputs_of(runner.planned.id))
-        if wait_ns is None:
-            self.failures.append(failure)
+        if wait_ns is None:  # without its cause, whose traceback holds the node and all that it had in its hands
+            self.failures.append(NodeError(failure.node, failure.message, hint=failure.hint, place=failure.place))
+            del self.failures[:-FAILURES_KEPT]
         if not isinstance(runner.error, FlowstreamError):
             runner.log.error("failed", exc_info=runner.error)
         self.tell(NodeFailed(failure, runner.planned.id, tuple(dependents), wait_ns))
-        _let_go(runner.error)
 
     async def _restart(self, old: Runner, at_ns: int) -> None:
         await self.clock.sleep_until_ns(at_ns)
@@ -492,18 +490,3 @@ def _total(runner: Runner) -> dict[str, int]:
         for cause, count in channel.losses().items():
             totals[cause] = totals.get(cause, 0) + count
     return totals
-
-
-def _let_go(error: BaseException | None) -> None:
-    """Has what is kept of a failure hold no pictures, threads or devices any more: only where it was, and why."""
-    seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        each = waiting.pop()
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
-        traceback.clear_frames(each.__traceback__)
-        waiting += [each.__cause__, each.__context__]
-        if isinstance(each, BaseExceptionGroup):
-            waiting += each.exceptions
