@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flowstream.api.events import Events, EventsMissed
     from flowstream.api.running import Authorize, Frames, Run, open
     from flowstream.api.sharing import share
-    from flowstream.api.status import NodeStatus, Status
+    from flowstream.api.status import NodeStatus, Reason, Status, Verdict
     from flowstream.control.door import ServeError
     from flowstream.control.socket import ControlError
     from flowstream.errors import (
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         ResourceBusy,
     )
     from flowstream.graph.builder import Graph, GraphEdge, GraphNode, GraphPort, edge
-    from flowstream.graph.diff import Change, Patch
+    from flowstream.graph.patch import Change, Patch
     from flowstream.media.caps import AudioCaps, Caps, CapsConflict, EncodedCaps, VideoCaps
     from flowstream.media.frames import AudioFrame, Plane, VideoFrame
     from flowstream.media.packets import EncodedPacket
@@ -60,8 +60,20 @@ if TYPE_CHECKING:
         format_percentage,
     )
     from flowstream.runtime.engine import ReloadError
-    from flowstream.runtime.events import Applied, Event, NodeFailed, NodeRestarted, Refused
+    from flowstream.runtime.events import (
+        Applied,
+        CallLeftBehind,
+        Event,
+        NodeFailed,
+        NodeRestarted,
+        NodeSlow,
+        Recovered,
+        Refused,
+        Stalled,
+    )
     from flowstream.runtime.program import PROGRAM, Delivery, ProgramInput, ProgramOutput
+    from flowstream.runtime.stats import EdgeStats, Fill, Latency, NodeStats, RunStats
+    from flowstream.runtime.why import Cause
 
 __version__ = "0.1.0"
 
@@ -77,8 +89,10 @@ __all__ = [
     "AvHeaders",
     "Bitrate",
     "ByteSize",
+    "CallLeftBehind",
     "Caps",
     "CapsConflict",
+    "Cause",
     "Change",
     "Config",
     "Context",
@@ -86,6 +100,7 @@ __all__ = [
     "Delivery",
     "Diagnostic",
     "Duration",
+    "EdgeStats",
     "Emit",
     "EncodedCaps",
     "EncodedPacket",
@@ -95,6 +110,7 @@ __all__ = [
     "Event",
     "Events",
     "EventsMissed",
+    "Fill",
     "FlowstreamError",
     "Frames",
     "FunctionNode",
@@ -106,12 +122,15 @@ __all__ = [
     "Holding",
     "Input",
     "KeyframeRequest",
+    "Latency",
     "Need",
     "NegotiationError",
     "Node",
     "NodeError",
     "NodeFailed",
     "NodeRestarted",
+    "NodeSlow",
+    "NodeStats",
     "NodeStatus",
     "Output",
     "PackError",
@@ -123,16 +142,20 @@ __all__ = [
     "Plane",
     "ProgramInput",
     "ProgramOutput",
+    "Reason",
     "Record",
+    "Recovered",
     "Refused",
     "ReloadError",
     "ResourceBusy",
     "Run",
+    "RunStats",
     "ServeError",
     "Sink",
     "Size",
     "Snapshot",
     "Source",
+    "Stalled",
     "Status",
     "SyncEvents",
     "SyncFrames",
@@ -140,6 +163,7 @@ __all__ = [
     "Target",
     "Targets",
     "Transform",
+    "Verdict",
     "VideoCaps",
     "VideoFrame",
     "__version__",
@@ -165,13 +189,13 @@ _HOMES = {
     "flowstream.api.events": "Events EventsMissed",
     "flowstream.api.running": "Authorize Frames Run open",
     "flowstream.api.sharing": "share",
-    "flowstream.api.status": "NodeStatus Status",
+    "flowstream.api.status": "NodeStatus Reason Status Verdict",
     "flowstream.control.door": "ServeError",
     "flowstream.control.socket": "ControlError",
     "flowstream.errors": "Diagnostic EndedError FlowstreamError GraphError NegotiationError NodeError "
     "PackError PeerError Place ResourceBusy",
     "flowstream.graph.builder": "Graph GraphEdge GraphNode GraphPort edge",
-    "flowstream.graph.diff": "Change Patch",
+    "flowstream.graph.patch": "Change Patch",
     "flowstream.media.caps": "AudioCaps Caps CapsConflict EncodedCaps VideoCaps",
     "flowstream.media.frames": "AudioFrame Plane VideoFrame",
     "flowstream.media.packets": "EncodedPacket",
@@ -189,8 +213,11 @@ _HOMES = {
     "flowstream.node.quantities": "AspectRatio Bitrate ByteSize Duration Percentage PictureSize "
     "format_aspect format_bitrate format_bytes format_duration format_percentage",
     "flowstream.runtime.engine": "ReloadError",
-    "flowstream.runtime.events": "Applied Event NodeFailed NodeRestarted Refused",
+    "flowstream.runtime.events": "Applied CallLeftBehind Event NodeFailed NodeRestarted NodeSlow Recovered Refused "
+    "Stalled",
     "flowstream.runtime.program": "PROGRAM Delivery ProgramInput ProgramOutput",
+    "flowstream.runtime.stats": "EdgeStats Fill Latency NodeStats RunStats",
+    "flowstream.runtime.why": "Cause",
 }
 
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "why": "Say why nothing comes, or that all is well.",
     "top": "Watch the numbers of a running graph.",
     "tap": "Look at what goes over an edge of a running graph, or save it.",
+    "record": "Record what flows in a running graph, to be replayed.",
     "test": "Run graphs by a script, and check what is to be seen.",
     "events": "Follow what happens to a running graph.",
     "set": "Give a setting of a running graph another value.",

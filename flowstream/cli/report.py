@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from flowstream.cli import described
 from flowstream.cli.screen import Screen
 from flowstream.errors import Diagnostic, FlowstreamError, GraphError, NodeError
+from flowstream.graph.described import describe, describe_plan
 from flowstream.graph.diagnostics import render, to_json
-from flowstream.graph.diff import describe, describe_plan
 from flowstream.graph.plan import Plan
 from flowstream.runtime.events import (
     Applied,

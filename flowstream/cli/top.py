@@ -123,7 +123,7 @@ def rows_of(stats: dict[str, Any]) -> list[tuple[str, ...]]:
             rate(node["rate_in"]) if node["rate_in"] or node["received"] else "",
             " + ".join(rate(value) for value in node["rates_out"].values()),
             latency(node["latency"]),
-            "" if node["cpu"] is None else f"{node['cpu']:.0%}",
+            f"{node['cpu']:.0%}",
             str(node["queued"]) if node["queued"] else "",
             size(node["memory_bytes"]),
             _dropped(node["dropped"], node["drop_rate"]),

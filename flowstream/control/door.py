@@ -10,6 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -167,9 +168,10 @@ def _own_address(host: str) -> str:
 class Door:
     """The ASGI application in front of all mounts.
 
-    The only page is at ``/`` too; several are listed there. Where only this machine is served, requests must name it:
-    a page of another site whose name was pointed to 127.0.0.1 (DNS rebinding) gets nothing. With ``is_mounted`` the
-    application stands in another one, at any path, whose business that is.
+    The only page is at ``/`` too; several are listed there. The former path of a node that was renamed leads to its
+    new one. Where only this machine is served, requests must name it: a page of another site whose name was pointed to
+    127.0.0.1 (DNS rebinding) gets nothing. With ``is_mounted`` the application stands in another one, at any path,
+    whose business that is.
     """
 
     def __init__(self, mounts: Mounts, *, is_mounted: bool = False) -> None:
@@ -200,20 +202,30 @@ class Door:
     async def _route(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
         request = Request(scope)
         root, path = scope.get("root_path", ""), path_below(scope)
-        mount = self._mounts.find(path)
         response: Response
         if not self._is_meant(request):
             response = PlainTextResponse("This address is served to this machine alone, under its own name.\n", 403)
-        elif mount is None:
-            response = self._index(root) if path in ("", "/") else self._nothing(path)
-        elif f"{path}/" == mount.path:
-            query = f"?{request.url.query}" if request.url.query else ""
-            response = RedirectResponse(f"{root}{mount.path}{query}", 307)
         else:
-            await mount.app({**scope, "root_path": root + mount.path.rstrip("/")}, receive, send)
-            return
+            mount = self._mounts.find(path)
+            moved = self._mounts.moved(path) if mount is None else None
+            if moved is not None and not _is_redirected(request):
+                scope = {key: value for key, value in scope.items() if key != "raw_path"} | {"path": root + moved}
+                path, mount = moved, self._mounts.find(moved)
+            if moved is not None and mount is None:
+                response = self._redirect(request, root + moved)
+            elif mount is None:
+                response = self._index(root) if path in ("", "/") else self._nothing(path)
+            elif f"{path}/" == mount.path:
+                response = self._redirect(request, root + mount.path)
+            else:
+                await mount.app({**scope, "root_path": root + mount.path.rstrip("/")}, receive, send)
+                return
         response.headers["Cache-Control"] = "no-store"
         await response(scope, receive, send)
+
+    def _redirect(self, request: Request, path: str) -> Response:
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"{path}{query}", 307)
 
     def _is_meant(self, request: Request) -> bool:
         if self._is_mounted or self._mounts.listen is None or not is_loopback(self._mounts.listen[0]):
@@ -236,6 +248,18 @@ class Door:
         pages = self._mounts.pages
         where = f" There is {', '.join(pages)}." if pages else ""
         return PlainTextResponse(f"There is nothing at {path[:200]!r}.{where}\n", 404)
+
+
+def _is_redirected(request: Request) -> bool:
+    """Whether a request for a node's former path is sent to the new one; any other is answered where it comes.
+
+    Players that watch have an address of their session: few follow a redirect when they change or end it, and a browser
+    follows none of its preflights. A page of another origin sees no redirect that does not admit it, which is the
+    node's business.
+    """
+    origin = request.headers.get("origin")
+    is_own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    return is_own and request.method in ("GET", "HEAD", "POST")
 
 
 def path_below(scope: MutableMapping[str, Any]) -> str:

@@ -14,8 +14,9 @@ import anyio
 import anyio.lowlevel
 
 from flowstream.errors import Diagnostic, FlowstreamError
+from flowstream.graph.described import patch_to_json
 from flowstream.graph.diagnostics import to_json as findings_to_json
-from flowstream.graph.diff import Patch, patch_to_json
+from flowstream.graph.patch import Patch
 from flowstream.runtime.events import Event
 from flowstream.runtime.log import Secrets
 

@@ -58,7 +58,7 @@ def _of_nodes(nodes: tuple[NodeStats, ...]) -> Iterator[_Family]:
         for output, count in node.emitted.items()
     ]
     yield "node_emitted_total", "counter", "Payloads that the node has given since it was started.", emitted
-    cpu = each((node, node.cpu_ns / 1e9) for node in nodes if node.cpu_ns is not None)
+    cpu = each((node, node.cpu_ns / 1e9) for node in nodes)
     yield "node_cpu_seconds_total", "counter", "Processor time of the node since it was started.", cpu
     yield "node_buffer_bytes", "gauge", "Bytes that wait for the node.", each((n, n.memory_bytes) for n in nodes)
 

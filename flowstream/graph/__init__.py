@@ -1,7 +1,9 @@
 """Pure: everything between the text of a graph and an immutable plan, and between two plans and a patch."""
 
 from flowstream.graph.compile import Examined, compile_graph, examine
-from flowstream.graph.diff import Change, EdgeChange, Patch, apply, describe, describe_plan, diff
+from flowstream.graph.described import describe, describe_plan
+from flowstream.graph.diff import apply, diff
+from flowstream.graph.patch import Change, EdgeChange, Patch
 from flowstream.graph.plan import Edge, Log, Plan, PlannedNode, Restart, Serve
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from flowstream.errors import Diagnostic, Place, Related
@@ -124,6 +124,15 @@ class Findings:
             )
         )
 
+    def forgive(self, code: str, lines: Collection[tuple[str, int]]) -> None:
+        """Takes back the findings of a kind on these lines (file, line), which turn out not to matter."""
+        kept = [
+            each for each in self.diagnostics
+            if each.code != code or each.place is None or (each.place.file, each.place.line) not in lines
+        ]  # fmt: skip
+        self._counts[CATALOG[code].severity] -= len(self.diagnostics) - len(kept)
+        self.diagnostics = kept
+
     def scrubbed(self, text: str) -> str:
         """A text without what is secret, also where it was cut or quoted."""
         forms = {
@@ -190,14 +199,14 @@ def _rendered(d: Diagnostic, colour: bool) -> str:
         return f"{ansi}{text}{_OFF}" if colour else text
 
     tint = {"error": _RED, "warning": _YELLOW}.get(d.severity, _BLUE)
-    where = f"{paint(str(d.place), _BOLD)}: " if d.place else ""
+    where = f"{paint(printable(str(d.place)), _BOLD)}: " if d.place else ""
     code = d.code if d.severity == "error" else f"{d.code} {d.severity}:"
     lines = [f"{where}{paint(f'{code} {d.title}', _BOLD + tint)}"]
     if d.place and d.source.strip():
         lines += _snippet(d.place, d.source, d.length, lambda text: paint(text, tint))
     lines += [f"  {line}" for line in d.message.split("\n")]
     for each in d.related:
-        lines.append(f"  {paint(str(each.place), _BLUE)}: {each.message}")
+        lines.append(f"  {paint(printable(str(each.place)), _BLUE)}: {each.message}")
         if each.source.strip():
             lines += _snippet(each.place, each.source, 1, lambda text: paint(text, _BLUE))
     if d.hint:

@@ -8,111 +8,21 @@ comes from elsewhere or waits otherwise, and *replaced* otherwise.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from pydantic import BaseModel
 
-from flowstream.graph.carried import carried_text
-from flowstream.graph.diagnostics import listed
-from flowstream.graph.plan import Edge, Log, Plan, PlannedNode, Serve
+from flowstream.graph.described import limit_text
+from flowstream.graph.following import reaction
+from flowstream.graph.patch import EFFECTS, INTERRUPTED, Action, Change, EdgeChange, Patch
+from flowstream.graph.plan import Edge, Plan, PlannedNode
 from flowstream.media.packets import EncodedPacket
 from flowstream.media.records import Record
 from flowstream.node.config import is_live
-from flowstream.node.quantities import format_bytes, format_duration
 
 DEFAULT_GAP_NS = 500_000_000
 """How long what is exclusive is taken to be gone, where no running instance has told how long it takes to open."""
-
-Action = Literal["keep", "update", "rewire", "replace", "add", "remove"]
-
-INTERRUPTED = "interrupted until the next keyframe"
-EFFECTS: Mapping[Action, str] = {
-    "keep": "kept",
-    "update": "changed in place",
-    "rewire": "rewired",
-    "replace": "replaced",
-    "add": "added",
-    "remove": "removed",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What becomes of one node.
-
-    ``node`` is its id in the new plan (in the old one for ``remove``); ``was`` its old id when it was renamed.
-    ``causes`` say why, one per line; ``fields`` are the dotted paths of settings that changed. An update without fields
-    is one of label, restart policy or id only: the node itself is not told. A rewired node may have live settings that
-    changed too. ``effect`` says what people notice, ``felt_by`` names the nodes at the end whose viewers, files or
-    windows notice it, and ``at_most_ns`` for how long, where that is known: until the next keyframe, for which the
-    encoder is asked at once. ``breaks`` are the running nodes, by their ids there, that have to end before this one can
-    open (``break-before-make``), and ``gap_ns`` about how long that takes.
-    """
-
-    node: str
-    action: Action
-    causes: tuple[str, ...] = ()
-    fields: tuple[str, ...] = ()
-    effect: str = ""
-    was: str = ""
-    old: PlannedNode | None = None
-    new: PlannedNode | None = None
-    felt_by: tuple[str, ...] = ()
-    at_most_ns: int | None = None
-    breaks: tuple[str, ...] = ()
-    gap_ns: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeChange:
-    """What becomes of one edge. ``changed``: same consumer port, other producer, policy or limit."""
-
-    kind: Literal["added", "removed", "changed"]
-    old: Edge | None = None
-    new: Edge | None = None
-
-    @property
-    def key(self) -> tuple[str, str, int]:
-        """The edge's key in the new plan; in the old one when it was removed."""
-        edge = self.new or self.old
-        assert edge is not None
-        return edge.key
-
-
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """What leads from one plan to another: every node in the new plan's order, then those that leave.
-
-    ``edges`` holds only those that changed; their keys are the new plan's, where a renamed node has its new id.
-    """
-
-    changes: tuple[Change, ...]
-    edges: tuple[EdgeChange, ...]
-    name: str
-    serve: Serve | None
-    log: Log | None
-    is_live: bool
-    old_serve: Serve | None = None
-    old_log: Log | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing at all changes."""
-        is_same = self.serve == self.old_serve and self.log == self.old_log
-        return is_same and not self.edges and all(each.action == "keep" for each in self.changes)
-
-    def of(self, node: str) -> Change:
-        """The change of a node. Raises KeyError when it is in neither plan."""
-        for each in self.changes:
-            if each.node == node:
-                return each
-        raise KeyError(node)
-
-    @property
-    def renamed(self) -> Mapping[str, str]:
-        """Old id to new id of the nodes that were renamed."""
-        return {each.was: each.node for each in self.changes if each.was}
 
 
 def diff(old: Plan, new: Plan) -> Patch:
@@ -134,7 +44,9 @@ def diff(old: Plan, new: Plan) -> Patch:
     gone = set(old.nodes) - set(origin.values())
     changes += [Change(i, "remove", effect=EFFECTS["remove"], old=n) for i, n in old.nodes.items() if i in gone]
     felt = _with_encoded_output(new)
-    final = _with_breaks([_with_effect(each, new, felt, touched) for each in changes])
+    replaced = [each.node for each in changes if each.action == "replace"]
+    reacting = [_with_reaction(each, old, new, replaced) for each in changes]
+    final = _with_breaks([_with_effect(each, new, felt, touched) for each in reacting])
     return Patch(final, edges, new.name, new.serve, new.log, new.is_live, old.serve, old.log)
 
 
@@ -276,15 +188,6 @@ def _output(edge: Edge) -> str:
     return f"{edge.producer}.{edge.output}"
 
 
-def limit_text(edge: Edge) -> str:
-    """An edge's limit as people write it: ``120 items, 16MiB, 2s``."""
-    limit = edge.limit
-    parts = [f"{limit.items} item{'' if limit.items == 1 else 's'}"]
-    parts += [format_bytes(limit.bytes)] if limit.bytes is not None else []
-    parts += [format_duration(limit.time_ns)] if limit.time_ns is not None else []
-    return ", ".join(parts)
-
-
 def _gives_packets(node: PlannedNode, output: str) -> bool:
     port = node.node_type.outputs.get(output)
     return port is not None and any(issubclass(each, EncodedPacket) for each in port.payloads)
@@ -320,6 +223,13 @@ def _with_effect(change: Change, new: Plan, felt: set[str], touched: Mapping[str
     known = [each for each in intervals if isinstance(each, int)]
     at_most_ns = max(known) if known and len(known) == len(intervals) and effect == INTERRUPTED else None
     return replace(change, effect=effect, felt_by=ends, at_most_ns=at_most_ns)
+
+
+def _with_reaction(change: Change, old: Plan, new: Plan, replaced: list[str]) -> Change:
+    if change.action not in ("keep", "update", "rewire"):
+        return change
+    before, after = old.inputs_of(change.was or change.node), new.inputs_of(change.node)
+    return replace(change, reaction=reaction(change, before, after, replaced, new))
 
 
 def _with_breaks(changes: list[Change]) -> tuple[Change, ...]:
@@ -401,115 +311,3 @@ def apply(old: Plan, patch: Patch) -> Plan:
     rank = {id_: index for index, id_ in enumerate(nodes)}
     ordered = sorted(edges.values(), key=lambda edge: (rank[edge.consumer], edge.input, edge.index))
     return Plan(patch.name, nodes, tuple(ordered), patch.serve, patch.is_live, patch.log)
-
-
-def describe(patch: Patch) -> list[str]:
-    """The patch in lines for a terminal: each node, what becomes of it, and why."""
-    width = max((len(each.node) for each in patch.changes), default=0)
-    lines = []
-    for each in patch.changes:
-        why = f"  ({'; '.join(each.causes)})" if each.causes else ""
-        lines.append(f"{each.node.ljust(width)}  {each.effect}{_who_feels(each)}{_gap(each)}{why}")
-    lines += [_hint(gone, come) for gone, come in _may_be_renamed(patch)]
-    if patch.serve != patch.old_serve:
-        lines.append(_serve_line(patch.old_serve or Serve(), patch.serve or Serve()))
-    if patch.log != patch.old_log:
-        lines.append("log changes")
-    return lines
-
-
-def _serve_line(old: Serve, new: Serve) -> str:
-    if old.address != new.address:
-        return "serve changes: it takes effect when the graph is started again"
-    if old.api != new.api:
-        return f"the control API is {'served' if new.api else 'not served any more'}"
-    return "the token of the control API changes" if old.token != new.token else "serve changes"
-
-
-def patch_to_json(patch: Patch) -> dict[str, Any]:
-    """A patch as JSON values.
-
-    ``{"lines": what ``flowstream plan`` prints, "changes": [{"node", "action", "effect", "causes", "fields", "was",
-    "felt_by", "at_most_seconds", "breaks", "gap_seconds"}]}``.
-    """
-    return {
-        "lines": describe(patch),
-        "changes": [
-            {
-                "node": each.node,
-                "action": each.action,
-                "effect": each.effect,
-                "causes": list(each.causes),
-                "fields": list(each.fields),
-                "was": each.was or None,
-                "felt_by": list(each.felt_by),
-                "at_most_seconds": None if each.at_most_ns is None else each.at_most_ns / 1e9,
-                "breaks": list(each.breaks),
-                "gap_seconds": None if each.gap_ns is None else each.gap_ns / 1e9,
-            }
-            for each in patch.changes
-        ],
-    }
-
-
-def _who_feels(change: Change) -> str:
-    """``, felt by out and tape for 2s at most``."""
-    ends = [each for each in change.felt_by if each != change.node]
-    if not ends:
-        return ""
-    how_long = f" for {format_duration(change.at_most_ns)} at most" if change.at_most_ns is not None else ""
-    return f", felt by {listed(ends)}{how_long}"
-
-
-def _gap(change: Change) -> str:
-    """``, break-before-make, gap about 300ms``."""
-    if change.gap_ns is None:
-        return ""
-    about_ns = max(10, round(change.gap_ns / 1e7) * 10) * 1_000_000
-    return f", break-before-make, gap about {format_duration(about_ns)}"
-
-
-def _may_be_renamed(patch: Patch) -> list[tuple[Change, Change]]:
-    """Nodes that leave with viewers or other things they hold, each with one of the same type that comes."""
-    leaving = [
-        each for each in patch.changes
-        if each.action == "remove" and each.old is not None and (each.old.holds or each.old.node_type.serves)
-    ]  # fmt: skip
-    pairs = []
-    for come in patch.changes:
-        if come.action == "add" and come.new is not None:
-            gone = next((each for each in leaving if each.old and each.old.type_id == come.new.type_id), None)
-            if gone is not None:
-                leaving.remove(gone)
-                pairs.append((gone, come))
-    return pairs
-
-
-def _hint(gone: Change, come: Change) -> str:
-    assert gone.old is not None
-    kept = "its viewers" if gone.old.node_type.serves else "what it holds"
-    was = f"/{gone.node}" if "/" in come.node else gone.node
-    return f"hint: if {come.node} is {gone.node} under another name, 'was: {was}' on it keeps {kept}"
-
-
-def describe_plan(plan: Plan) -> list[str]:
-    """A plan in a few lines for a terminal: each node with its type, where it takes from and what comes from there."""
-    kind = "live" if plan.is_live else "not live: every edge waits"
-    count = f"{len(plan.nodes)} node{'' if len(plan.nodes) == 1 else 's'}"
-    lines = [f"{plan.name}: {count}, {len(plan.edges)} edge{'' if len(plan.edges) == 1 else 's'}, {kind}"]
-    width = max((len(id_) for id_ in plan.nodes), default=0)
-    types = max((len(node.type_id) for node in plan.nodes.values()), default=0)
-    for id_, node in plan.nodes.items():
-        taken = ", ".join(_taken(node, edge) for edge in plan.inputs_of(id_))
-        lines.append(f"  {id_.ljust(width)}  {node.type_id.ljust(types)}  {taken}".rstrip())
-    return lines
-
-
-def _taken(node: PlannedNode, edge: Edge) -> str:
-    """``video from pattern.video (yuv420p 1280x720)``; for a converter what it does and how much that costs."""
-    if node.conversion is not None:
-        where = "" if node.conversion.certain else ", where it differs"
-        return f"{node.conversion.does} of {_output(edge)}{where} (cost {node.conversion.cost})"
-    caps = edge.carried.caps if edge.carried is not None else None
-    known = f" ({carried_text(edge.carried)})" if edge.carried is not None and caps is not None else ""
-    return f"{edge.input} from {_output(edge)}{known}"

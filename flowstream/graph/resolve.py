@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from flowstream.media.caps import Caps, CapsConflict
 from flowstream.media.records import Record
 from flowstream.node.base import Need, Node
 from flowstream.node.config import Config
+from flowstream.node.folder import file_of
 from flowstream.node.ports import Input, Output
 from flowstream.node.registry import Registry, UnknownType, cause_of, missing_needs
 
@@ -75,11 +76,13 @@ class Resolver:
         self._fits: dict[tuple[Carried | None, Input[Any]], _Fit] = {}
         self._missing: dict[type[Node[Any]], tuple[Need, ...]] = {}
 
-    def nodes(self) -> None:
-        """Finds the node type of every enabled node."""
+    def nodes(self, known: Mapping[str, type[Node[Any]]]) -> None:
+        """Finds the node type of every enabled node, but for those of which it is ``known``."""
         for node in self.spec.nodes.values():
-            if node.enabled and node.type is not None and (found := self._type(node)) is not None:
-                self.types[node.id] = found
+            if node.enabled and node.type is not None:
+                found = known.get(node.id) or self._type(node)
+                if found is not None:
+                    self.types[node.id] = found
 
     def _type(self, node: NodeSpec) -> type[Node[Any]] | None:
         assert node.type is not None
@@ -367,12 +370,18 @@ class Resolver:
                 "put a node between them that converts it, or take another output", related,
             )  # fmt: skip
             return
-        takes = listed([payload_names(port.payloads) for port in inputs[:1]])
+        given = {each.__name__ for offer in offers for each in self._payloads(offer)}
+        twins = given & {each.__name__ for port in inputs for each in port.payloads}  # of one name, and not the same
+        takes = listed([payload_names(port.payloads, twins) for port in inputs[:1]])
         name = f"{edge.consumer}.{inputs[0].name}" if len(inputs) == 1 else edge.consumer
         if len(inputs) > 1:
-            takes = listed(list(dict.fromkeys(payload_names(port.payloads) for port in inputs)), "or")
-        gives = [f"{offer.said} gives {payload_names(self._payloads(offer))}" for offer in offers]
+            takes = listed(list(dict.fromkeys(payload_names(port.payloads, twins) for port in inputs)), "or")
+        gives = [f"{offer.said} gives {payload_names(self._payloads(offer), twins)}" for offer in offers]
         hint = f"{never}, or put a decoder between them" if is_kept_off else None
+        if twins:
+            hint = (
+                f"these are two classes of one name: let both node types import {listed(sorted(twins))} from one file"
+            )
         for offer in offers:
             for gave in offer.carried.payloads if offer.carried else ():
                 for port in inputs:
@@ -408,6 +417,13 @@ def named(id_: str, node_type: type[Node[Any]]) -> str:
     return id_ if id_ == node_type.type_id else f"{id_} ({node_type.type_id})"
 
 
-def payload_names(payloads: tuple[type[Any], ...]) -> str:
-    """Payload classes as people name them."""
-    return listed(["anything" if each is object else each.__name__ for each in payloads], "or")
+def payload_names(payloads: tuple[type[Any], ...], twins: Collection[str] = ()) -> str:
+    """Payload classes as people name them; those among ``twins`` with the file or module that they are of."""
+
+    def called(each: type[Any]) -> str:
+        if each is object:
+            return "anything"
+        where = file_of(each.__module__) or each.__module__
+        return f"the {each.__name__} of {where}" if each.__name__ in twins else each.__name__
+
+    return listed([called(each) for each in payloads], "or")

@@ -49,8 +49,9 @@ class Input(Port, Generic[P]):
 
     ``caps`` narrows what is taken. An ``optional`` input may be left unconnected. A ``many`` input takes any number of
     edges. A ``feedback`` input may close a loop: it holds the latest value only, never blocks and carries no end of
-    stream. ``follows`` names what of the caps may change in band without interrupting this node (``size``,
-    ``extradata``).
+    stream. ``follows`` names what of the caps may change in band without anybody noticing (``size``, ``format``,
+    ``codec``, ``rate``, ``layout``, ``extradata``); ``otherwise`` is what the node does when anything else changes, for
+    the plan to say: "begin a new file".
     """
 
     @overload
@@ -64,6 +65,7 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        otherwise: str = "",
         doc: str = "",
     ) -> None: ...
     @overload
@@ -78,6 +80,7 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        otherwise: str = "",
         doc: str = "",
     ) -> None: ...
     @overload
@@ -93,6 +96,7 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        otherwise: str = "",
         doc: str = "",
     ) -> None: ...
     @overload
@@ -105,6 +109,7 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        otherwise: str = "",
         doc: str = "",
     ) -> None: ...
     def __init__(
@@ -116,16 +121,19 @@ class Input(Port, Generic[P]):
         feedback: bool = False,
         many: bool = False,
         follows: Iterable[str] = (),
+        otherwise: str = "",
         doc: str = "",
     ) -> None:
         if not payloads:
             raise TypeError("an Input names the payload it takes: Input(VideoFrame)")
+        self.declared: tuple[Any, ...] = payloads  # as written: Record[Targets]
         self.payloads: tuple[type[Any], ...] = tuple(_payload_class(p) for p in payloads)
         self.caps = caps
         self.optional: bool = optional or feedback
         self.feedback = feedback
         self.many = many
         self.follows: frozenset[str] = frozenset(follows)
+        self.otherwise = otherwise
         self.doc = doc
 
     def handler(self, function: F) -> F:
@@ -192,6 +200,7 @@ class Output(Port, Generic[P]):
         if payload is None and like is None:
             raise TypeError("an Output names the payload it gives: Output(VideoFrame), or Output(like=an_input)")
         given = (_payload_class(payload),) if payload is not None else like.payloads if like else ()
+        self.declared: tuple[Any, ...] = (payload,) if payload is not None else like.declared if like else ()
         self.payloads: tuple[type[Any], ...] = given
         self.like = like
         self.caps = caps

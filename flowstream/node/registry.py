@@ -11,12 +11,10 @@ before the module is imported, so that a pack for another version is a sentence 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +23,7 @@ from typing import Any
 
 from flowstream.errors import PackError
 from flowstream.node.base import Need, Node
+from flowstream.node.folder import Folder, without_digest
 from flowstream.node.function import FunctionNode
 
 GROUP = "flowstream.nodes"
@@ -153,11 +152,14 @@ class Registry:
             )
             return loaded
         for pack in packs:
-            for module in _modules(pack, loaded.failures):
-                try:
-                    loaded.types.update(_declared(pack, module))
-                except PackError as error:
-                    loaded.failures.append(error)
+            try:
+                for module in _modules(pack, loaded.failures):
+                    try:
+                        loaded.types.update(_declared(pack, module))
+                    except PackError as error:
+                        loaded.failures.append(error)
+            except PackError as error:  # none of it is to be relied on
+                return _Loaded(failures=[error])
         return loaded
 
 
@@ -166,7 +168,8 @@ def _distribution_of(entry: importlib.metadata.EntryPoint) -> str:
 
 
 def _failure(pack: Pack, what: str, error: BaseException) -> PackError:
-    failure = PackError(f"node pack {pack.namespace!r} ({pack.source}) does not load: {what}: {cause_of(error)}")
+    cause = without_digest(cause_of(error))
+    failure = PackError(f"node pack {pack.namespace!r} ({pack.source}) does not load: {what}: {cause}")
     failure.__cause__ = error
     return failure
 
@@ -190,15 +193,21 @@ def _modules(pack: Pack, failures: list[PackError]) -> Iterator[ModuleType]:
             failures.append(_failure(pack, pack.module, error))
         return
     assert pack.folder is not None
-    files = sorted(p for p in pack.folder.glob("*.py") if not p.name.startswith(("_", "test_", "conftest.")))
-    for file in files:
+    try:
+        folder = Folder(pack.namespace, pack.folder)
+    except OSError as error:
+        raise _failure(pack, error.filename or pack.source, error) from error
+    for stem, source in folder.files.items():
+        if stem == "conftest" or stem.startswith(("_", "test_")):
+            continue
         try:
-            _require_api(pack, file.read_bytes(), file.name)
-            yield _import_file(pack.namespace, file)
+            _require_api(pack, source, f"{stem}.py")
+            yield folder.load(stem)
         except PackError as error:
             failures.append(error)
         except Exception as error:  # noqa: BLE001
-            failures.append(_failure(pack, file.name, error))
+            failures.append(_failure(pack, f"{stem}.py", error))
+    folder.require_fresh()
 
 
 def _source_of(module: str) -> bytes:
@@ -229,25 +238,6 @@ def _require_api(pack: Pack, source: bytes, file: str = "") -> None:
         f"and this flowstream has version {NODE_API}",
         hint=hint,
     )
-
-
-def _import_file(namespace: str, file: Path) -> ModuleType:
-    """Imports a file under a name made of its content, so that an edited file is a new module."""
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-    name = f"flowstream_folder_{namespace.replace('-', '_')}_{digest}.{file.stem}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 def _declared(pack: Pack, module: ModuleType) -> Mapping[str, type[Node[Any]] | str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flowstream.errors import Diagnostic, FlowstreamError, Place
-from flowstream.graph.diff import Patch
+from flowstream.graph.patch import Patch
 from flowstream.runtime.why import Cause
 
 

@@ -8,8 +8,16 @@ from dataclasses import dataclass
 
 from flowstream.node.context import AsgiApp
 
+MOST_FORMER = 256
+"""How many former paths are known; the oldest are forgotten first."""
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+def path_of(node: str) -> str:
+    """Where a node's applications are."""
+    return f"/{node}/"
+
+
+@dataclass(slots=True, eq=False)
 class Mount:
     """An application at ``path`` (``/<node>/``); ``page`` when people open it in a browser."""
 
@@ -19,11 +27,16 @@ class Mount:
 
 
 class Mounts:
-    """The applications that nodes have mounted. ``listen`` is the address once the server is bound."""
+    """The applications that nodes have mounted. ``listen`` is the address once the server is bound.
+
+    A node that is renamed takes its applications along; its former path leads to the new one, since people have links
+    and players have addresses of sessions.
+    """
 
     def __init__(self) -> None:
         self.listen: tuple[str, int] | None = None
         self._mounts: list[Mount] = []
+        self._former: dict[str, str] = {}  # the path that a node had, and the one it has now
 
     @contextmanager
     def mount(self, path: str, app: AsgiApp, *, page: bool) -> Iterator[Mount]:
@@ -37,9 +50,38 @@ class Mounts:
 
     def find(self, path: str) -> Mount | None:
         """The newest application under whose path the given path lies."""
-        return next((m for m in reversed(self._mounts) if path.startswith(m.path) or f"{path}/" == m.path), None)
+        return next((m for m in reversed(self._mounts) if _is_under(path, m.path)), None)
+
+    def moved(self, path: str) -> str | None:
+        """The same path below the node's new one, for one below a path that a node had before it was renamed."""
+        former = max((each for each in self._former if _is_under(path, each)), key=len, default=None)
+        return None if former is None else self._former[former] + path[len(former) :]
+
+    def rename(self, node: str, now: str, *, is_succeeded: bool = False) -> None:
+        """A node has another id. ``is_succeeded``: another instance has mounted at the new path what counts there."""
+        old, new = path_of(node), path_of(now)
+        moved = [mount for mount in self._mounts if mount.path == old]
+        others = [mount for mount in self._mounts if mount.path != old]
+        for mount in moved:
+            mount.path = new
+        self._mounts = [*moved, *others] if is_succeeded else [*others, *moved]
+        if not moved and old not in self._former.values():
+            return
+        self._former = {path: new if at == old else at for path, at in self._former.items()} | {old: new}
+        self._former.pop(new, None)
+        while len(self._former) > MOST_FORMER:
+            del self._former[next(iter(self._former))]
+
+    def settle(self) -> None:
+        """Former paths at which there is another node now lead nowhere else any more, also when it is gone again."""
+        taken = {mount.path for mount in self._mounts}
+        self._former = {path: now for path, now in self._former.items() if path not in taken}
 
     @property
     def pages(self) -> tuple[str, ...]:
         """The paths of the pages in alphabetical order, each once: which node was ready first is chance."""
         return tuple(sorted({m.path for m in self._mounts if m.page}))
+
+
+def _is_under(path: str, mounted: str) -> bool:
+    return path.startswith(mounted) or f"{path}/" == mounted

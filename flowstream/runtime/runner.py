@@ -28,7 +28,7 @@ from flowstream.runtime.executor import InlineThread, NodeThread, Settled
 from flowstream.runtime.holdings import Holdings
 from flowstream.runtime.lane import ThreadLane
 from flowstream.runtime.meter import Meter
-from flowstream.runtime.mounts import Mounts
+from flowstream.runtime.mounts import Mounts, path_of
 from flowstream.runtime.wakeup import Turns, Wakeup, is_on_trio
 
 P = TypeVar("P")
@@ -138,6 +138,8 @@ class Runner:
         self.received = 0
         self.log = NodeLog(_logger, {"runner": self})
         self.ready_in_ns: int | None = None  # how long the node took to open
+        self.from_ns = 0  # the earliest media time at which it begins: where what it follows on stopped
+        self.reached_ns = 0  # the media time at which what it gave ends, for a source that goes at its own pace
         self.is_ready = anyio.Event()
         self.go = anyio.Event()
         self.is_retired = False  # whether it has no place in the graph any more
@@ -176,7 +178,12 @@ class Runner:
         Threads that libraries start are not counted. Any thread.
         """
         thread_ns = self._thread.cpu_ns if self._thread is not None else 0
-        return self._meter.ns + thread_ns + self.graph.holdings.cpu_ns(self.planned.id)
+        return self._meter.ns + thread_ns + self.held_cpu_ns
+
+    @property
+    def held_cpu_ns(self) -> int:
+        """The part of it that what the node holds has used; earlier instances held it too. Any thread."""
+        return self.graph.holdings.cpu_ns(self.planned.id)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -467,6 +474,13 @@ class Runner:
         if blocked is not None:
             await wait_for_room(blocked, item.payload)
 
+    async def emit_ahead(self, item: Emit[Any]) -> None:
+        """As ``emit``, for a source that may be faster than time: notes how far it has come."""
+        payload = item.payload
+        ends_ns = getattr(payload, "time_ns", 0) + (getattr(payload, "duration_ns", None) or 0)
+        self.reached_ns = max(self.reached_ns, ends_ns)
+        await self.emit(item)
+
     async def emit_when_wired(self, item: Emit[Any]) -> None:
         """As ``emit``, for a node that may have something before its edges are there: it waits for them."""
         if not self.go.is_set():
@@ -571,7 +585,9 @@ class _Context:
         self.now_ns = runner.graph.clock.now_ns
         self.wallclock_ns = runner.graph.clock.wallclock_ns
         self.sleep_until_ns = runner.graph.clock.sleep_until_ns
-        self.emit = runner.emit if runner.is_source else runner.emit_when_wired
+        self.emit = runner.emit_when_wired
+        if runner.is_source:
+            self.emit = runner.emit if runner.graph.is_live else runner.emit_ahead
 
     @property
     def name(self) -> str:
@@ -590,7 +606,7 @@ class _Context:
         return self._graph.mounts.listen
 
     def media_ns(self) -> int:
-        return self.now_ns() - self._graph.origin_ns
+        return max(self.now_ns() - self._graph.origin_ns, self._runner.from_ns)
 
     def ready(self) -> None:
         self._runner.set_ready()
@@ -643,7 +659,7 @@ class _Context:
 
     @asynccontextmanager
     async def mount(self, app: AsgiApp, *, page: bool = False) -> AsyncIterator[str]:
-        with self._graph.mounts.mount(f"/{self.name}/", app, page=page) as mount:
+        with self._graph.mounts.mount(path_of(self.name), app, page=page) as mount:
             yield mount.path
 
     def hold(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from flowstream.graph.plan import Edge
-from flowstream.runtime.events import Event, Recovered, Refused, Stalled
+from flowstream.runtime.events import Applied, Event, NodeSlow, Recovered, Refused, Stalled
 from flowstream.runtime.reload import Revisions
-from flowstream.runtime.runner import Runner
+from flowstream.runtime.runner import Runner, base_run
 from flowstream.runtime.stats import SECOND_NS, EdgeMeter, Statistics, carries_records
-from flowstream.runtime.why import Cause, EdgeView, Hold, NodeView, View, causes
+from flowstream.runtime.view import EdgeView, Hold, NodeView, View
+from flowstream.runtime.why import Cause, causes
 
 LATELY_NS = 5 * SECOND_NS
 """Over how long rates and losses are judged."""
@@ -22,6 +22,9 @@ LOOKS_TO_RECOVER = 3
 
 LOOKS_AT_LOSSES = 6
 """The same before losses are told: some come with every start."""
+
+HELD_NS = 90 * SECOND_NS
+"""How long a node that held the loop is a cause. One that goes on is told of once a minute, so it stays one."""
 
 TOLD_OTHERWISE = ("failed", "refused-peer", "refused-file", "held-loop")
 """Causes that have events of their own."""
@@ -43,7 +46,7 @@ class Stalls:
     def __init__(self, statistics: Statistics, revisions: Revisions | None = None) -> None:
         self.statistics = statistics
         self.engine = statistics.engine
-        self.holds: Callable[[], tuple[Hold, ...]] = lambda: ()
+        self._holds: dict[str, Hold] = {}
         self._revisions = revisions
         self._refused_ns: int | None = None
         self._known: dict[tuple[str, str, str], _Known] = {}
@@ -86,8 +89,25 @@ class Stalls:
         return causes(view or self.view())
 
     def _heard(self, event: Event) -> None:
-        if isinstance(event, Refused):
-            self._refused_ns = self.engine.clock.now_ns()
+        match event:
+            case Refused():
+                self._refused_ns = self.engine.clock.now_ns()
+            case NodeSlow() if event.node in self.engine.runners:
+                has_run = base_run(self.engine.runners[event.node].planned.node_type)
+                self._holds[event.node] = Hold(event.node, event.held_ns, self.engine.clock.now_ns(), has_run)
+            case Applied():
+                renamed = event.patch.renamed
+                over = {each.was or each.node for each in event.patch.changes if each.action in ("replace", "remove")}
+                self._holds = {
+                    renamed.get(id, id): replace(hold, node=renamed.get(id, id))
+                    for id, hold in self._holds.items()
+                    if id not in over
+                }
+
+    def _lately_held(self) -> tuple[Hold, ...]:
+        now_ns = self.engine.clock.now_ns()
+        self._holds = {id: hold for id, hold in self._holds.items() if now_ns - hold.at_ns <= HELD_NS}
+        return tuple(self._holds.values())
 
     # --- the view ---------------------------------------------------------------------------------------------------
 
@@ -110,7 +130,7 @@ class Stalls:
             file=revisions.file if revisions else "",
             refused=revisions.refused if revisions else None,
             refused_ns=self._refused_ns,
-            holds=self.holds(),
+            holds=self._lately_held(),
         )
 
     def _node(self, id: str, runner: Runner) -> NodeView:
@@ -127,6 +147,7 @@ class Stalls:
             is_peer_error=meter.is_peer_error,
             retry_at_ns=meter.retry_at_ns,
             failures=tuple(meter.failures),
+            cpu=meter.window.over(LATELY_NS).per_second("cpu") / 1e9,
         )
 
     def _edge(self, edge: Edge, meter: EdgeMeter) -> EdgeView:

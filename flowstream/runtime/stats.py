@@ -90,8 +90,8 @@ class EdgeStats:
 class NodeStats:
     """A node. ``received`` and ``emitted`` count payloads of the instance that runs; rates are per second, lately.
 
-    ``latency`` is that of what it took, ``cpu`` its share of one processor and ``cpu_ns`` its processor time so far
-    (None where that is not measured), ``memory_bytes`` what waits for it.
+    ``latency`` is that of what it took, ``cpu`` its share of one processor, lately, and ``cpu_ns`` its processor time
+    over its life: on its thread, and of its tasks and holdings on the loop. ``memory_bytes`` is what waits for it.
     """
 
     id: str
@@ -102,8 +102,8 @@ class NodeStats:
     rate_in: float
     rates_out: dict[str, float]
     latency: Latency | None
-    cpu: float | None
-    cpu_ns: int | None
+    cpu: float
+    cpu_ns: int
     memory_bytes: int
     queued: int
     dropped: int
@@ -225,32 +225,42 @@ def _counts(channel: Channel) -> Counter[str]:
 
 @dataclass(slots=True)
 class NodeMeter:
-    """Follows one node through reloads and restarts. ``failures`` are moments, ``error`` is the last failure."""
+    """Follows one node through reloads and restarts. ``failures`` are moments, ``error`` is the last failure.
+
+    ``cpu_ns`` is the processor time of all its instances.
+    """
 
     state: str
     since_ns: int
     window: Window
-    runner: Runner | None = None
+    runner: Runner
     restarts: int = 0
     failures: deque[int] = field(default_factory=lambda: deque(maxlen=FAILURES_KEPT))
     error: str | None = None
     is_peer_error: bool = False
     retry_at_ns: int | None = None
-    before: Counter[str] = field(default_factory=Counter)
+    cpu_ns: int = field(init=False)
+    before: Counter[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cpu_ns, self.before = self.runner.cpu_ns, _counted(self.runner)
 
     def tick(self, now_ns: int, runner: Runner) -> None:
-        """Reads the counters; those of another instance begin at zero."""
+        """Reads the counters; those of another instance begin at zero, those of what it took over go on."""
         if now_ns <= self.window.end_ns:
-            self.runner, self.before = runner, _counted(runner)
             return
         counts = _counted(runner)
-        before = self.before if runner is self.runner else Counter[str]()
-        self.window.add(now_ns, {name: max(0, count - before[name]) for name, count in counts.items()})
+        before = self.before if runner is self.runner else Counter({"held": self.before["held"]})
+        delta = {name: max(0, count - before[name]) for name, count in counts.items()}
+        delta["cpu"] = delta.pop("own") + delta.pop("held")
+        self.cpu_ns += delta["cpu"]
+        self.window.add(now_ns, delta)
         self.before, self.runner = counts, runner
 
 
 def _counted(runner: Runner) -> Counter[str]:
-    counts = Counter({"in": runner.received, "cpu": getattr(runner, "cpu_ns", 0)})
+    held_ns = runner.held_cpu_ns
+    counts = Counter({"in": runner.received, "own": runner.cpu_ns - held_ns, "held": held_ns})
     for name, outlet in runner.outlets.items():
         counts[f"out {name}"] = outlet.emitted
     return counts
@@ -288,7 +298,7 @@ class Statistics:
         for id, runner in self.engine.runners.items():
             meter = self.nodes.get(id)
             if meter is None:
-                meter = self.nodes[id] = NodeMeter(runner.state, now_ns, Window(now_ns))
+                meter = self.nodes[id] = NodeMeter(runner.state, now_ns, Window(now_ns), runner)
             elif meter.state != runner.state:
                 meter.state, meter.since_ns = runner.state, now_ns
         for id in [id for id in self.nodes if id not in self.engine.runners]:
@@ -361,7 +371,6 @@ class Statistics:
         for key, edge in self.edges.items():
             if key[0] == id:
                 spread.merge(edge.window.over(span_ns).spread)
-        is_measured = hasattr(runner, "cpu_ns")
         return NodeStats(
             id=id,
             type=runner.planned.type_id,
@@ -371,8 +380,8 @@ class Statistics:
             rate_in=lately.per_second("in"),
             rates_out={name: lately.per_second(f"out {name}") for name in runner.outlets},
             latency=_latency(spread),
-            cpu=lately.per_second("cpu") / 1e9 if is_measured else None,
-            cpu_ns=getattr(runner, "cpu_ns") if is_measured else None,  # noqa: B009 - not every runner measures it
+            cpu=lately.per_second("cpu") / 1e9,
+            cpu_ns=meter.cpu_ns,
             memory_bytes=sum(edge.queue.bytes for edge in inputs),
             queued=sum(edge.queue.items for edge in inputs),
             dropped=sum(sum(edge.dropped.values()) for edge in inputs),

@@ -1,26 +1,18 @@
-"""From one plan to the next while the graph runs: what is new is prepared beside it, then all is switched at once.
-
-A ``Switch`` works inside the engine that made it and sees its parts; nobody else does.
-"""
+"""From one plan to the next while the graph runs: what is new is prepared beside it, then all is switched at once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import anyio
 
 from flowstream.errors import FlowstreamError, NodeError, Place, ResourceBusy
-from flowstream.graph.diff import Change, Patch, exclusive_key
+from flowstream.graph.diff import exclusive_key
+from flowstream.graph.patch import Change, Patch
 from flowstream.graph.plan import Edge, Plan, PlannedNode
-from flowstream.media.packets import EncodedPacket
-from flowstream.media.signals import KeyframeRequest
+from flowstream.runtime.ensemble import Ensemble, request_keyframe
 from flowstream.runtime.runner import DRAIN_SECONDS, HANDOVER_SECONDS, Runner, node_error
-from flowstream.runtime.supervisor import Supervisor
-
-if TYPE_CHECKING:
-    from flowstream.runtime.engine import Engine
 
 TAKE_SECONDS = 5.0
 """How long a node may take to say whether it takes live values, and to take them."""
@@ -33,8 +25,8 @@ class ReloadError(FlowstreamError):
 class Switch:
     """One change of a running graph: ``prepare``, then ``commit``; or ``abandon``, after which nothing has changed."""
 
-    def __init__(self, engine: Engine, plan: Plan, patch: Patch) -> None:
-        self._engine = engine
+    def __init__(self, ensemble: Ensemble, plan: Plan, patch: Patch) -> None:
+        self._ensemble = ensemble
         self._plan = plan
         self._patch = patch
         self._prepared: dict[str, Runner] = {}
@@ -53,7 +45,7 @@ class Switch:
             await self._update()
         if waiting:
             await self._break_before_make(waiting)
-        if self._engine._is_stopping:
+        if self._ensemble.is_stopping:
             raise ReloadError("the graph is stopping")
         for runner in self._prepared.values():
             if runner.error is not None:
@@ -63,13 +55,13 @@ class Switch:
         """Whether a change needs another instance."""
         if change.action not in ("update", "rewire"):
             return change.action in ("add", "replace")
-        runner = self._engine.runners[change.was or change.node]
+        runner = self._ensemble.runners[change.was or change.node]
         # A node that failed is given another chance by any edit of it.
         return runner.is_over or not await _takes(runner, change, self._plan)
 
     def _old(self, change: Change) -> Runner | None:
         """The instance that a new one takes the place of."""
-        return self._engine.runners.get(change.was or change.node) if change.action != "add" else None
+        return self._ensemble.runners.get(change.was or change.node) if change.action != "add" else None
 
     def _owners(self, fresh: list[Change]) -> dict[str, Runner]:
         """Running instances that have what new nodes need for themselves, by the new nodes' ids.
@@ -79,7 +71,7 @@ class Switch:
         leaving = {change.was or change.node for change in fresh if change.action != "add"}
         leaving |= {change.node for change in self._patch.changes if change.action == "remove"}
         taken: dict[str, str] = {}
-        for id, runner in self._engine.runners.items():
+        for id, runner in self._ensemble.runners.items():
             if not runner.is_over and (key := runner.planned.node_type.exclusive(runner.opened)) is not None:
                 taken[key] = id
         owners: dict[str, Runner] = {}
@@ -90,17 +82,17 @@ class Switch:
                 continue
             if owner not in leaving:
                 raise ReloadError(f"{change.node} needs {key}, which {owner} has", place=_place(change))
-            owners[change.node] = self._engine.runners[owner]
+            owners[change.node] = self._ensemble.runners[owner]
         return owners
 
     async def _start(self, fresh: list[Change], owners: dict[str, Runner]) -> dict[str, Runner]:
         """Starts what can be started beside the running graph; gives the rest, with who is in the way of each."""
-        engine = self._engine
+        ensemble = self._ensemble
         for change in fresh:
             if change.node not in owners:
-                self._prepared[change.node] = engine._runner(self._plan, change.node, self._old(change))
+                self._prepared[change.node] = ensemble.make(self._plan, change.node, self._old(change))
         try:
-            await engine._start_all(self._prepared.values())
+            await ensemble.start(self._prepared.values())
         except NodeError as error:
             if not isinstance(error.__cause__, ResourceBusy):
                 raise
@@ -114,24 +106,24 @@ class Switch:
 
     async def _break_before_make(self, waiting: Mapping[str, Runner]) -> None:
         """Ends running instances and starts those that need what they had; what comes meanwhile waits for them."""
-        engine = self._engine
+        ensemble = self._ensemble
         changes = [change for change in self._patch.changes if change.node in waiting]
         for change in changes:
-            self._prepared[change.node] = engine._runner(self._plan, change.node, self._old(change))
+            self._prepared[change.node] = ensemble.make(self._plan, change.node, self._old(change))
             self._collect(change.node)
         for owner in waiting.values():
             self._broken[owner.planned.id] = owner
-            engine._supervisors[owner.planned.id].is_exit_expected = True
+            ensemble.supervisors[owner.planned.id].is_exit_expected = True
             owner.is_succeeded = True
             for channel in owner.inbox.channels.values():
                 channel.end()
             if owner.is_source or not owner.inbox.channels:
                 owner.stop()
-        with anyio.move_on_after(HANDOVER_SECONDS if engine._graph.is_live else DRAIN_SECONDS):
+        with anyio.move_on_after(HANDOVER_SECONDS if ensemble.graph.is_live else DRAIN_SECONDS):
             for owner in waiting.values():
                 await owner.done.wait()
-        await engine._discard(waiting.values())
-        await engine._start_all([self._prepared[change.node] for change in changes])
+        await ensemble.discard(waiting.values())
+        await ensemble.start([self._prepared[change.node] for change in changes])
 
     def _collect(self, id: str) -> None:
         """Lets what producers that stay give from now on wait for a node that is not there yet, within its limits."""
@@ -139,7 +131,7 @@ class Switch:
         inbox = self._prepared[id].inbox
         edges = [edge for edge in self._plan.inputs_of(id) if edge.producer not in self._prepared]
         for edge in edges:
-            producer = self._engine.runners.get(origins.get(edge.producer, edge.producer))
+            producer = self._ensemble.runners.get(origins.get(edge.producer, edge.producer))
             if producer is not None and edge.output in producer.outlets:
                 inbox.open(edge).attach(producer.outlets[edge.output])
                 request_keyframe(edge, producer)
@@ -149,7 +141,7 @@ class Switch:
         for change in self._patch.changes:
             if change.action not in ("update", "rewire") or not change.fields or change.node in self._prepared:
                 continue
-            runner = self._engine.runners[change.was or change.node]
+            runner = self._ensemble.runners[change.was or change.node]
             before = runner.planned
             try:
                 await _reconfigure(runner, self._plan.nodes[change.node])
@@ -161,69 +153,61 @@ class Switch:
         """Ends what was prepared, gives nodes their old values back, starts again what had to go, and closes what only
         the prepared ones held.
         """
-        engine = self._engine
-        await engine._discard(self._prepared.values())
+        ensemble = self._ensemble
+        await ensemble.discard(self._prepared.values())
         for changed, planned in reversed(self._updated):
             try:
                 if not changed.is_over:
                     await _reconfigure(changed, planned)
             except Exception as caught:  # noqa: BLE001 - it is neither here nor there any more
                 changed.fail(caught)
-        await engine._discard(self._broken.values())
+        await ensemble.discard(self._broken.values())
         for id, old in self._broken.items():
             await self._bring_back(id, old)
-        await engine._holdings.release(engine._may_hold)
+        await ensemble.release()
 
     async def _bring_back(self, id: str, old: Runner) -> None:
         """Starts a node again that had to go for a successor that did not come; failing that, the node has failed."""
-        engine = self._engine
-        assert engine.plan is not None
-        supervisor = engine._supervisors[id]
+        ensemble = self._ensemble
+        assert ensemble.plan is not None
+        supervisor = ensemble.supervisors[id]
         again: list[Runner] = []
         try:
-            if engine._is_stopping:
+            if ensemble.is_stopping:
                 raise ReloadError("the graph is stopping")
-            again.append(engine._runner(engine.plan, id, old))
-            await engine._start_all(again)
+            again.append(ensemble.make(ensemble.plan, id, old))
+            await ensemble.start(again)
         except FlowstreamError as error:
-            await engine._discard(again)
+            await ensemble.discard(again)
             supervisor.is_exit_expected = False
-            if not engine._is_stopping:
-                old.error = again[0].error if again and again[0].error is not None else error
-                old.state = "failed"
-            engine._exited(old)
+            if ensemble.is_stopping:
+                ensemble.exited(old)
+            else:
+                ensemble.stay_down(old, again, error)
         else:
             supervisor.is_exit_expected = False
-            engine._succeed(old, again[0])
+            ensemble.succeed(old, again[0])
 
     def commit(self) -> None:
         """The wiring, in one step that does not wait."""
-        engine, plan, prepared = self._engine, self._plan, self._prepared
-        assert engine.plan is not None
-        renamed = self._patch.renamed
-        old_plan, old_runners = _renamed(engine.plan, renamed), self._rename()
-        retired = [(id, runner) for id, runner in old_runners.items() if id not in plan.nodes or id in prepared]
-        for id, _ in retired:
-            engine._supervisors.pop(id)
-        engine.plan = plan
-        engine._graph.is_live = plan.is_live
-        engine.runners = {id: prepared.get(id) or old_runners[id] for id in plan.nodes}
-        for id, runner in engine.runners.items():
-            if id in engine._supervisors:
-                engine._supervisors[id].take(plan.nodes[id].restart)
-            else:
-                engine._supervisors[id] = Supervisor(plan.nodes[id].restart, engine._chance)
-            runner.planned = plan.nodes[id]
-            runner.wired = wired_ports(plan, id)
+        ensemble, plan, prepared = self._ensemble, self._plan, self._prepared
+        assert ensemble.plan is not None
+        old_plan = _renamed(ensemble.plan, self._patch.renamed)
+        ensemble.rename(self._patch.renamed, prepared)
+        before = ensemble.runners
+        retired = {id: runner for id, runner in before.items() if id not in plan.nodes or id in prepared}
+        for id, runner in prepared.items():
+            if runner.is_source:
+                runner.from_ns = self._stopped_ns(id, old_plan, before)
+        ensemble.adopt(plan, {**before, **prepared})
         self._rewire(old_plan)
         for runner in prepared.values():
-            engine._go(runner)
-        leaving = {id for id, _ in retired}
-        for id, runner in retired:
+            ensemble.go(runner)
+        for id, runner in retired.items():
             runner.is_succeeded, runner.is_retired = id in prepared, True
             for edge in old_plan.inputs_of(id):
                 channel = runner.inbox.channels.get((edge.input, edge.index))
-                if channel is not None and edge.producer not in leaving:  # or it still gets what that one ends with
+                if channel is not None and edge.producer not in retired:  # or it still gets what that one ends with
                     channel.end()
             if runner.is_source or runner.is_over or not old_plan.inputs_of(id):
                 for outlet in runner.outlets.values():
@@ -231,32 +215,36 @@ class Switch:
                 runner.stop()
             if runner.is_over:
                 runner.close_outlets()
-        engine._tasks.start_soon(engine._see_off, [runner for _, runner in retired])
+        ensemble.see_off(retired.values())
         for runner in prepared.values():
             if runner.is_over:  # it ended between being ready and being wired
-                engine._exited(runner)
+                ensemble.exited(runner)
 
-    def _rename(self) -> dict[str, Runner]:
-        """Gives renamed nodes their new ids, and with them what they hold; all runners by id."""
-        engine, renamed = self._engine, self._patch.renamed
-        engine._supervisors = {renamed.get(id, id): supervisor for id, supervisor in engine._supervisors.items()}
-        engine._holdings.rename(renamed)
-        return {renamed.get(id, id): runner for id, runner in engine.runners.items()}
+    def _stopped_ns(self, id: str, old: Plan, before: Mapping[str, Runner]) -> int:
+        """The media time that has been reached where a new source comes in, by sources that are faster than time.
+
+        That is where the one that it replaces stopped, or those whose place it takes at its consumers; what comes
+        beside them begins where the furthest of all is.
+        """
+        feeds = {edge.key: edge.producer for edge in old.edges}
+        places = [feeds[edge.key] for edge in self._plan.outputs_of(id) if edge.key in feeds]
+        near = [before[each] for each in ([id] if id in before else places) if before[each].is_source]
+        return max((each.reached_ns for each in near or before.values()), default=0)
 
     def _rewire(self, old: Plan) -> None:
         """Switches edges. Kept ones with kept ends are not touched."""
-        engine, new, fresh = self._engine, self._plan, self._prepared
+        ensemble, new, fresh = self._ensemble, self._plan, self._prepared
         before = {edge.key: edge for edge in old.edges}
         after = {edge.key: edge for edge in new.edges}
         for key, edge in before.items():
             if key not in after and edge.consumer in new.nodes and edge.consumer not in fresh:
-                engine.runners[edge.consumer].inbox.remove(edge)
+                ensemble.runners[edge.consumer].inbox.remove(edge)
         connected: list[Edge] = []
         for key, edge in after.items():
             previous = before.get(key)
             if previous == edge and edge.consumer not in fresh and edge.producer not in fresh:
                 continue
-            consumer, producer = engine.runners[edge.consumer], engine.runners[edge.producer]
+            consumer, producer = ensemble.runners[edge.consumer], ensemble.runners[edge.producer]
             channel = consumer.inbox.channels.get((edge.input, edge.index))
             if edge.consumer in fresh and channel is not None:
                 if channel.feeds[-1].outlet is producer.outlets[edge.output]:
@@ -270,18 +258,11 @@ class Switch:
                 is_replaced = edge.producer in fresh and previous.producer == edge.producer
                 if not is_replaced or previous.output != edge.output:
                     channel.end()
-            engine._connect(edge, continues=continues)
+            ensemble.connect(edge, continues=continues)
             consumer.inbox.wakeup.set()
             if not continues:
                 connected.append(edge)
-        engine._request_keyframes(connected)
-
-
-def request_keyframe(edge: Edge, producer: Runner) -> None:
-    """A new edge with encoded pictures begins at a keyframe: asks for one at once."""
-    outlet = producer.outlets[edge.output]
-    if not edge.feedback and issubclass(EncodedPacket, outlet.payloads):
-        outlet.request(KeyframeRequest(f"{edge.name} was connected"))
+        ensemble.request_keyframes(connected)
 
 
 def _place(change: Change) -> Place | None:
@@ -328,9 +309,3 @@ def _renamed(plan: Plan, renamed: Mapping[str, str]) -> Plan:
             for edge in plan.edges
         ),
     )
-
-
-def wired_ports(plan: Plan, id: str) -> frozenset[str]:
-    """The ports of a node that the plan connects."""
-    inputs = {edge.input for edge in plan.inputs_of(id)}
-    return frozenset(inputs | {edge.output for edge in plan.outputs_of(id)})

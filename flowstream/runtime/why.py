@@ -5,12 +5,13 @@ Pure: a View goes in, causes come out. One cause is one thing to mend, however m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
 from flowstream.graph.diagnostics import listed
+from flowstream.runtime.view import EdgeView, Hold, NodeView, View
 
 Kind = Literal[
     "deadlock",
@@ -46,88 +47,10 @@ LOOP_NS = 60_000_000_000
 DROPPED_SHARE = 0.1
 """The share of an edge's payloads that may be lost without a word."""
 
+COMPUTING = 0.8
+"""The share of a processor with which a node does nothing but compute."""
+
 DAY_NS = 86_400_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class NodeView:
-    """A node as it stands: its state and since when, what it failed with, and when it is tried again.
-
-    ``is_waiting``: it waits for a payload, rather than doing something. ``failures`` are the moments of the last ones.
-    """
-
-    id: str
-    state: str
-    since_ns: int
-    is_source: bool = False
-    is_waiting: bool = True
-    error: str | None = None
-    is_peer_error: bool = False
-    retry_at_ns: int | None = None
-    failures: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeView:
-    """An edge as it stands.
-
-    ``waits``: its producer waits for room on it; ``blocked_since_ns``: since when it was seen to at every look.
-    ``last_ns`` is when a payload was taken last, ``usual_ns`` the usual time between two (None: not known yet).
-    ``begun_ns`` is since when the edge is watched. Rates are per second, lately; ``losses`` by cause.
-    """
-
-    name: str
-    producer: str
-    output: str
-    consumer: str
-    overflow: str
-    begun_ns: int
-    feedback: bool = False
-    is_media: bool = True
-    ended: bool = False
-    queued: int = 0
-    most: int = 1
-    waits: bool = False
-    blocked_since_ns: int | None = None
-    last_ns: int | None = None
-    usual_ns: int | None = None
-    rate: float = 0.0
-    losses: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def drop_rate(self) -> float:
-        """Losses a second."""
-        return sum(self.losses.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """A call of a node kept the event loop for ``held_ns``, up to ``at_ns``."""
-
-    node: str
-    held_ns: int
-    at_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """A graph as it stands at ``now_ns``, which is ``wallclock_ns`` in UTC and ``zone_s`` more on the clock here.
-
-    ``refused`` is why what the file holds was refused, ``refused_ns`` when.
-    """
-
-    now_ns: int
-    wallclock_ns: int
-    nodes: Mapping[str, NodeView]
-    edges: tuple[EdgeView, ...]
-    zone_s: int = 0
-    is_live: bool = True
-    state: str = "running"
-    running: str = ""
-    file: str = ""
-    refused: str | None = None
-    refused_ns: int | None = None
-    holds: tuple[Hold, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +274,8 @@ class _Reasoning:
             ago = duration(self.now_ns - since_ns)
             what = (
                 f"has taken nothing since {self._clock(since_ns)} ({ago}): "
-                f"it is still busy with what it took last, and {_count(edge.queued)} on {edge.name}"
+                f"it is still busy with what it took last{self._computing(id)}, "
+                f"and {_count(edge.queued)} on {edge.name}"
             )
             found = self._deprived(id, self._media_of(id), told)
             siblings = self._siblings(edge) if edge.waits else []
@@ -444,10 +368,12 @@ class _Reasoning:
             ago = duration(self.now_ns - since_ns)
             siblings = self._siblings(edge)
             if siblings:
-                yield self._stops(edge, siblings, f"takes only {_rate(edge.rate)}", since_ns, {})
+                yield self._stops(
+                    edge, siblings, f"takes only {_rate(edge.rate)}{self._computing(edge.consumer)}", since_ns, {}
+                )
             else:
                 sentence = (
-                    f"{edge.consumer} is slow: it takes {_rate(edge.rate)}, "
+                    f"{edge.consumer} is slow: it takes {_rate(edge.rate)}{self._computing(edge.consumer)}, "
                     f"and {edge.producer} has waited for it for {ago} ({edge.name} is full)"
                 )
                 yield Cause(edge.consumer, "slow-consumer", sentence, since_ns, (edge.producer, edge.consumer))
@@ -462,15 +388,26 @@ class _Reasoning:
                 continue
             losses = ", ".join(f"{_rate(rate)} ({cause})" for cause, rate in edge.losses.items() if rate)
             sentence = (
-                f"{edge.consumer} takes {_rate(edge.rate)} of the {_rate(given)} that {edge.producer} gives; "
+                f"{edge.consumer} takes {_rate(edge.rate)} of the {_rate(given)} that {edge.producer} gives"
+                f"{self._computing(edge.consumer)}; "
                 f"{edge.name} drops {losses}"
             )
             yield Cause(edge.consumer, "drop-storm", sentence, self.now_ns, (edge.consumer,))
 
+    def _computing(self, node: str) -> str:
+        """That a node has no time left, if it has none."""
+        cpu = self.view.nodes[node].cpu
+        return f" (computing without a pause: {cpu:.0%} of a processor)" if cpu >= COMPUTING else ""
+
     def _held(self, hold: Hold) -> Cause:
+        remedy = (
+            "await ctx.in_thread(...) in its run() takes what computes or blocks to"
+            if hold.has_run
+            else "thread = True in its class gives it"
+        )
         sentence = (
             f"{hold.node} kept everything waiting for {duration(hold.held_ns)} at {self._clock(hold.at_ns)}: "
-            "its work is done between that of all others; thread = True in its class gives it a thread of its own"
+            f"its work is done between that of all others; {remedy} a thread of its own"
         )
         return Cause(hold.node, "held-loop", sentence, hold.at_ns, (hold.node,))
 

@@ -22,6 +22,7 @@ from ruamel.yaml.error import YAMLError
 from flowstream.media.records import Record
 from flowstream.node.base import Node
 from flowstream.node.config import Config
+from flowstream.node.folder import file_of
 from flowstream.node.function import FunctionNode
 from flowstream.node.registry import Registry
 from flowstream.testing.life import what_it_lives_through
@@ -202,8 +203,8 @@ def _config(node_type: type[Node[Any]]) -> Iterator[str]:
 
 
 def _imports(node_type: type[Node[Any]], config: Config | Mapping[str, Any] | None) -> Iterator[str]:
-    module = sys.modules.get(node_type.__module__)
-    if module is None or importlib.util.find_spec(node_type.__module__.partition(".")[0]) is None:
+    name = node_type.__module__
+    if name not in sys.modules or file_of(name) or importlib.util.find_spec(name.partition(".")[0]) is None:
         return  # a file of a folder pack, or a test's own module: there is no name to import it by
     if heavy := _heavy_imports(node_type.__module__):
         yield f"importing {node_type.__module__} imports {', '.join(heavy)}; import them inside functions"

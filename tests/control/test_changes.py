@@ -20,7 +20,7 @@ def test_a_setting_is_set_over_the_file_and_taken_back(tmp_path: Path) -> None:
         assert done["patch"]["changes"][0] == {
             "node": "ticks", "action": "update", "effect": "changed in place", "causes": ["every_ms 5 -> 7"],
             "fields": ["every_ms"], "was": None, "felt_by": [], "at_most_seconds": None,
-            "breaks": [], "gap_seconds": None,
+            "breaks": [], "gap_seconds": None, "reaction": None,
         }  # fmt: skip
         assert done["difference"] == "ticks.every_ms is 7 (the file says 5), set while it runs"
         assert there.run.engine.runners["ticks"] is node

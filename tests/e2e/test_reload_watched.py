@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.running import Run, browsing, running, until
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.alone]
 
 FPS = 30
 TICKS = 90_000 // FPS  # of the RTP clock, between two pictures
@@ -158,3 +158,19 @@ def test_the_source_is_replaced(watching: Watching) -> None:
     assert max(gaps(pictures)) <= GOP_S * 90_000
     assert min(gaps(pictures)) > 0
     until("the new size", lambda: watching.page.evaluate("document.querySelector('video').videoWidth") == 320)
+
+
+@pytest.mark.timeout(200)
+def test_the_page_is_renamed(watching: Watching) -> None:
+    """The picture goes on, and the page, opened under the old name, is told its title under the new one."""
+
+    def change() -> None:
+        applied = watching.save(
+            GRAPH.replace("out: {type: webrtc-out,", "wall: {type: webrtc-out, was: out, title: Wall,")
+        )
+        assert applied["changes"]["wall"]["action"] == "update"
+
+    pictures = watching.during(change)
+    assert set(gaps(pictures)) == {TICKS}
+    until("the title", lambda: watching.page.title() == "Wall")
+    assert "/out/" in watching.page.url

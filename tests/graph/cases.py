@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 
 from flowstream.graph import Plan, describe_plan, examine
+from flowstream.graph.described import limit_text
 from flowstream.graph.diagnostics import render
-from flowstream.graph.diff import limit_text
 from flowstream.graph.sources import beside
 from tests.graph.compiling import BEGAN, REGISTRY
 

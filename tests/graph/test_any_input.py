@@ -118,6 +118,7 @@ TYPES = st.sampled_from(
         optional={"vars": VALUES, "serve": VALUES, "log": VALUES, "flowstream": VALUES, "include": VALUES},
     )
 )  # fmt: skip
+@example({"nodes": {}, "include": "\x1f"})
 @settings(max_examples=150, deadline=None)
 def test_any_values_at_any_place(graph: dict[str, object]) -> None:
     check(json.dumps(graph).encode())

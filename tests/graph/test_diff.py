@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flowstream import Node
 from flowstream.graph import Change, Patch, Plan, apply, describe, describe_plan, diff
-from flowstream.graph.diff import INTERRUPTED
+from flowstream.graph.patch import INTERRUPTED
 from tests.graph.compiling import compiled
 
 GRAPH = """

@@ -469,7 +469,7 @@ def test_a_node_that_hangs_is_replaced_rather_than_asked(monkeypatch: pytest.Mon
 
 
 def test_a_node_that_hangs_does_not_hold_up_its_successor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowstream.runtime.engine.HANDOVER_SECONDS", 0.1)
+    monkeypatch.setattr("flowstream.runtime.ensemble.HANDOVER_SECONDS", 0.1)
     Hangs.gate.clear()
     Hangs.hangs.clear()
     Keep.kept.clear()

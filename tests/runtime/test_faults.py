@@ -39,6 +39,9 @@ from tests.runtime import parts
 from tests.runtime.parts import Keep, plan
 
 READY, TAKE, CLOSE, DRAIN, HANDOVER = 0.4, 0.15, 0.15, 0.3, 0.1
+
+pytestmark = pytest.mark.usefixtures("backend")
+
 BOUND_SECONDS = 3.0
 """More than any of these takes; a machine that is busy with other tests needs some of it."""
 
@@ -272,9 +275,9 @@ def graph(type_id: str, **config: Any) -> Plan:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in KINDS.values():
         monkeypatch.setitem(parts.TYPES, kind.type_id, kind)
-    monkeypatch.setattr("flowstream.runtime.engine.READY_SECONDS", READY)
-    monkeypatch.setattr("flowstream.runtime.engine.DRAIN_SECONDS", DRAIN)
-    for module in ("engine", "runner", "switching"):
+    monkeypatch.setattr("flowstream.runtime.ensemble.READY_SECONDS", READY)
+    monkeypatch.setattr("flowstream.runtime.ensemble.DRAIN_SECONDS", DRAIN)
+    for module in ("ensemble", "runner", "switching"):
         monkeypatch.setattr(f"flowstream.runtime.{module}.HANDOVER_SECONDS", HANDOVER)
     monkeypatch.setattr("flowstream.runtime.switching.TAKE_SECONDS", TAKE)
     monkeypatch.setattr("flowstream.runtime.runner.CLOSE_SECONDS", CLOSE)
@@ -309,7 +312,7 @@ def test_a_fault_is_bounded_told_and_rolled_back(
             with pytest.raises(NodeError, match="bad"):
                 await engine.start(graph(type_id, fault=fault))
             assert engine.runners == {}
-            assert not engine._alive
+            assert not engine.ensemble.alive
             return
         await engine.start(graph(type_id, fault=fault))
         await until(lambda: step in Trap.sprung)

@@ -93,6 +93,7 @@ def steps(packets: list[EncodedPacket]) -> set[int]:
     return {b.time_ns - a.time_ns for a, b in itertools.pairwise(packets)}
 
 
+@pytest.mark.usefixtures("backend")
 def test_a_replaced_encoder_is_cut_between_two_pictures(tmp_path: Path) -> None:
     arrivals: list[int] = []
 

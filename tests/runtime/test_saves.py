@@ -16,6 +16,8 @@ from flowstream.runtime.reload import Reloader, Revisions, digest, folders_of, w
 from flowstream.testing.clock import VirtualClock
 from tests.runtime.parts import Hold, Keep, run
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 SOURCE = '''
 from tests.runtime.parts import {base}
 

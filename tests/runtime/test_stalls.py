@@ -9,6 +9,7 @@ from flowstream.graph.plan import Plan
 from flowstream.runtime.engine import Engine
 from flowstream.runtime.events import Event, Recovered, Refused, Stalled
 from flowstream.runtime.reload import Revisions
+from flowstream.runtime.runner import Runner
 from flowstream.runtime.stalls import Stalls
 from flowstream.runtime.stats import Statistics
 from flowstream.runtime.why import verdict
@@ -155,6 +156,23 @@ def test_a_slow_consumer_that_drops() -> None:
         await anyio.sleep(10)
         assert watched.sentences == ["out takes 10/s of the 50/s that screen gives; out.video drops 40/s (overflow)"]
         assert watched.stalled == ["drop-storm"]
+
+    out = ("test/taker", {"each_ms": 100})
+    watch(flow({"screen": ("test/pictures", {}), "out": out}, {"out.video": "screen.out"}), main)
+
+
+def test_a_slow_consumer_that_only_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processor time stands for what a run in real time measures; on virtual time work takes none."""
+    used_ns: dict[str, Callable[[], int]] = {}
+    monkeypatch.setattr(Runner, "cpu_ns", property(lambda runner: used_ns.get(runner.planned.id, int)()))
+
+    async def main(watched: Watched) -> None:
+        used_ns["out"] = lambda: watched.clock.now_ns() * 97 // 100
+        await anyio.sleep(10)
+        assert watched.sentences == [
+            "out takes 10/s of the 50/s that screen gives (computing without a pause: 97% of a processor); "
+            "out.video drops 40/s (overflow)"
+        ]
 
     out = ("test/taker", {"each_ms": 100})
     watch(flow({"screen": ("test/pictures", {}), "out": out}, {"out.video": "screen.out"}), main)

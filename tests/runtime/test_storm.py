@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from flowstream import Config, Context, Emit, Input, Node, Output, PeerError, Record, Snapshot, Transform, field, live
-from flowstream.graph.diff import Patch
+from flowstream.graph.patch import Patch
 from flowstream.graph.plan import Plan
 from flowstream.runtime.engine import Engine, ReloadError
 from flowstream.runtime.events import Event
@@ -20,7 +20,9 @@ from flowstream.testing.leaks import Open
 from tests.runtime import parts
 from tests.runtime.parts import Keep, plan, run
 
-EDITS = 1000 if os.environ.get("FLOWSTREAM_FUZZ") else 400
+pytestmark = pytest.mark.usefixtures("backend")
+
+EDITS = 1000 if os.environ.get("FLOWSTREAM_FUZZ") else 500  # on each of the two kinds of event loop
 SEEDS = range(20 if os.environ.get("FLOWSTREAM_FUZZ") else 1)
 
 
@@ -148,9 +150,9 @@ def shape(engine: Engine) -> dict[str, Any]:
         },
         "out": {by_outlet[o]: len(o.feeds) for runner in engine.runners.values() for o in runner.outlets.values()},
         "threads": sorted(t.name for t in threading.enumerate() if t.name.startswith("flowstream ")),
-        "alive": {runner.planned.id for runner in engine._alive},
-        "holdings": sorted(engine._holdings._entries),
-        "supervised": list(engine._supervisors) and set(engine._supervisors),
+        "alive": {runner.planned.id for runner in engine.ensemble.alive},
+        "holdings": sorted(engine.ensemble.holdings._entries),
+        "supervised": list(engine.ensemble.supervisors) and set(engine.ensemble.supervisors),
     }  # fmt: skip
 
 

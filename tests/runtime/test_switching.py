@@ -20,18 +20,21 @@ from flowstream import (
     Output,
     PeerError,
     Record,
+    Sink,
     Snapshot,
     Source,
     Transform,
     field,
 )
-from flowstream.graph.diff import describe, patch_to_json
-from flowstream.graph.plan import Plan
+from flowstream.graph.described import describe, patch_to_json
+from flowstream.graph.plan import Plan, Restart
 from flowstream.runtime.engine import Engine, ReloadError
 from flowstream.runtime.events import Applied, Event
 from flowstream.testing.clock import VirtualClock
 from tests.runtime import parts
-from tests.runtime.parts import H264, Add, AddConfig, Keep, Watch, plan, run
+from tests.runtime.parts import H264, Add, AddConfig, Keep, Watch, plan, run, run_real
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 class DeviceConfig(Config):
@@ -160,14 +163,59 @@ class Asks(Source, type="test/asks"):
             await ctx.emit(self.out(EncodedPacket(H264, b"key", ctx.media_ns(), keyframe=True)))
 
 
+class Film(Source[DeviceConfig], type="test/film"):
+    """Gives pictures of 40 ms as fast as they are taken, from the moment when it begins; device says how many."""
+
+    out = Output(Record)
+
+    async def run(self, ctx: Context) -> None:
+        begin_ns = ctx.media_ns()
+        for number in range(int(self.config.device)):
+            if self.config.kind == "breaks" and number == 20:
+                raise PeerError("torn")
+            await ctx.emit(self.out(Timed(number, begin_ns + number * 40_000_000)))
+        await anyio.sleep_forever()
+
+
+class Timed(Record[int]):
+    """A number that lasts 40 ms."""
+
+    duration_ns = 40_000_000
+
+
+class Times(Sink, type="test/times"):
+    """Takes one each 10 ms, and keeps their times by node name."""
+
+    numbers = Input(Record)
+    seen: dict[str, list[int]] = {}
+
+    async def consume(self, item: Record[int]) -> None:
+        Times.seen.setdefault(self.ctx.name, []).append(item.time_ns // 1_000_000)
+        await anyio.sleep(0.01)
+
+
+class AsksInside(Node, type="test/asks-inside"):
+    """Gives a keyframe for each request, which it looks for late, and has an input."""
+
+    numbers = Input(Record)
+    out = Output(EncodedPacket)
+
+    async def run(self, ctx: Context) -> None:
+        ctx.ready()
+        await anyio.sleep(0.05)
+        async for _ in ctx.requests(self.out):
+            await ctx.emit(self.out(EncodedPacket(H264, b"key", ctx.media_ns(), keyframe=True)))
+
+
 @pytest.fixture(autouse=True)
 def types(monkeypatch: pytest.MonkeyPatch) -> None:
-    for each in (Device, Tally, ThreadedTally, RunningTally, SlowTaker, Early, Asks):
+    for each in (Device, Tally, ThreadedTally, RunningTally, SlowTaker, Early, Asks, AsksInside, Film, Times):
         monkeypatch.setitem(parts.TYPES, each.type_id, each)
     Device.log.clear()
     SlowTaker.gate.clear()
     SlowTaker.hangs.clear()
     SlowTaker.taken.clear()
+    Times.seen.clear()
 
 
 def chain(middle: str, config: dict[str, Any], *, overflow: str = "block", items: int = 40, live: bool = True) -> Plan:
@@ -383,7 +431,6 @@ def test_state_goes_back_to_a_node_that_has_to_be_started_again() -> None:
 def test_values_that_were_given_up_are_not_taken_later(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither while they wait for a busy thread, nor when the call that takes them comes back."""
     monkeypatch.setattr("flowstream.runtime.switching.TAKE_SECONDS", 0.1)
-    Keep.kept.clear()
 
     async def main() -> None:
         async with Engine.open() as engine:
@@ -405,7 +452,7 @@ def test_values_that_were_given_up_are_not_taken_later(kind: str, monkeypatch: p
             assert set(Keep.kept["keep"]) == {0}
             assert engine.runners["mid"] is runner
 
-    anyio.run(main)
+    run_real(main)
 
 
 async def takes_all(config: Config) -> None:
@@ -445,6 +492,71 @@ def test_a_keyframe_request_waits_for_a_node_that_asks_for_requests_later() -> N
         )
         await anyio.sleep(0.1)
         assert [packet.data for packet in Watch.seen["watch"]] == [b"key"]
+
+    run(main)
+
+
+def test_a_keyframe_request_waits_for_a_node_with_inputs_too() -> None:
+    async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        await engine.start(
+            plan(
+                {"count": ("test/counter", {}), "asks": ("test/asks-inside", {}), "watch": ("test/watch", {})},
+                {"asks.numbers": "count.out", "watch.packets": "asks.out"},
+            )
+        )
+        await anyio.sleep(0.1)
+        assert [packet.data for packet in Watch.seen["watch"]] == [b"key"]
+
+    run(main)
+
+
+# --- sources that are faster than time --------------------------------------------------------------------------------
+
+
+def films(*, restart: Restart | None = None, **sources: tuple[str, str]) -> Plan:
+    """An offline graph: by id of the consumer, the id and the kind of the film that it takes."""
+    nodes: dict[str, Any] = {}
+    for consumer, (source, kind) in sources.items():
+        nodes[source] = ("test/film", {"device": "1000", "kind": kind}, restart)
+        nodes[consumer] = ("test/times", {})
+    return plan(nodes, {f"{each}.numbers": f"{source}.out" for each, (source, _) in sources.items()}, is_live=False)
+
+
+@pytest.mark.parametrize("successor", [("a", "another"), ("b", "one")], ids=["replaced", "another node"])
+def test_a_source_begins_where_the_faster_than_time_one_in_its_place_stopped(successor: tuple[str, str]) -> None:
+    async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        await engine.start(films(x=("a", "one")))
+        await anyio.sleep(0.505)
+        await engine.apply(films(x=successor))
+        await anyio.sleep(0.505)
+        times = Times.seen["x"]
+        assert len(times) > 90
+        assert times == [40 * number for number in range(len(times))]
+
+    run(main)
+
+
+def test_a_source_that_comes_beside_others_begins_where_they_are() -> None:
+    async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        await engine.start(films(x=("a", "one")))
+        await anyio.sleep(0.505)
+        await engine.apply(films(x=("a", "one"), y=("b", "one")))
+        begun = Times.seen["x"][-1]
+        await anyio.sleep(0.105)
+        assert begun < Times.seen["y"][0] <= begun + 6 * 40  # as many as may wait, and the one that waits for room
+        assert Times.seen["y"][0] > 1_500  # though only half a second has gone by
+
+    run(main)
+
+
+def test_a_restarted_source_begins_where_it_broke() -> None:
+    async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        restart = Restart("any", first_ns=1_000_000, max_ns=1_000_000)
+        await engine.start(films(restart=restart, x=("a", "breaks")))
+        await anyio.sleep(0.505)
+        times = Times.seen["x"]
+        assert len(times) > 45
+        assert times == [40 * number for number in range(len(times))]
 
     run(main)
 

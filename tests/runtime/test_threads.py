@@ -4,22 +4,27 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from flowstream import Emit, Input, Output, PeerError, Record, Source, Transform
+from flowstream import Context, Emit, Input, Node, Output, PeerError, Record, Source, Transform
 from flowstream.graph.plan import Plan, Restart
 from flowstream.runtime import runner as runner_module
-from flowstream.runtime.engine import FAILURES_KEPT, Engine
+from flowstream.runtime.engine import Engine
+from flowstream.runtime.ensemble import FAILURES_KEPT
 from flowstream.runtime.events import CallLeftBehind, Event, NodeFailed, NodeRestarted, NodeSlow
 from flowstream.runtime.meter import EVERY, Meter
+from flowstream.runtime.stalls import Stalls
+from flowstream.runtime.stats import Statistics
 from flowstream.testing.clock import VirtualClock
 from tests.runtime import parts
-from tests.runtime.parts import Add, Keep, plan, run, run_real
+from tests.runtime.parts import Add, HoldConfig, Keep, plan, run, run_real
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -54,6 +59,28 @@ class Sleepy(Add, type="test/sleepy"):
         if item.value in (3, 5):
             spin(0.1)
         yield self.sums(item)
+
+
+class Host(Node[HoldConfig], type="test/host"):
+    """Holds something whose task computes for 2 ms each 10 ms."""
+
+    numbers = Input(Record)
+
+    async def run(self, ctx: Context) -> None:
+        @asynccontextmanager
+        async def session(holding: Any) -> AsyncIterator[None]:
+            async def compute() -> None:
+                while True:
+                    spin(0.002)
+                    await anyio.sleep(0.01)
+
+            holding.start_soon(compute)
+            yield
+
+        async with ctx.hold("session", session):
+            ctx.ready()
+            async for _ in ctx.stream(self.numbers):
+                pass
 
 
 class Deaf(Source, type="test/deaf"):
@@ -93,7 +120,7 @@ class Clumsy(Add, type="test/clumsy"):
 
 @pytest.fixture(autouse=True)
 def types(monkeypatch: pytest.MonkeyPatch) -> None:
-    for each in (Heavy, HeavyThread, Sleepy, Deaf, Clumsy):
+    for each in (Heavy, HeavyThread, Sleepy, Host, Deaf, Clumsy):
         monkeypatch.setitem(parts.TYPES, each.type_id, each)
     Deaf.gate.clear()
     Deaf.instances = 0
@@ -109,11 +136,46 @@ def chain(type_id: str, count: int = 30) -> Any:
 @pytest.mark.parametrize("type_id", ["test/heavy", "test/heavy-thread"])
 def test_processor_time_is_told_of_the_node_that_uses_it(type_id: str) -> None:
     async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        statistics = Statistics(engine)
         await engine.start(chain(type_id))
+        statistics.follow(clock.now_ns())
         await engine.wait()
         used_ns = {id: runner.cpu_ns for id, runner in engine.runners.items()}
         assert used_ns["work"] > 40_000_000
         assert used_ns["work"] > 5 * used_ns["keep"] > 0
+        statistics.tick(clock.now_ns())
+        stats = statistics.snapshot()
+        told = {node.id: node for node in stats.nodes}
+        assert {id: node.cpu_ns for id, node in told.items()} == {
+            id: runner.cpu_ns for id, runner in engine.runners.items()
+        }
+        assert told["work"].cpu * stats.span_ns == pytest.approx(told["work"].cpu_ns, rel=0.1)
+
+    run(main)
+
+
+def test_processor_time_of_what_is_held_is_counted_once_through_reloads() -> None:
+    def host(title: str) -> Any:
+        return plan(
+            {"count": ("test/counter", {}), "host": ("test/host", {"title": title})}, {"host.numbers": "count.out"}
+        )
+
+    async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        statistics = Statistics(engine)
+        await engine.start(host("a"))
+        statistics.follow(clock.now_ns())
+        seen: list[int] = []
+        for title in "bcd":
+            await anyio.sleep(1)
+            statistics.tick(clock.now_ns())
+            seen.append(statistics.nodes["host"].cpu_ns)
+            await engine.apply(host(title))
+        await anyio.sleep(0.05)
+        statistics.tick(clock.now_ns())
+        seen.append(statistics.nodes["host"].cpu_ns)
+        assert seen == sorted(seen)
+        assert seen[0] > 150_000_000  # a hundred times 2 ms
+        assert seen[3] - seen[2] < 60_000_000  # five times, not all of three seconds again
 
     run(main)
 
@@ -239,15 +301,54 @@ def test_a_node_that_keeps_the_loop_to_itself_is_named_once_a_minute() -> None:
         events: list[Event] = []
         async with Engine.open() as engine:
             engine.listen(events.append)
+            stalls = Stalls(Statistics(engine))
             await engine.start(chain("test/sleepy", count=12))
             await engine.wait()
             await anyio.sleep(0.1)
+            (cause,) = (each for each in stalls.causes() if each.kind == "held-loop" and each.node == "work")
+            assert "work kept everything waiting for " in cause.sentence
+            assert cause.sentence.endswith("thread = True in its class gives it a thread of its own")
         slow = [event for event in events if isinstance(event, NodeSlow) and event.node == "work"]
         assert len(slow) == 1
         assert slow[0].type == "test/sleepy"
         assert slow[0].held_ns > 20_000_000
 
     run_real(main)
+
+
+def test_a_node_that_held_the_loop_is_a_cause_until_it_is_replaced_or_has_long_behaved() -> None:
+    async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        stalls = Stalls(Statistics(engine))
+        statistics = stalls.statistics
+
+        def held() -> list[str]:
+            return [cause.node for cause in stalls.causes() if cause.kind == "held-loop"]
+
+        def named(name: str, kind: str = "a") -> Any:
+            made = plan(
+                {"count": ("test/counter", {}), name: ("test/add", {"kind": kind}), "keep": ("test/keep", {})},
+                {f"{name}.numbers": "count.out", "keep.numbers": f"{name}.sums"},
+            )
+            return replace(made, nodes={**made.nodes, name: replace(made.nodes[name], was="work")})
+
+        await engine.start(named("work"))
+        statistics.follow(clock.now_ns())
+        engine.node_was_slow(engine.runners["work"], 103_000_000)
+        assert held() == ["work"]
+        await engine.apply(named("sum"))
+        assert held() == ["sum"]
+        await anyio.sleep(80)
+        assert held() == ["sum"]
+        engine.node_was_slow(engine.runners["sum"], 103_000_000)
+        await anyio.sleep(20)
+        assert held() == ["sum"]
+        await anyio.sleep(75)
+        assert held() == []
+        engine.node_was_slow(engine.runners["sum"], 103_000_000)
+        await engine.apply(named("sum", "b"))
+        assert held() == []
+
+    run(main)
 
 
 def test_a_capture_that_never_returns_is_left_behind_and_after_a_few_the_node_stays_down(

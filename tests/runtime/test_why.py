@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from flowstream.runtime.why import Cause, EdgeView, Hold, Kind, NodeView, View, causes, duration, verdict
+from flowstream.runtime.view import EdgeView, Hold, NodeView, View
+from flowstream.runtime.why import Cause, Kind, causes, duration, verdict
 
 S = 1_000_000_000
 NOW = 1_000 * S
@@ -300,6 +301,49 @@ CASES: dict[str, tuple[View, list[tuple[str, Kind, str]]]] = {
                 "held-loop",
                 "blur kept everything waiting for 180 ms at 12:03:10: its work is done between that of all others; "
                 "thread = True in its class gives it a thread of its own",
+            )
+        ],
+    ),
+    "the loop was held by a life of its own": (
+        view(
+            [SCREEN, node("blur")],
+            [edge("screen > blur")],
+            holds=(Hold("blur", 180_000_000, NOW - S, has_run=True),),
+        ),
+        [
+            (
+                "blur",
+                "held-loop",
+                "blur kept everything waiting for 180 ms at 12:03:10: its work is done between that of all others; "
+                "await ctx.in_thread(...) in its run() takes what computes or blocks to a thread of its own",
+            )
+        ],
+    ),
+    "a slow consumer that computes": (
+        view(
+            [SCREEN, node("encode", cpu=0.97)],
+            [edge("screen > encode", rate=12.0, overflow="block", queued=4, waits=True, blocked_since_ns=NOW - 9 * S)],
+        ),
+        [
+            (
+                "encode",
+                "slow-consumer",
+                "encode is slow: it takes 12/s (computing without a pause: 97% of a processor), "
+                "and screen has waited for it for 9 s (encode.video is full)",
+            )
+        ],
+    ),
+    "a drop storm before one that computes": (
+        view(
+            [SCREEN, node("encode", cpu=1.0)],
+            [edge("screen > encode", rate=12.0, losses={"overflow": 18.0})],
+        ),
+        [
+            (
+                "encode",
+                "drop-storm",
+                "encode takes 12/s of the 30/s that screen gives (computing without a pause: 100% of a processor); "
+                "encode.video drops 18/s (overflow)",
             )
         ],
     ),

@@ -70,11 +70,15 @@ class Recorder(Sink[RecorderConfig], type="recorder"):
         EncodedPacket,
         caps=EncodedCaps(codec="h264"),
         optional=True,
-        follows={"extradata", "size"},
+        otherwise="begin a new file",
         doc="Encoded pictures, with parameter sets before every keyframe.",
     )
     audio = Input(
-        EncodedPacket, caps=EncodedCaps(codec="opus"), optional=True, follows={"extradata"}, doc="Encoded sound."
+        EncodedPacket,
+        caps=EncodedCaps(codec="opus"),
+        optional=True,
+        otherwise="begin a new file",
+        doc="Encoded sound.",
     )
 
     def __init__(self, config: RecorderConfig | None = None) -> None:

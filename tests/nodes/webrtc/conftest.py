@@ -364,6 +364,6 @@ async def make_viewer() -> AsyncIterator[Callable[[], LoopbackViewer]]:
             viewer.vanish()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
