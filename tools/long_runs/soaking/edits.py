@@ -30,7 +30,7 @@ LIVE_VALUES = {
     "breaks.after": ("3", "20", "60"),
     "delay.delay": ("10ms", "120ms"),
     "broken.drop": ("0%", "20%"),
-    "encode.preset": ("veryfast",),  # not live: refused
+    "encode.preset": ("high",),  # not live: refused
     "nobody.bitrate": ("1M",),  # not there: refused
 }
 """What is set while it runs."""
@@ -42,7 +42,7 @@ def graph(chance: random.Random) -> dict[str, dict[str, Any]]:
     nodes["pattern"] |= {"size": chance.choice(("320x180", "320x180", "480x270")), "fps": chance.choice((10, 15, 20))}
     nodes["encode"]["bitrate"] = chance.choice(("150k", "200k", "300k"))
     if chance.random() < 0.2:
-        nodes["encode"]["preset"] = "ultrafast"
+        nodes["encode"]["preset"] = "low"
     nodes["tone"]["frequency"] = chance.choice((330, 440))
     last = "pattern"
     for id, node in _chain(chance):
