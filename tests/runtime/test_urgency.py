@@ -126,7 +126,7 @@ def test_where_both_want_a_processor_the_one_that_gives_way_gets_the_smaller_par
 
 def test_no_sound_is_lost_beside_an_encoder_that_takes_all_there_is() -> None:
     async def main() -> None:
-        flooded = graph(size="1280x720", fps=120, bitrate="8M", preset="medium")
+        flooded = graph(size="1280x720", fps=120, bitrate="8M", speed="medium")
         async with flowstream.open(flooded, serve=False) as run:
             await until(lambda: run.status().nodes["heard"].received > 100)
             nodes = run.status().nodes

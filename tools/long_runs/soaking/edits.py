@@ -23,6 +23,7 @@ LIMITED = {"on": "end", "backoff": {"first": "200ms", "max": "1s"}, "limit": 3}
 
 LIVE_VALUES = {
     "encode.bitrate": ("150k", "300k", "400k"),
+    "encode.keyframe_interval": ("forever",),  # no value: refused
     "pattern.fps": ("10", "15", "20"),
     "tone.frequency": ("330", "440", "550"),
     "out.title": ("Soak", "Soaked"),
@@ -30,7 +31,7 @@ LIVE_VALUES = {
     "breaks.after": ("3", "20", "60"),
     "delay.delay": ("10ms", "120ms"),
     "broken.drop": ("0%", "20%"),
-    "encode.preset": ("high",),  # not live: refused
+    "encode.speed": ("veryfast", "auto"),
     "nobody.bitrate": ("1M",),  # not there: refused
 }
 """What is set while it runs."""
@@ -42,7 +43,7 @@ def graph(chance: random.Random) -> dict[str, dict[str, Any]]:
     nodes["pattern"] |= {"size": chance.choice(("320x180", "320x180", "480x270")), "fps": chance.choice((10, 15, 20))}
     nodes["encode"]["bitrate"] = chance.choice(("150k", "200k", "300k"))
     if chance.random() < 0.2:
-        nodes["encode"]["preset"] = "low"
+        nodes["encode"]["speed"] = "ultrafast"
     nodes["tone"]["frequency"] = chance.choice((330, 440))
     last = "pattern"
     for id, node in _chain(chance):
