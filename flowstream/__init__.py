@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flowstream.api.events import Events, EventsMissed
     from flowstream.api.running import Authorize, Frames, Run, open
     from flowstream.api.sharing import share
-    from flowstream.api.status import NodeStatus, Status
+    from flowstream.api.status import NodeStatus, Reason, Status, Verdict
     from flowstream.api.viewers import SyncViewers, Viewers
     from flowstream.control.door import ServeError
     from flowstream.control.socket import ControlError
@@ -33,17 +33,21 @@ if TYPE_CHECKING:
         ResourceBusy,
     )
     from flowstream.graph.builder import Graph, GraphEdge, GraphNode, GraphPort, edge
+    from flowstream.graph.ladder import RENDITIONS, Rendition, ladder
     from flowstream.graph.patch import Change, Patch
     from flowstream.media.caps import AudioCaps, Caps, CapsConflict, EncodedCaps, VideoCaps
+    from flowstream.media.encoder_stats import EncoderStats
     from flowstream.media.frames import AudioFrame, Plane, VideoFrame
     from flowstream.media.packets import EncodedPacket
     from flowstream.media.pyav import AvHeaders
     from flowstream.media.records import Record
+    from flowstream.media.reports import ContentStats, ViewerReport, ViewerReports
     from flowstream.media.signals import EndOfStream, KeyframeRequest
     from flowstream.media.size import Size
     from flowstream.media.targets import Target, Targets
     from flowstream.media.time import NS_PER_S, period_ns, ticks_of, time_of
     from flowstream.node.base import Need, Node, Sink, Snapshot, Source, Transform
+    from flowstream.node.capability import Capability
     from flowstream.node.config import Config, field, live
     from flowstream.node.context import AsgiApp, Context, EndOfInput, Holding
     from flowstream.node.function import FunctionNode, node
@@ -65,10 +69,14 @@ if TYPE_CHECKING:
     from flowstream.runtime.engine import ReloadError
     from flowstream.runtime.events import (
         Applied,
+        CallLeftBehind,
         Event,
         NodeFailed,
         NodeRestarted,
+        NodeSlow,
+        Recovered,
         Refused,
+        Stalled,
         ViewerChanged,
         ViewerJoined,
         ViewerLeft,
@@ -77,13 +85,16 @@ if TYPE_CHECKING:
         ViewResumed,
     )
     from flowstream.runtime.program import PROGRAM, Delivery, ProgramInput, ProgramOutput
+    from flowstream.runtime.stats import EdgeStats, Fill, Latency, NodeStats, RunStats
     from flowstream.runtime.viewers import VIEWERS, Seat, ViewerRegistry
+    from flowstream.runtime.why import Cause
 
 __version__ = "0.1.0"
 
 __all__ = [
     "NS_PER_S",
     "PROGRAM",
+    "RENDITIONS",
     "VIEWERS",
     "Applied",
     "AsgiApp",
@@ -94,26 +105,33 @@ __all__ = [
     "AvHeaders",
     "Bitrate",
     "ByteSize",
+    "CallLeftBehind",
     "Caller",
+    "Capability",
     "Caps",
     "CapsConflict",
+    "Cause",
     "Change",
     "Config",
+    "ContentStats",
     "Context",
     "ControlError",
     "Delivery",
     "Diagnostic",
     "DoorClosed",
     "Duration",
+    "EdgeStats",
     "Emit",
     "EncodedCaps",
     "EncodedPacket",
+    "EncoderStats",
     "EndOfInput",
     "EndOfStream",
     "EndedError",
     "Event",
     "Events",
     "EventsMissed",
+    "Fill",
     "FlowstreamError",
     "Frames",
     "FunctionNode",
@@ -126,6 +144,7 @@ __all__ = [
     "Input",
     "Invitation",
     "KeyframeRequest",
+    "Latency",
     "LinkStats",
     "Need",
     "NegotiationError",
@@ -133,6 +152,8 @@ __all__ = [
     "NodeError",
     "NodeFailed",
     "NodeRestarted",
+    "NodeSlow",
+    "NodeStats",
     "NodeStatus",
     "Output",
     "PackError",
@@ -144,11 +165,15 @@ __all__ = [
     "Plane",
     "ProgramInput",
     "ProgramOutput",
+    "Reason",
     "Record",
+    "Recovered",
     "Refused",
     "ReloadError",
+    "Rendition",
     "ResourceBusy",
     "Run",
+    "RunStats",
     "Seat",
     "ServeError",
     "Shown",
@@ -156,6 +181,7 @@ __all__ = [
     "Size",
     "Snapshot",
     "Source",
+    "Stalled",
     "Status",
     "SyncEvents",
     "SyncFrames",
@@ -164,6 +190,7 @@ __all__ = [
     "Target",
     "Targets",
     "Transform",
+    "Verdict",
     "VideoCaps",
     "VideoFrame",
     "View",
@@ -175,6 +202,8 @@ __all__ = [
     "ViewerJoined",
     "ViewerLeft",
     "ViewerRegistry",
+    "ViewerReport",
+    "ViewerReports",
     "ViewerWaiting",
     "Viewers",
     "__version__",
@@ -185,6 +214,7 @@ __all__ = [
     "format_bytes",
     "format_duration",
     "format_percentage",
+    "ladder",
     "live",
     "node",
     "open",
@@ -200,25 +230,29 @@ _HOMES = {
     "flowstream.api.events": "Events EventsMissed",
     "flowstream.api.running": "Authorize Frames Run open",
     "flowstream.api.sharing": "share",
-    "flowstream.api.status": "NodeStatus Status",
     "flowstream.api.viewers": "SyncViewers Viewers",
+    "flowstream.api.status": "NodeStatus Reason Status Verdict",
     "flowstream.control.door": "ServeError",
     "flowstream.control.socket": "ControlError",
     "flowstream.control.viewers": "Invitation",
     "flowstream.errors": "Diagnostic EndedError FlowstreamError GraphError NegotiationError NodeError "
     "PackError PeerError Place ResourceBusy",
     "flowstream.graph.builder": "Graph GraphEdge GraphNode GraphPort edge",
+    "flowstream.graph.ladder": "RENDITIONS Rendition ladder",
     "flowstream.graph.patch": "Change Patch",
     "flowstream.media.caps": "AudioCaps Caps CapsConflict EncodedCaps VideoCaps",
+    "flowstream.media.encoder_stats": "EncoderStats",
     "flowstream.media.frames": "AudioFrame Plane VideoFrame",
     "flowstream.media.packets": "EncodedPacket",
     "flowstream.media.pyav": "AvHeaders",
     "flowstream.media.records": "Record",
+    "flowstream.media.reports": "ContentStats ViewerReport ViewerReports",
     "flowstream.media.signals": "EndOfStream KeyframeRequest",
     "flowstream.media.size": "Size",
     "flowstream.media.targets": "Target Targets",
     "flowstream.media.time": "NS_PER_S period_ns ticks_of time_of",
     "flowstream.node.base": "Need Node Sink Snapshot Source Transform",
+    "flowstream.node.capability": "Capability",
     "flowstream.node.config": "Config field live",
     "flowstream.node.context": "AsgiApp Context EndOfInput Holding",
     "flowstream.node.function": "FunctionNode node",
@@ -227,10 +261,12 @@ _HOMES = {
     "format_aspect format_bitrate format_bytes format_duration format_percentage",
     "flowstream.runtime.engine": "ReloadError",
     "flowstream.runtime.audience": "Caller DoorClosed LinkStats Shown View Viewer ViewerError",
-    "flowstream.runtime.events": "Applied Event NodeFailed NodeRestarted Refused ViewPaused ViewResumed "
-    "ViewerChanged ViewerJoined ViewerLeft ViewerWaiting",
     "flowstream.runtime.viewers": "VIEWERS Seat ViewerRegistry",
+    "flowstream.runtime.events": "Applied CallLeftBehind Event NodeFailed NodeRestarted NodeSlow Recovered Refused "
+    "Stalled ViewPaused ViewResumed ViewerChanged ViewerJoined ViewerLeft ViewerWaiting",
     "flowstream.runtime.program": "PROGRAM Delivery ProgramInput ProgramOutput",
+    "flowstream.runtime.stats": "EdgeStats Fill Latency NodeStats RunStats",
+    "flowstream.runtime.why": "Cause",
 }
 
 

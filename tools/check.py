@@ -5,6 +5,9 @@
     python3 tools/check.py lint types         some steps; their names are in the list of --help
     python3 tools/check.py tests -- -k rtp    what follows the dashes goes to pytest
 
+Tests run in two passes: most of them in several processes side by side, then those marked `alone`, which measure real
+time, one after the other with nothing beside them.
+
 Packages for Python go to ``.venv``, from ``requirements-dev.lock``. System packages (browser, X server, ffmpeg ...)
 are installed when root on Debian or Ubuntu and named otherwise. Programs of npm that tests drive go to ``.venv/npm``,
 from ``tests/clients/package-lock.json``. As root on Debian all can be had, so a test that is skipped there fails;
@@ -52,6 +55,8 @@ SYSTEM_PACKAGES = (
     # A Wayland desktop, which does not let itself be captured by X11's ways.
     "sway",
     "xwayland",
+    # What reads units for systemd, to say what is wrong with ours.
+    "systemd",
     # A machine that has no network but loopback.
     "iproute2",
     # A machine with a virtual camera.
@@ -65,34 +70,51 @@ CLIENTS = environment.ROOT / "tests" / "clients"
 """What is installed from npm: ``package.json`` names it, ``package-lock.json`` says what comes with it."""
 NPM = environment.VENV / "npm"
 
-STEPS = {
-    "format": ["ruff", "format", "--check", "--quiet", "."],
-    "lint": ["ruff", "check", "--quiet", "."],
-    "types": ["mypy"],
-    "api": ["python", "tools/public_types.py"],
-    "layers": ["lint-imports"],
-    "schemas": ["python", "tools/gen_schemas.py", "--check"],
-    "tests": ["pytest", "--durations=15"],
+# Many tests wait for a process or a socket: one more than there are processors keeps all of these busy.
+WORKERS = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 7) + 1
+PYTEST = ("pytest", "--durations=15")
+
+STEPS: dict[str, list[tuple[str, ...]]] = {
+    "format": [("ruff", "format", "--check", "--quiet", ".")],
+    "lint": [("ruff", "check", "--quiet", ".")],
+    "types": [("mypy",)],
+    "api": [("python", "tools/public_types.py")],
+    "layers": [("lint-imports",)],
+    "schemas": [("python", "tools/gen_schemas.py", "--check")],
+    "tests": [
+        (*PYTEST, "--alone=never", f"--numprocesses={WORKERS}", "--dist=loadfile", "--no-loadscope-reorder"),
+        (*PYTEST, "--alone=only"),
+    ],
 }
+"""What each step runs, one command after the other, whatever the ones before them said."""
+
+NOTHING_COLLECTED = 5  # of pytest: none of the tests that were asked for is in this pass
 
 
 class Step:
-    """One tool, run to its end or to the time limit, its output passed on as it comes."""
+    """Commands run to their end or to the time limit, their output passed on as it comes."""
 
-    def __init__(self, name: str, command: Sequence[str]) -> None:
+    def __init__(self, name: str, commands: Sequence[Sequence[str]]) -> None:
         self.name = name
-        self.command = command
+        self.commands = commands
         self.passed = False
         self.seconds = 0.0
+        self.skipped = 0
         self.remark = ""
 
     def run(self, *, until: float, variables: dict[str, str]) -> None:
-        """Run the tool; ``until`` is the ``time.monotonic()`` at which it is stopped."""
-        heading = f"== {self.name}: {' '.join(self.command)} "
-        print(heading + "=" * max(4, 110 - len(heading)), flush=True)
+        """Run the commands; ``until`` is the ``time.monotonic()`` at which they are stopped."""
         started = time.monotonic()
-        self.passed = self._watch(max(0.0, until - started), variables) == 0
+        statuses = []
+        for command in self.commands:
+            heading = f"== {self.name}: {' '.join(command)} "
+            print(heading + "=" * max(4, 110 - len(heading)), flush=True)
+            statuses.append(self._watch(command, max(0.0, until - time.monotonic()), variables))
         self.seconds = time.monotonic() - started
+        can_be_empty = {NOTHING_COLLECTED} if len(self.commands) > 1 else set()
+        self.passed = 0 in statuses and set(statuses) <= {0} | can_be_empty
+        if self.skipped and not self.remark:
+            self.remark = f"{self.skipped} skipped: not everything was tested"
         print(f"== {self.line()}\n", flush=True)
 
     def line(self) -> str:
@@ -100,10 +122,10 @@ class Step:
         remark = f", {self.remark}" if self.remark else ""
         return f"{'ok    ' if self.passed else 'FAILED'} {self.name:8} {self.seconds:7.1f} s{remark}"
 
-    def _watch(self, limit_s: float, variables: dict[str, str]) -> int:
+    def _watch(self, command: Sequence[str], limit_s: float, variables: dict[str, str]) -> int:
         last = ""
         with subprocess.Popen(
-            self.command, cwd=environment.ROOT, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            command, cwd=environment.ROOT, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace", start_new_session=True,
         ) as running:  # fmt: skip
             assert running.stdout is not None
@@ -118,9 +140,8 @@ class Step:
                 raise
             finally:
                 alarm.cancel()
-        skipped = re.search(r"\d+ skipped", last)
-        if skipped and not self.remark:
-            self.remark = f"{skipped.group()}: not everything was tested"
+        if skipped := re.search(r"(\d+) skipped", last):
+            self.skipped += int(skipped[1])
         return running.returncode
 
     def _stop(self, running: subprocess.Popen[str]) -> None:
@@ -199,15 +220,18 @@ def main() -> None:
         environment.ready(environment.DEV)
         variables = environment.variables()
         variables.update(PYTHONUNBUFFERED="1", PYRIGHT_PYTHON_IGNORE_WARNINGS="1")
+        # The tests start Python some hundred times: nothing is compiled twice.
+        variables.pop("PYTHONDONTWRITEBYTECODE", None)
         if "tests" in (options.step or STEPS):
             if install_system_packages():
                 variables["FLOWSTREAM_SKIPS"] = "fail"
             install_clients()
         print(f"Set up in {time.monotonic() - started:.1f} s.\n", flush=True)
         steps = []
-        for name, command in STEPS.items():
+        for name, commands in STEPS.items():
             if name in (options.step or STEPS):
-                step = Step(name, [*command, *(options.pytest if name == "tests" else [])])
+                more = options.pytest if name == "tests" else []
+                step = Step(name, [(*command, *more) for command in commands])
                 step.run(until=started + LIMIT_S, variables=variables)
                 steps.append(step)
     print(f"Summary, {time.monotonic() - started:.0f} s in all:")

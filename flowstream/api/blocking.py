@@ -8,6 +8,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from flowstream.api.events import Events, EventsMissed
-from flowstream.api.running import Frames, Run, TlsChoice
+from flowstream.api.running import DEFAULT_SPAN_S, Frames, Run, TlsChoice
 from flowstream.api.running import open as open_async
-from flowstream.api.status import Status
+from flowstream.api.status import Status, Verdict
 from flowstream.api.viewers import SyncViewers
 from flowstream.errors import EndedError
 from flowstream.graph.builder import Graph, Setting
@@ -26,6 +27,7 @@ from flowstream.media.frames import AudioFrame, VideoFrame
 from flowstream.media.packets import EncodedPacket
 from flowstream.runtime.engine import DRAIN_SECONDS
 from flowstream.runtime.events import Event
+from flowstream.runtime.stats import RunStats
 
 if TYPE_CHECKING:
     import numpy as np
@@ -161,6 +163,14 @@ class SyncRun:
         """See `Run.status`."""
         return self._call(self._run.status)  # type: ignore[no-any-return]
 
+    def stats(self, *, over: float = DEFAULT_SPAN_S) -> RunStats:
+        """See `Run.stats`."""
+        return self._call(partial(self._run.stats, over=over))  # type: ignore[no-any-return]
+
+    def why(self, node: str | None = None) -> Verdict:
+        """See `Run.why`."""
+        return self._call(self._run.why, node)  # type: ignore[no-any-return]
+
     def events(self, *, limit: int = 1000) -> SyncEvents:
         """See `Run.events`."""
         return SyncEvents(self._loop, self._call(lambda: self._run.events(limit=limit)))
@@ -174,9 +184,13 @@ class SyncRun:
         """See `Run.reload`."""
         return self._call(self._run.reload, source)  # type: ignore[no-any-return]
 
-    def set(self, name: str, value: Setting) -> Patch:
+    def set(self, name: str, value: Setting, *, save: bool = False) -> Patch:
         """See `Run.set`."""
-        return self._call(self._run.set, name, value)  # type: ignore[no-any-return]
+        return self._call(partial(self._run.set, name, value, save=save))  # type: ignore[no-any-return]
+
+    def clear(self, name: str | None = None) -> Patch:
+        """See `Run.clear`."""
+        return self._call(self._run.clear, name)  # type: ignore[no-any-return]
 
     def push(
         self,

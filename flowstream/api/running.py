@@ -14,11 +14,13 @@ import anyio
 import anyio.to_thread
 
 from flowstream.api.events import Dispatch, Events
-from flowstream.api.status import Status
+from flowstream.api.status import Status, Verdict
 from flowstream.api.viewers import Viewers
-from flowstream.control import api
+from flowstream.control import api, observe
 from flowstream.control.files import GraphFile
+from flowstream.control.run import Done
 from flowstream.control.run import Run as ControlledRun
+from flowstream.control.settings import require_setting, text_for
 from flowstream.errors import EndedError, FlowstreamError
 from flowstream.graph.builder import Graph, Setting
 from flowstream.graph.diagnostics import did_you_mean, listed
@@ -31,7 +33,8 @@ from flowstream.node.context import AsgiApp, EndOfInput
 from flowstream.runtime.engine import DRAIN_SECONDS, Engine
 from flowstream.runtime.events import NodeFailed
 from flowstream.runtime.program import PROGRAM, ProgramInput, ProgramOutput
-from flowstream.runtime.runner import node_error
+from flowstream.runtime.runner import Runner, node_error
+from flowstream.runtime.stats import DEFAULT_SPAN_NS, SECOND_NS, RunStats
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +51,9 @@ TlsChoice = Literal["auto", "off"] | tuple[str | os.PathLike[str], str | os.Path
 """How an address is served: with a certificate that is made, in the clear, or with these files: certificate, key."""
 
 _EVENTS = 1000
+
+DEFAULT_SPAN_S = DEFAULT_SPAN_NS / SECOND_NS
+"""Over how many of the last seconds `Run.stats` tells rates and latencies, unless it is asked otherwise."""
 
 _logger = logging.getLogger("flowstream.api")
 
@@ -129,6 +135,27 @@ class Run:
         told = api.status(self._run)
         return Status.of(self._run.secrets.scrubbed(told), self.links)
 
+    async def stats(self, *, over: float = DEFAULT_SPAN_S) -> RunStats:
+        """What goes through every node and every edge: rates, latencies, queues, drops, processor time, restarts.
+
+        Counters are over the whole run, rates and latencies over the last ``over`` seconds (1 to 3600), as far as the
+        run is that old; they are taken once a second. The same as ``flowstream top --json`` shows. Raises ValueError
+        for a span out of bounds.
+        """
+        if not 1 <= over <= observe.MOST_SPAN_SECONDS:
+            raise ValueError(f"over= is a number of seconds from 1 to {observe.MOST_SPAN_SECONDS}, not {over!r}")
+        return self._run.statistics.snapshot(round(over * SECOND_NS))
+
+    async def why(self, node: str | None = None) -> Verdict:
+        """Why nothing comes, or not what should: each cause in a sentence, with the nodes that suffer from it.
+
+        With ``node`` only what concerns that one. The same as ``flowstream why`` says. Raises FlowstreamError when
+        there is no such node.
+        """
+        if node is not None:
+            self._runner(node)
+        return Verdict.of(self._run.secrets.scrubbed(observe.why(self._run.stalls, node)))
+
     def events(self, *, limit: int = _EVENTS) -> Events:
         """What happens from now on, to iterate over: `NodeFailed`, `NodeRestarted`, `Applied`, `Refused` ...
 
@@ -149,20 +176,35 @@ class Run:
         ReloadError when it cannot be applied; what runs then goes on as it was.
         """
         if source is None:
-            patch = await self._run.replace_files()
+            done = await self._run.reload()
         else:
             path, text = _source(source)
-            patch = await self._run.replace_files(lambda file: replace(file, path=path, text=text))
+            done = await self._run.reload(lambda file: replace(file, path=path, text=text))
         self._follow()
-        return patch
+        return self._patch(done)
 
-    async def set(self, name: str, value: Setting) -> Patch:
-        """Gives a live setting another value: ``set("encode.bitrate", "1M")``. It stays over what is saved later.
+    async def set(self, name: str, value: Setting, *, save: bool = False) -> Patch:
+        """Gives a live setting another value: ``set("encode.bitrate", "1M")``, as ``flowstream set`` does.
 
-        Raises FlowstreamError when there is no such setting, or the node would have to be replaced for it, and
-        GraphError when it does not take the value; nothing has changed then.
+        ``name`` is NODE.FIELD, also of a node in a subgraph: ``left/titled.text``. None stands for the default. The
+        value lies over the files: a save that leaves the setting alone keeps it, one that changes it wins; until then
+        `status` tells the difference. ``save`` writes it into the file where it belongs, too.
+
+        Raises FlowstreamError when there is no such setting, when the node would have to be replaced for it, or when
+        the file cannot be written; GraphError when it does not take the value; TypeError or ValueError for a value
+        that cannot stand in a graph. Nothing has changed then.
         """
-        return await self._run.set_live(name, value)
+        text = text_for(value, name)
+        require_setting(self._engine.plan or self._run.plan, name)
+        return self._patch(await self._run.set(name, text, save=save, must_be_live=True))
+
+    async def clear(self, name: str | None = None) -> Patch:
+        """Takes back what `set` gave: a setting, or all of them. Raises FlowstreamError when it was not set."""
+        return self._patch(await self._run.clear(name))
+
+    def _patch(self, done: Done) -> Patch:
+        """What was done; nothing, when nothing had to be."""
+        return done.patch if done.patch is not None else self._engine.preview(self._engine.plan or self._run.plan)
 
     # --- frames -----------------------------------------------------------------------------------------------------
 
@@ -238,14 +280,11 @@ class Run:
 
     def _met(self, node: str, kind: type[P]) -> P:
         """What a node holds for the program. Raises as `push` and `frames`."""
-        runner = self._engine.runners.get(node)
         met = self._engine.held(node, PROGRAM)
         if isinstance(met, kind):
             return met
         is_push = issubclass(kind, ProgramInput)
-        if runner is None:
-            close = did_you_mean(node, self._engine.runners)
-            raise FlowstreamError(f"there is no node {node}", hint=f"did you mean {close}?" if close else None)
+        runner = self._runner(node)
         if runner.error is not None:
             raise node_error(runner)
         type_id = "app-in" if is_push else "app-out"
@@ -256,6 +295,25 @@ class Run:
             f"{node} ({runner.planned.type_id}) {'takes nothing from' if is_push else 'gives nothing to'} the program",
             hint=f"{listed(there)} does" if there else f"add a node of type {type_id}",
         )
+
+    def _stop_soon(self, start_soon: Callable[..., object]) -> Callable[[bool], None]:
+        """What stops it when the owner asks for that from outside, at once when it is called with True."""
+
+        async def stop(drain: float) -> None:
+            await self.stop(drain=drain)
+
+        def ask(now: bool) -> None:
+            start_soon(stop, 0 if now else DRAIN_SECONDS)
+
+        return ask
+
+    def _runner(self, node: str) -> Runner:
+        """Raises FlowstreamError when there is no such node."""
+        runner = self._engine.runners.get(node)
+        if runner is None:
+            close = did_you_mean(node, self._engine.runners)
+            raise FlowstreamError(f"there is no node {node}", hint=f"did you mean {close}?" if close else None)
+        return runner
 
     async def _finish(self, drain: float) -> None:
         """Stops as ``stop`` does, and waits for nobody who reads: the program is through with the run."""
@@ -301,6 +359,10 @@ def open(
     When the block is entered, everything runs; when it is left, the graph is drained as by `Run.stop`, or stopped at
     once when an exception or a cancellation leaves it. Nothing outlives the block: no task, thread or socket. No signal
     handler is set and no logging configured. To be entered and left by one task.
+
+    On asyncio everything works; on trio all but what rests on asyncio: an address of its own for pages and endpoints,
+    a control socket, and node types that need asyncio themselves, as ``webrtc-out`` does. Each is refused in a sentence
+    there. `open_sync` has all of it within any program, on a thread of its own.
 
     Raises GraphError when the graph has mistakes, PackError, NodeError when a node does not start, ServeError and
     ControlError when an address cannot be had.
@@ -378,6 +440,7 @@ async def _opened(
             run = Run._of(controlled, dispatch, follower.begin if follower else lambda: None)
             controlled.engine.listen(dispatch.tell)
             controlled.engine.greet(_attend)
+            controlled.on_stop = run._stop_soon(tasks.start_soon)
             try:
                 await controlled.start()
                 tasks.start_soon(_end_with, controlled.engine, dispatch)

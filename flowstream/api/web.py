@@ -7,17 +7,15 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import PlainTextResponse
 
 from flowstream.control import api
+from flowstream.control.access import PREFIX
 from flowstream.control.door import Door, path_below
 from flowstream.control.run import Run as ControlledRun
 
 if TYPE_CHECKING:
     from flowstream.api.running import Authorize
-
-OWN = "/-/"
-"""Where the owner's endpoints are; no node has such a name."""
 
 VIEWER = "flowstream.viewer"
 """The key of the scope under which a node finds the viewer's name; empty when the program gave none."""
@@ -34,14 +32,15 @@ class Pages:
         self._door = Door(run.mounts, is_mounted=True)
         self._authorize = authorize
         self._owner = owner
+        self._api = api.Owned(run.app)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
         if scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})
-        elif path_below(scope).startswith(OWN):
-            await self._tell_owner(scope, receive, send)
+        elif f"{path_below(scope)}/".startswith(PREFIX):
+            await self._answer_owner(scope, receive, send)
         elif self._authorize is None or scope["method"] == "OPTIONS":  # a browser's preflight carries no credentials
             await self._door(scope, receive, send)
         else:
@@ -49,15 +48,13 @@ class Pages:
             scope = {**scope, VIEWER: viewer if isinstance(viewer, str) else ""}
             await (self._door if viewer else _refuse)(scope, receive, send)
 
-    async def _tell_owner(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
+    async def _answer_owner(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
         if self._owner is None or not await _asked(self._owner, Request(scope, receive)):
             await _refuse(scope, receive, send)
-        elif path_below(scope) == f"{OWN}status" and scope["method"] in ("GET", "HEAD"):
-            run = self._run
-            told = run.secrets.scrubbed(api.status(run))
-            await JSONResponse(told, headers={"Cache-Control": "no-store"})(scope, receive, send)
-        else:
-            await PlainTextResponse(f"There is {OWN}status.\n", 404)(scope, receive, send)
+            return
+        root = f"{scope.get('root_path', '')}{PREFIX.rstrip('/')}"
+        below = path_below(scope).removeprefix(PREFIX.rstrip("/"))
+        await self._api({**scope, "root_path": root, "path": f"{root}{below}"}, receive, send)
 
 
 async def _asked(authorize: Authorize, request: Request) -> bool | str | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from flowstream.graph.replays import Replay
 
 Option = Callable[[Any], Any]
 
@@ -37,6 +40,41 @@ layer_option: Option = click.option(
     multiple=True,
     help="A file over the graph, whose values count instead. May be given several times, lowest first.",
 )
+
+
+_SPEED = "flowstream.replay_speed"
+
+
+def _replays(ctx: click.Context, _: click.Parameter, given: Sequence[str]) -> Mapping[str, Replay]:
+    speed = ctx.meta.get(_SPEED)
+    if not given:
+        if speed is not None:
+            raise click.UsageError("--replay-speed goes with --replay FILE.")
+        return {}
+    from flowstream.runtime.replay import replays_of
+
+    return replays_of(given, speed or "real")
+
+
+def replay_options(command: Any) -> Any:
+    """``--replay`` and ``--replay-speed``; the command gets ``replays``, what is to run in the place of which node."""
+    speed = click.option(
+        "--replay-speed",
+        type=click.Choice(["real", "max"]),
+        is_eager=True,  # known before the recordings are looked at
+        expose_value=False,
+        callback=lambda ctx, _, value: ctx.meta.__setitem__(_SPEED, value),
+        help="When what is replayed comes: as it came then (the default), or as fast as it is taken.",
+    )
+    files = click.option(
+        "--replay",
+        "replays",
+        metavar="[NODE=]FILE",
+        multiple=True,
+        callback=_replays,
+        help="A recording in the place of a node, or of all nodes that it has. May be given several times.",
+    )
+    return speed(files(command))
 
 
 run_option: Option = click.option("--run", "name", metavar="NAME", help="Which run, when there are several.")

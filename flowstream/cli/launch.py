@@ -18,6 +18,7 @@ from flowstream.control.state import History, Revision, StateError, state_folder
 from flowstream.control.watching import WatchMode
 from flowstream.errors import FlowstreamError
 from flowstream.graph.plan import Log, Plan
+from flowstream.graph.replays import Replay, require_replays
 from flowstream.runtime.log import JsonLines, Repeats, Secrets, TextLines
 
 LINGER_SECONDS = 0.5
@@ -54,17 +55,19 @@ def launch(
     watch: WatchMode,
     last_good: bool = False,
     inline: bool = False,
+    replays: Mapping[str, Replay] | None = None,
 ) -> int:
     """Runs the graph at ``path``, with ``layers`` over it, to its end, and gives the exit status.
 
-    With ``last_good`` what ran last is run when the file cannot be.
+    With ``last_good`` what ran last is run when the file cannot be; ``replays`` run in the place of nodes.
     """
-    file = GraphFile(path, folders, sets, layers=layers)
+    file = GraphFile(path, folders, sets, layers=layers, replays=replays or {})
     secrets = Secrets()
     plan = failure = refusal = stored = None
     state = state_folder((path, *layers))
     try:
         plan = file.compile()
+        require_replays(plan, file.replays)
     except FlowstreamError as error:
         failure = error
     if failure is not None and last_good:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,13 @@ import click
 
 from flowstream.cli import COMMANDS
 from flowstream.cli.asking import tell_refusal
-from flowstream.cli.graphs import find_graph, layer_option, nodes_option, set_option
+from flowstream.cli.graphs import find_graph, layer_option, nodes_option, replay_options, set_option
 from flowstream.control.files import GraphFile
 
 if TYPE_CHECKING:
     from flowstream.graph.patch import Patch
     from flowstream.graph.plan import Plan
+    from flowstream.graph.replays import Replay
 
 
 @click.command("plan", short_help=COMMANDS["plan"])
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 @nodes_option
 @set_option
 @layer_option
+@replay_options
 @click.option("--run", "name", metavar="NAME", help="Compare GRAPH with what this run runs.")
 @click.option("--fresh", is_flag=True, help="Show what a start would run, also when GRAPH is running.")
 @click.option(
@@ -36,6 +39,7 @@ def command(
     folders: tuple[Path, ...],
     sets: dict[str, str],
     layers: tuple[str, ...],
+    replays: Mapping[str, Replay],
     name: str | None,
     fresh: bool,
     form: str,
@@ -47,16 +51,18 @@ def command(
     """
     from flowstream.errors import GraphError
     from flowstream.graph.diagnostics import render
+    from flowstream.graph.replays import require_replays
 
     if new is not None and (name is not None or fresh):
         raise click.UsageError("with NEW two files are compared; --run and --fresh are about one.")
     path = find_graph(graph)
-    if new is None and not fresh and (found := _against_a_run(path, layers, name)) is not None:
+    if new is None and not fresh and not replays and (found := _against_a_run(path, layers, name)) is not None:
         return _tell_answer(found, form)
     plans: list[Plan] = []
     for each in (path, find_graph(new)) if new is not None else (path,):
         try:
-            plans.append(GraphFile(each, folders, sets, layers=layers).compile())
+            plans.append(GraphFile(each, folders, sets, layers=layers, replays=replays).compile())
+            require_replays(plans[-1], replays)
         except GraphError as error:
             click.echo(render(error.diagnostics, colour=sys.stderr.isatty()), err=True)
             return 1
@@ -117,10 +123,12 @@ def _tell_plan(plan: Plan, form: str) -> None:
     shown = {
         "graph": plan.name,
         "is_live": plan.is_live,
+        "left_out": list(plan.left_out),
         "nodes": {
             id: {
                 "type": node.type_id,
                 "config": node.shown_config(),
+                "replayed": node.replayed or None,
                 "conversion": node.conversion and {
                     "edge": node.conversion.edge, "does": node.conversion.does, "cost": node.conversion.cost,
                     "certain": node.conversion.certain,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from flowstream.cli import COMMANDS
-from flowstream.cli.graphs import find_graph, nodes_option, set_option
+from flowstream.cli.graphs import find_graph, nodes_option, replay_options, set_option
+
+if TYPE_CHECKING:
+    from flowstream.graph.replays import Replay
 
 
 @click.command("run", short_help=COMMANDS["run"])
@@ -31,6 +35,7 @@ from flowstream.cli.graphs import find_graph, nodes_option, set_option
 )
 @click.option("--no-watch", is_flag=True, help="The same as --watch off: leave the graph alone when its file is saved.")
 @click.option("--last-good", is_flag=True, help="When the file cannot be run, start with what ran last.")
+@replay_options
 @click.option("--inline", is_flag=True, help="Run all nodes on one thread, for debugging: each holds up the others.")
 def command(
     graph: str,
@@ -44,6 +49,7 @@ def command(
     inline: bool,
     no_watch: bool,
     last_good: bool,
+    replays: Mapping[str, Replay],
 ) -> int:
     """Run GRAPH: a file, or the name of a graph that comes with flowstream (hello, rooms, desk, camera, file).
 
@@ -53,6 +59,9 @@ def command(
     cannot run is refused, and the graph goes on as it was.
 
     Ctrl-C ends it and finishes recordings; Ctrl-C twice stops at once. SIGHUP reads the files again.
+
+    What `flowstream record` recorded runs in a node's place with --replay camera=bug.fsrec: without the camera, also
+    through reloads, to the end of the file.
     """
     from flowstream.cli.launch import launch
 
@@ -67,4 +76,5 @@ def command(
         watch="off" if no_watch else watch,
         last_good=last_good,
         inline=inline,
+        replays=replays,
     )

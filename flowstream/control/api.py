@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,8 @@ _logger = logging.getLogger("flowstream.control")
 
 CONNECTIONS = 64
 """How many connections may be open at a time on the control socket."""
+
+JSON = "application/json"
 
 MAX_BODY_BYTES = 64 * 1024
 """How large what is asked may be; a question is a few paths or a value."""
@@ -118,12 +120,12 @@ def make_app(run: Run, more: Sequence[BaseRoute] = ()) -> Starlette:
     routes: list[BaseRoute] = [Route(each.path, _endpoint(each, run), methods=[each.method]) for each in there]
     routes.append(Route("/events", EventStream(run)))
 
-    @cache
-    def openapi() -> bytes:
-        return json.dumps(document(there, more)).encode()
+    @lru_cache(maxsize=8)
+    def openapi(root: str) -> bytes:
+        return json.dumps(document(there, more, root)).encode()
 
-    async def tell_openapi(_: Request) -> Response:
-        return Response(await anyio.to_thread.run_sync(openapi), media_type="application/json")
+    async def tell_openapi(request: Request) -> Response:
+        return Response(await anyio.to_thread.run_sync(openapi, request.scope.get("root_path", "")), media_type=JSON)
 
     routes.append(Route("/openapi.json", tell_openapi))
     app = Starlette(routes=[*more, *routes], exception_handlers={HTTPException: _refuse_http, Exception: _refuse_bug})
@@ -260,6 +262,11 @@ class _Unfit(Exception):  # noqa: N818 - what was asked makes no sense
 
 
 async def _asked(request: Request, model: type[BaseModel]) -> BaseModel:
+    """What is asked. Only JSON that says so, also without a body: a page of another site cannot send that unasked."""
+    kind = request.headers.get("content-type", "")
+    if kind.partition(";")[0].strip().lower() != JSON:
+        said = f"not {kind[:100]}" if kind else "and the request does not say what it is"
+        raise _Unfit(415, f"what is asked is taken as {JSON}, {said}", f"send the header Content-Type: {JSON}")
     body = bytearray()
     try:
         with anyio.fail_after(BODY_SECONDS):

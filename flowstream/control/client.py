@@ -5,7 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -105,25 +106,51 @@ def follow(path: Path, resource: str) -> Iterator[tuple[dict[str, Any], bytes]]:
 
     Raises what ``ask`` raises, at the first record.
     """
+    with reading(path, resource) as read:
+        while True:
+            with _failing(path):
+                record = unpack(read)
+            if record is None:
+                return
+            yield record
+
+
+@contextmanager
+def reading(path: Path, resource: str) -> Iterator[Callable[[int], bytes]]:
+    """Reads what a run answers to ``GET resource`` as it comes: so many bytes, fewer at its end.
+
+    Raises what ``ask`` raises, also while it is read.
+    """
     connection = _Connection(path, TIMEOUT_SECONDS)
     try:
-        try:
+        with _failing(path):
             connection.request("GET", resource)
             response = connection.getresponse()
             if response.status == HTTPStatus.UNPROCESSABLE_ENTITY:
                 raise Refused(json.loads(response.read(MAX_ANSWER_BYTES)))
             if response.status != HTTPStatus.OK:
                 raise ControlError(f"{path} did not answer as a run does: {response.status} {response.reason}")
-            while (record := unpack(response.read)) is not None:
-                yield record
-        except (ConnectionRefusedError, FileNotFoundError) as error:
-            raise NobodyThere(f"no run listens at {path}") from error
-        except TimeoutError as error:
-            raise ControlError(f"{path} said nothing for {TIMEOUT_SECONDS:g} s") from error
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise ControlError(f"{path} did not answer as a run does: {error}") from error
+
+        def read(count: int) -> bytes:
+            with _failing(path):
+                return response.read(count)
+
+        yield read
     finally:
         connection.close()
+
+
+@contextmanager
+def _failing(path: Path) -> Iterator[None]:
+    """Says what is wrong when a run does not answer."""
+    try:
+        yield
+    except (ConnectionRefusedError, FileNotFoundError) as error:
+        raise NobodyThere(f"no run listens at {path}") from error
+    except TimeoutError as error:
+        raise ControlError(f"{path} said nothing for {TIMEOUT_SECONDS:g} s") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise ControlError(f"{path} did not answer as a run does: {error}") from error
 
 
 def follow_events(path: Path, last: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flowstream.graph.builder import Setting
     from flowstream.graph.compile import Compilation, Examined
     from flowstream.graph.plan import Override, Plan, Serve, Tls
+    from flowstream.graph.replays import Replay
 
 MAX_BYTES = 1024 * 1024 + 1
 """How much of a file is read; one byte more than a graph may have."""
@@ -76,10 +76,10 @@ class Snapshot:
 class GraphFile:
     """A graph file and what else decides on its plan: ``layers`` are files over it, lowest first.
 
-    ``text`` is what the file holds when it is not on disk; ``settings`` are given other values over all layers, by
-    their names such as ``encode.bitrate``; ``serve`` and ``tls`` count in the place of what the graph says.
-    ``overrides`` are values that settings were given while the graph runs. With ``texts`` the files are not read, but
-    taken from there. ``snapshot`` is what the last plan was made of.
+    ``text`` is what the file holds when it is not on disk; ``serve`` and ``tls`` count in the place of what the graph
+    says. ``overrides`` are values that settings were given while the graph runs. With ``texts`` the files are not read,
+    but taken from there. ``replays`` run in the place of nodes, as long as the graph has these. ``snapshot`` is what
+    the last plan was made of.
     """
 
     path: str
@@ -89,11 +89,11 @@ class GraphFile:
     began: datetime = field(default_factory=now_here)
     layers: tuple[str, ...] = ()
     text: str | None = None
-    settings: Mapping[str, Setting] = field(default_factory=dict)
     serve: Serve | None = None
     tls: Tls | None = None
     overrides: tuple[Override, ...] = ()
     texts: Snapshot | None = None
+    replays: Mapping[str, Replay] = field(default_factory=dict)
     snapshot: Snapshot | None = None
 
     def compile(self) -> Plan:
@@ -113,7 +113,6 @@ class GraphFile:
         from dataclasses import replace
 
         from flowstream.graph.compile import examine
-        from flowstream.graph.overlay import OVERLAY
         from flowstream.node.registry import Registry
 
         read_now: dict[str, bytes] = {}
@@ -128,16 +127,16 @@ class GraphFile:
         surroundings = {**self._surroundings, "read": reading}
         found = examine(
             self.path, registry=Registry.installed(self.folders), as_part=as_part, overrides=self.overrides,
-            **surroundings,
+            replays=self.replays, **surroundings,
         )  # fmt: skip
-        unwritten = {OVERLAY} if self.text is None else {OVERLAY, self.path}
-        files = (*(file for file in found.files if file not in unwritten), *map(str, sources), *folders)
+        on_disk = [file for file in found.files if self.text is None or file != self.path]
+        files = (*on_disk, *map(str, sources), *folders)
         if found.plan is None:
             return replace(found, files=files)
         plan = replace(found.plan, files=files, serve=self._served(found.plan.serve))
         self.snapshot = Snapshot(
             self.path, self.layers, dict(self.sets), plan.overrides,
-            {path: read_now[path] for path in found.files if path not in unwritten}, contents,
+            {path: read_now[path] for path in on_disk}, contents,
         )  # fmt: skip
         return replace(found, files=files, plan=plan)
 
@@ -167,14 +166,12 @@ class GraphFile:
         from flowstream.node.registry import Registry
 
         registry = Registry.installed(self.folders)
-        return Compilation(self.path, registry=registry, overrides=self.overrides, **self._surroundings)
+        return Compilation(
+            self.path, registry=registry, overrides=self.overrides, replays=self.replays, **self._surroundings
+        )  # fmt: skip
 
     def read(self, path: str) -> bytes:
         """The content of one of its files. Raises OSError."""
-        from flowstream.graph.overlay import OVERLAY, overlay
-
-        if path == OVERLAY and self.settings:
-            return overlay(self.settings).encode()
         if self.text is not None and path == self.path:
             return self.text.encode()
         return self.texts.read(path) if self.texts else read(path)
@@ -188,12 +185,10 @@ class GraphFile:
 
     @property
     def _surroundings(self) -> dict[str, Any]:
-        from flowstream.graph.overlay import OVERLAY
-
         return {
             "read": self.read,
             "environ": self.environment,
             "wallclock": self.began,
             "sets": self.sets,
-            "layers": (*self.layers, OVERLAY) if self.settings else self.layers,
+            "layers": self.layers,
         }

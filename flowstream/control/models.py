@@ -11,7 +11,8 @@ from flowstream.graph.sources import MAX_FILES
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    # Built when they are first used: a run starts without waiting for what it may never be asked.
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
 
 class Nothing(_Model):

@@ -32,8 +32,11 @@ class Operation:
     others: Mapping[int, type[BaseModel]] = field(default_factory=dict)
 
 
-def document(operations: Sequence[Operation], more: Iterable[BaseRoute] = ()) -> dict[str, Any]:
-    """The description of these operations, and of routes of which no more is known than where they are."""
+def document(operations: Sequence[Operation], more: Iterable[BaseRoute] = (), root: str = "") -> dict[str, Any]:
+    """The description of these operations, and of routes of which no more is known than where they are.
+
+    ``root`` is the path that the API is mounted at.
+    """
     from flowstream import __version__
 
     used = {each for op in operations for each in (op.asks, op.answers, *op.others.values()) if each is not None}
@@ -64,7 +67,7 @@ def document(operations: Sequence[Operation], more: Iterable[BaseRoute] = ()) ->
             "for whoever has the owner's token.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "servers": [{"url": "/"}, {"url": "/-/"}],
+        "servers": [{"url": root or "/"}],
         "security": [{}, {"owner": []}],
         "paths": paths,
         "components": {
@@ -95,6 +98,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
             "400": _answer("What is asked makes no sense.", Problem),
             "408": _answer("What is asked did not come in time.", Problem),
             "413": _answer("What is asked is too large.", Problem),
+            "415": _answer("What is asked does not say that it is application/json.", Problem),
             "422": _answer("It was not done, and nothing has changed.", Problem),
         }
     return described

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,25 +14,24 @@ import anyio.to_thread
 from anyio import from_thread
 from anyio.abc import TaskGroup
 
-from flowstream.control import api, door, observe
+from flowstream.control import api, door, observe, recordings
 from flowstream.control.access import PREFIX, Guard
 from flowstream.control.events import EventLog
 from flowstream.control.files import GraphFile, Snapshot
 from flowstream.control.saving import Edit, edit_for
-from flowstream.control.server import serving
-from flowstream.control.socket import listening
-from flowstream.control.state import History, Revision, StateError, own_token, utc_text
+from flowstream.control.server import require_asyncio, serving
+from flowstream.control.settings import require_live
+from flowstream.control.socket import ControlError, listening
+from flowstream.control.state import History, OwnerToken, Revision, StateError, utc_text
 from flowstream.control.tls import ServerCertificate
 from flowstream.control.viewers import Desk
 from flowstream.errors import FlowstreamError, GraphError
-from flowstream.graph.builder import Setting
 from flowstream.graph.described import describe, describe_plan
 from flowstream.graph.diagnostics import did_you_mean
-from flowstream.graph.overlay import require_live, require_setting
 from flowstream.graph.overrides import MAX_OVERRIDES, parse_target, parse_value
 from flowstream.graph.patch import Patch
 from flowstream.graph.plan import Override, Plan
-from flowstream.runtime.engine import Engine
+from flowstream.runtime.engine import Engine, ReloadError
 from flowstream.runtime.events import Applied, Event, Refused
 from flowstream.runtime.log import Secrets
 from flowstream.runtime.mounts import Mounts
@@ -47,7 +46,7 @@ RENEWAL_SECONDS = 600.0
 """How often the certificate is looked at."""
 
 
-class ChangeError(FlowstreamError):
+class ChangeError(ReloadError):
     """Raised when a running graph cannot be changed as it was asked to; it goes on as it was."""
 
 
@@ -62,9 +61,12 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
+    """What is being applied; with ``file`` that takes the place of the one that is followed."""
+
     plan: Plan
     snapshot: Snapshot | None
     of: int = 0
+    file: GraphFile | None = None
 
 
 class Run:
@@ -72,6 +74,7 @@ class Run:
 
     ``plan`` is what it begins with, ``socket`` the path of its control socket, if it has one. ``number`` is that of the
     running revision in its history, 0 while it has none; ``of`` the number of the revision that was gone back to, or 0.
+    ``app`` is its API as an ASGI application, for whoever may do everything.
     ``on_stop`` ends the run as its owner ends it: at once when it is called with True.
     """
 
@@ -93,7 +96,6 @@ class Run:
         self.secrets = secrets
         self.revisions = Revisions(plan.revision, plan.content or plan.revision)
         self.socket: Path | None = None
-        self.token_file: Path | None = None
         self.history = history
         self.events = EventLog(secrets, engine.clock.wallclock_ns)
         self.number = 0
@@ -106,11 +108,15 @@ class Run:
         self.statistics = Statistics(engine)
         self.stalls = Stalls(self.statistics, self.revisions)
         self.has_door = has_door
+        more = [
+            *observe.routes(self.stalls, secrets),
+            *recordings.routes(engine, secrets, lambda: self.snapshot.files if self.snapshot else {}),
+        ]
+        self.app = api.make_app(self, more)
         self._pending: _Pending | None = None
         self._outcome: Applied | Refused | None = None
         self._servers = servers
-        self._keep = ExitStack()
-        self._token: str | None = None
+        self._token = OwnerToken(history.folder if history is not None else None)
         self.certificate: ServerCertificate | None = None
         self.desk = Desk(engine, servers)
         self._recording = anyio.Lock()
@@ -164,6 +170,7 @@ class Run:
             listener = None
             socket: Path | None = None
             if has_control:
+                require_asyncio("the control socket needs", ControlError, "open it without control=")
                 listener, socket = stack.enter_context(listening(plan.name, control))
             async with anyio.create_task_group() as servers:
                 async with Engine.open(mounts=Mounts(), is_inline=is_inline) as engine:
@@ -171,19 +178,18 @@ class Run:
                     run = cls(file, plan, engine, secrets, servers, history, has_door=has_door)
                     run.reloader.attempted = await anyio.to_thread.run_sync(digest, plan.files)
                     run.socket = socket
-                    app = api.make_app(run, observe.routes(run.stalls, run.secrets))
                     try:
-                        with run.mounts.mount(PREFIX, Guard(app, run.api_token), page=False):
+                        with run.mounts.mount(PREFIX, Guard(run.app, run.api_token), page=False):
                             if listener is not None:
-                                run._serve(serving(api.Owned(app), listener, connections=api.CONNECTIONS))
+                                run._serve(serving(api.Owned(run.app), listener, connections=api.CONNECTIONS))
                             yield run
                     finally:
-                        run._keep.close()
+                        run._token.close()
                 servers.cancel_scope.cancel()
 
     async def start(self) -> None:
         """Starts every node. Raises NodeError when one fails, ServeError when the address cannot be had."""
-        await anyio.to_thread.run_sync(self._make_token, self.plan)
+        await anyio.to_thread.run_sync(self._equip, self.plan)
         self.open_door(self.plan)
         await self.engine.start(self.plan)
         self._servers.start_soon(self.stalls.run)
@@ -204,6 +210,7 @@ class Run:
             if not self.has_door:
                 self.mounts.listen = (plan.serve or door.DEFAULT).host, 0
                 return
+            require_asyncio("pages and endpoints need", door.ServeError, "leave out what serves")
             door.require_protected(plan.serve)
             certificate = self.certificate
             socket = door.bind(plan.serve)
@@ -276,6 +283,7 @@ class Run:
             if pending is not None and pending.plan.revision == event.revision:
                 self._pending = None
                 self.snapshot, self.of, self.is_last_good = pending.snapshot, pending.of, False
+                self.file = pending.file or self.file
                 self.file.overrides = pending.plan.overrides
                 if not event.cause:
                     self.revisions.refused = None  # it is the files that run
@@ -320,13 +328,17 @@ class Run:
 
     # --- changing it ------------------------------------------------------------------------------------------------
 
-    async def reload(self) -> Done:
+    async def reload(self, other: Callable[[GraphFile], GraphFile] | None = None) -> Done:
         """Applies the files as they are now, also when they were refused before or another revision was gone back to.
 
-        What was set stays set. Raises GraphError or ChangeError when they cannot be applied.
+        ``other`` makes another graph of the one that runs, which is applied in its place and followed from then on.
+        What was set stays set, where that still makes sense. Raises GraphError or ReloadError when they cannot be
+        applied; the graph then runs on as it was.
         """
         async with self.reloader.lock:
             self._check_runs()
+            if other is not None:
+                return Done(self.revisions.running, await self._adopt(other(self.file)))
             files = self.reloader.files
             is_known = await anyio.to_thread.run_sync(digest, files) == self.reloader.attempted
             if is_known and not self.of and self.revisions.refused is None:
@@ -344,71 +356,55 @@ class Run:
             raise ChangeError(outcome.reason)
         return Done(self.revisions.running, outcome.patch if outcome is not None else None)
 
+    async def _adopt(self, file: GraphFile) -> Patch:
+        """Another graph takes the place of the files that are followed."""
+        followed = self.reloader.files
+        attempted = await anyio.to_thread.run_sync(digest, followed)
+        plan = await self._planned(file)
+        if plan.files != followed:  # what those hold by now may not be what was read
+            attempted = await anyio.to_thread.run_sync(digest, plan.files)
+            plan = await self._planned(file)
+        self._pending = _Pending(plan, file.snapshot, file=file)
+        patch = await self.engine.apply(plan)
+        self.reloader.adopt(plan, attempted)
+        return patch
+
     def _last_outcome(self) -> Applied | Refused | None:
         return self._outcome
 
-    async def set(self, target: str, value: str, *, save: bool = False) -> Done:
+    async def set(self, target: str, value: str, *, save: bool = False, must_be_live: bool = False) -> Done:
         """Gives a setting, ``NODE.FIELD``, another value; with ``save`` the file gets it too, at its place.
 
-        Raises GraphError when it does not fit, SaveError when it cannot be written, ChangeError otherwise.
+        One that does not change in place is refused when it ``must_be_live``, else its node is replaced. Raises
+        GraphError when the value does not fit, SaveError when it cannot be written, FlowstreamError otherwise.
         """
-        try:
-            node, field = parse_target(target)
-            fresh = Override(node, field, await anyio.to_thread.run_sync(parse_value, value))
-        except ValueError as error:
-            raise ChangeError(str(error)) from error
         edit: Edit | None = None
-        async with self.reloader.lock:
+        async with (
+            self.reloader.lock
+        ):  # from here on, so that changes are made in the order in which they are asked for
+            try:
+                node, field = parse_target(target)
+                fresh = Override(node, field, await anyio.to_thread.run_sync(parse_value, value))
+            except ValueError as error:
+                raise ChangeError(str(error)) from error
             others = tuple(each for each in self.overrides if each.target != fresh.target)
             if len(others) >= MAX_OVERRIDES:
                 raise ChangeError(f"{MAX_OVERRIDES} settings are set already", hint="flowstream set --clear")
             if save:
                 edit = await anyio.to_thread.run_sync(edit_for, replace(self.file), fresh)
-            patch = await self._apply(self._running((*others, fresh)), f"{target} was set to {fresh.text}", of=self.of)
+            files = self.reloader.files
+            made = self._running((*others, fresh))
+            cause = f"{target} was set to {fresh.text}"
+            patch = await self._apply(made, cause, of=self.of, live=target if must_be_live else None)
+            is_followed = self.is_watched
             if edit is not None:
+                # Unwatched files are read again only where nothing else was saved to them.
+                is_followed |= not self.of and await anyio.to_thread.run_sync(digest, files) == self.reloader.attempted
                 await anyio.to_thread.run_sync(edit.carry_out)
                 self.events.add("saved", file=edit.file, target=target)
-        if edit is not None and self.is_watched:
+        if edit is not None and is_followed:
             await self.reload()
         return Done(self.revisions.running, patch, edit.file if edit is not None else None)
-
-    async def replace_files(self, other: Callable[[GraphFile], GraphFile] = lambda file: file) -> Patch:
-        """Applies the files as they are now, and gives what was done.
-
-        ``other`` makes another graph of the one that runs, which is followed from then on. Raises GraphError,
-        ReloadError and what else is in its way; the graph then runs on as it was.
-        """
-        return await self._replan(other, lambda plan: None)
-
-    async def set_live(self, name: str, value: Setting) -> Patch:
-        """Gives a live setting, NODE.FIELD, another value over the files, and gives what was done.
-
-        Raises FlowstreamError for what is no setting, or none that changes in place, and what ``replace_files`` raises.
-        """
-        require_setting(self.engine.plan or self.plan, name)
-        return await self._replan(
-            lambda file: replace(file, settings={**file.settings, name: value}),
-            lambda plan: require_live(self.engine.preview(plan), name),
-        )
-
-    async def _replan(self, change: Callable[[GraphFile], GraphFile], check: Callable[[Plan], None]) -> Patch:
-        async with self.reloader.lock:
-            file = change(self.file)
-            files = self.reloader.files or self.plan.files
-            attempted = await anyio.to_thread.run_sync(digest, files)
-            plan = await anyio.to_thread.run_sync(file.compile)
-            if plan.files != files:  # what those hold by now may not be what was read
-                attempted = await anyio.to_thread.run_sync(digest, plan.files)
-                plan = await anyio.to_thread.run_sync(file.compile)
-            self.secrets.update(file.environment.asked)
-            check(plan)
-            await anyio.to_thread.run_sync(self._make_token, plan)
-            self.open_door(plan)
-            self._pending = _Pending(plan, file.snapshot)
-            patch = await self.engine.apply(plan)
-            self.file = file
-            self.reloader.adopt(plan, attempted)
-            return patch
 
     async def clear(self, target: str | None = None) -> Done:
         """Takes back what was set: one setting, or all. Raises ChangeError when it is not set."""
@@ -459,20 +455,31 @@ class Run:
             raise ChangeError("the files of what runs are not known")
         return replace(self.file.of(self.snapshot), overrides=overrides)
 
-    async def _apply(self, file: GraphFile, cause: str, *, of: int) -> Patch:
-        """Puts what a file comes to in the place of what runs; a newer save cuts it short."""
+    async def _apply(self, file: GraphFile, cause: str, *, of: int, live: str | None = None) -> Patch:
+        """Puts what a file comes to in the place of what runs.
+
+        A newer save cuts it short, since that could take long; not so the change of a ``live`` setting, NODE.FIELD,
+        which is raised for when it would not be made in place.
+        """
         self._check_runs()
         done: list[Patch] = []
-        with self.reloader.attempt():
-            plan = await anyio.to_thread.run_sync(file.compile)
-            self.secrets.update(self.file.environment.asked)
-            await anyio.to_thread.run_sync(self._make_token, plan)
-            self.open_door(plan)
+        with self.reloader.attempt() if live is None else nullcontext():
+            plan = await self._planned(file)
+            if live is not None:
+                require_live(self.engine.preview(plan), live)
             self._pending = _Pending(plan, file.snapshot, of)
             done.append(await self.engine.apply(plan, cause=self.secrets.scrub(cause)))
         if not done:
             raise ChangeError("a newer save came in between; it counts")
         return done[0]
+
+    async def _planned(self, file: GraphFile) -> Plan:
+        """The plan of a file, with what it needs to be served."""
+        plan = await anyio.to_thread.run_sync(file.compile)
+        self.secrets.update(file.environment.asked)
+        await anyio.to_thread.run_sync(self._equip, plan)
+        self.open_door(plan)
+        return plan
 
     def _check_runs(self) -> None:
         if self.engine.plan is None or self.engine.state in ("draining", "ended"):
@@ -482,7 +489,7 @@ class Run:
         """For the reloader, on a worker thread: the plan of the files, with a door if it needs one now."""
         plan = self.file.compile()
         self.secrets.update(self.file.environment.asked)
-        self._make_token(plan)
+        self._equip(plan)
         self._pending = _Pending(plan, self.file.snapshot)
         from_thread.run_sync(self.open_door, plan)
         return plan
@@ -496,23 +503,20 @@ class Run:
 
     # --- the API beside the viewers ---------------------------------------------------------------------------------
 
+    @property
+    def token_file(self) -> Path | None:
+        """Where the owner finds the token, when the graph does not give it."""
+        return self._token.file
+
     def api_token(self) -> str | None:
         """The token that counts now; None while the API is not served beside the viewers."""
-        serve = (self.engine.plan or self.plan).serve
-        if serve is None or not serve.api:
-            return None
-        return serve.token or self._token
+        return self._token.of(self.engine.plan or self.plan)
 
-    def _make_token(self, plan: Plan) -> None:
-        """On a worker thread: makes the run's own token, once a plan asks for one. Raises StateError, ServeError."""
+    def _equip(self, plan: Plan) -> None:
+        """On a worker thread: has what a plan is served with: tokens, a certificate. Raises StateError, ServeError."""
         self._certify(plan)
         self.desk.prepare(plan, self.history.folder if self.history is not None else None)
-        if plan.serve is None or not plan.serve.api or plan.serve.token is not None or self._token is not None:
-            return
-        if self.history is None:
-            raise StateError("the control API needs a token here", hint="write serve: {token: $(env:NAME)}")
-        name = self.socket.stem if self.socket is not None else plan.name
-        self._token, self.token_file = self._keep.enter_context(own_token(self.history.folder, name))
+        self._token.make(plan, self.socket.stem if self.socket is not None else plan.name)
 
     def _certify(self, plan: Plan) -> None:
         """On a worker thread: has the certificate that a plan is served with, as it is now. Raises ServeError."""

@@ -66,6 +66,8 @@ def edit_for(file: GraphFile, override: Override) -> Edit:
     if wanted == plain:
         raise SaveError(f"the file has {override.target} as {override.text} already")
     where, path = _place(made.spec, override)
+    if where not in bare.snapshot.files:
+        raise SaveError(f"{override.target} stands in no file: a program made the graph", hint="leave out --save")
     before = bare.snapshot.files[where]
     try:
         text = before.decode("utf-8-sig")

@@ -14,7 +14,9 @@ import anyio
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from flowstream.errors import FlowstreamError
 from flowstream.node.context import AsgiApp
+from flowstream.runtime.wakeup import is_on_trio
 
 HEAD_SECONDS = 10.0
 """How long the head of a request may take to arrive."""
@@ -30,6 +32,15 @@ MAX_HEAD_BYTES = 16 * 1024
 
 _unheard = logging.getLogger("flowstream.http")
 _unheard.setLevel(logging.CRITICAL)  # what applications raise is logged by them; what clients send is not worth a line
+
+
+def require_asyncio(what: str, error: type[FlowstreamError], way_out: str) -> None:
+    """Raises the error when the program runs on trio, where nothing can be served; ``what`` begins its text."""
+    if is_on_trio():
+        raise error(
+            f"{what} asyncio, but the program runs on trio",
+            hint=f"{way_out}, or use flowstream.open_sync: it has a thread with a loop of its own",
+        )
 
 
 class _Config(uvicorn.Config):

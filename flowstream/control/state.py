@@ -14,10 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowstream.control.files import Snapshot
 from flowstream.errors import FlowstreamError
+
+if TYPE_CHECKING:
+    from flowstream.graph.plan import Plan
 
 FORMAT = 1
 MAX_REVISIONS = 50
@@ -251,6 +254,37 @@ def own_token(folder: Path, name: str) -> Iterator[tuple[str, Path]]:
         with contextlib.suppress(OSError):
             if path.read_text() == f"{token}\n":
                 path.unlink()
+
+
+class OwnerToken:
+    """What opens the API beside the viewers: the token that the graph gives, or else one of the run's own.
+
+    The run's own is made once a plan asks for it, and its ``file`` kept in ``folder`` until this is closed.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.file: Path | None = None
+        self._folder = folder
+        self._own: str | None = None
+        self._keep = contextlib.ExitStack()
+
+    def of(self, plan: Plan) -> str | None:
+        """The token that counts with a plan; None while the API is not served beside the viewers."""
+        if plan.serve is None or not plan.serve.api:
+            return None
+        return plan.serve.token or self._own
+
+    def make(self, plan: Plan, name: str) -> None:
+        """Makes the run's own, if the plan asks for it. Blocking. Raises StateError."""
+        if plan.serve is None or not plan.serve.api or plan.serve.token is not None or self._own is not None:
+            return
+        if self._folder is None:
+            raise StateError("the control API needs a token here", hint="write serve: {token: $(env:NAME)}")
+        self._own, self.file = self._keep.enter_context(own_token(self._folder, name))
+
+    def close(self) -> None:
+        """Takes the file away."""
+        self._keep.close()
 
 
 def private_folder(folder: Path) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import Any
 
 from flowstream.errors import Diagnostic, GraphError
@@ -18,6 +19,7 @@ from flowstream.graph.negotiate import Carried, Step
 from flowstream.graph.overrides import lay, revision_of
 from flowstream.graph.plan import Conversion, Edge, Group, Override, Plan, PlannedNode
 from flowstream.graph.policy import defaults
+from flowstream.graph.replays import Replay, put_in_place
 from flowstream.graph.resolve import ResolvedEdge, Resolver
 from flowstream.graph.settings import Settled, validate
 from flowstream.graph.sources import Sources
@@ -52,17 +54,19 @@ def compile_graph(
     sets: Mapping[str, str] | None = None,
     layers: Sequence[str] = (),
     overrides: Sequence[Override] = (),
+    replays: Mapping[str, Replay] = MappingProxyType({}),
 ) -> Plan:
     """The plan of a graph file with ``layers`` over it, lowest first.
 
     Nothing is opened here: ``read`` gives a file's bytes or raises OSError. ``environ`` answers ``$(env:NAME)``,
     ``sets`` overrides variables, ``overrides`` settings of nodes. ``wallclock`` is when the run began, in the time zone
-    of its user; give the same one at every reload, or settings with ``$(time)`` change with it. Raises GraphError with
-    every finding, warnings included, when one of them is an error.
+    of its user; give the same one at every reload, or settings with ``$(time)`` change with it. ``replays`` run in the
+    place of the nodes with these ids, where there are such. Raises GraphError with every finding, warnings included,
+    when one of them is an error.
     """
     found = examine(
         path, read=read, environ=environ, registry=registry, wallclock=wallclock, sets=sets, layers=layers,
-        overrides=overrides,
+        overrides=overrides, replays=replays,
     )  # fmt: skip
     if found.plan is None:
         raise GraphError(found.diagnostics, files=found.files)
@@ -80,6 +84,7 @@ def examine(
     layers: Sequence[str] = (),
     as_part: bool = False,
     overrides: Sequence[Override] = (),
+    replays: Mapping[str, Replay] = MappingProxyType({}),
 ) -> Examined:
     """Everything that can be found out about a graph without running it; arguments as for ``compile_graph``.
 
@@ -87,7 +92,7 @@ def examine(
     """
     made = Compilation(
         path, read=read, environ=environ, registry=registry, wallclock=wallclock, sets=sets, layers=layers,
-        as_part=as_part, overrides=overrides,
+        as_part=as_part, overrides=overrides, replays=replays,
     )  # fmt: skip
     return Examined(made.plan, made.diagnostics, made.files)
 
@@ -112,6 +117,7 @@ class Compilation:
         as_part: bool = False,
         overrides: Sequence[Override] = (),
         may_lack: bool = True,
+        replays: Mapping[str, Replay] = MappingProxyType({}),
     ) -> None:
         self.findings = Findings()
         self.tree: Map | None = None
@@ -120,6 +126,8 @@ class Compilation:
         self.read_as: dict[str, frozenset[str]] = {}
         self._paths = (path, *layers)
         self._planning: _Planning | None = None
+        self._replays = replays
+        self._left_out: tuple[str, ...] = ()
         self.overrides: tuple[Override, ...] = ()
         sources = Sources(read, self.findings)
         tree = sources.layered(self._paths)
@@ -128,7 +136,8 @@ class Compilation:
             surroundings = Surroundings(environ, wallclock)
             expansion = Expansion(sources, surroundings, self.findings, is_part=is_part and may_lack)
             self.spec, self.tree = expansion.whole(tree, self._paths, sets or {})
-            self.overrides = lay(self.spec, overrides, self.findings)
+            self._left_out = put_in_place(self.spec, replays, self.findings) if replays else ()
+            self.overrides = lay(self.spec, overrides, self.findings, replayed=replays.keys())
             self._planning = self._checked(self.spec, registry, is_part)
             if self._planning is not None:
                 # What is unused in a graph with errors may be unused because of them.
@@ -145,17 +154,19 @@ class Compilation:
         plan = self._planning.plan(PurePath(self._paths[0]).stem)
         return replace(
             plan, files=self.files, warnings=self.diagnostics, content=self.content, overrides=self.overrides,
-            revision=revision_of(self.content, self.overrides),
+            revision=revision_of(self.content, self.overrides), left_out=self._left_out,
         )  # fmt: skip
 
     def _checked(self, spec: GraphSpec, registry: Registry, is_part: bool) -> _Planning | None:
         """Holds the graph against every rule; None when it cannot be run."""
         findings = self.findings
         resolver = Resolver(spec, registry, findings)
-        resolver.nodes()
+        resolver.nodes({id_: each.node_type for id_, each in self._replays.items()})
         settings: Settings = {}
         for id_, node_type in resolver.types.items():
-            if (found := validate(spec.nodes[id_], node_type, findings)) is not None:
+            if id_ in self._replays:
+                settings[id_] = Settled(self._replays[id_].config, {}, frozenset())
+            elif (found := validate(spec.nodes[id_], node_type, findings)) is not None:
                 settings[id_] = found
         self.read_as = {id_: found.read_as for id_, found in settings.items() if found.read_as}
         order = check.media_order(spec, resolver.types, findings)
@@ -175,20 +186,22 @@ class Compilation:
         if findings.has_errors or settings.keys() != resolver.types.keys():
             return None
         check.check_use(spec, resolver.types, resolver.edges, findings)
-        return _Planning(spec, resolver, settings, order, is_live)
+        return _Planning(spec, resolver, settings, order, is_live, self._replays)
 
 
 class _Planning:
     """Makes the plan of a graph without errors."""
 
     def __init__(
-        self, spec: GraphSpec, resolver: Resolver, settings: Settings, order: list[str], is_live: bool
+        self, spec: GraphSpec, resolver: Resolver, settings: Settings, order: list[str], is_live: bool,
+        replays: Mapping[str, Replay],
     ) -> None:  # fmt: skip
         self._order = order
         self._spec = spec
         self._resolver = resolver
         self._settings = settings
         self._is_live = is_live
+        self._replays = replays
         self._nodes: dict[str, PlannedNode] = {}
         self._edges: list[Edge] = []
 
@@ -229,6 +242,7 @@ class _Planning:
             place=node.span.place,
             was=_old_id(node),
             written=settled.secrets,
+            replayed=self._replays[id_].source if id_ in self._replays else "",
         )
 
     def _connect(self, edge: ResolvedEdge, index: int) -> None:

@@ -130,8 +130,10 @@ def describe_plan(plan: Plan) -> list[str]:
     width = max((len(id_) for id_ in plan.nodes), default=0)
     types = max((len(node.type_id) for node in plan.nodes.values()), default=0)
     for id_, node in plan.nodes.items():
-        taken = ", ".join(_taken(node, edge) for edge in plan.inputs_of(id_))
+        taken = node.replayed or ", ".join(_taken(node, edge) for edge in plan.inputs_of(id_))
         lines.append(f"  {id_.ljust(width)}  {node.type_id.ljust(types)}  {taken}".rstrip())
+    if plan.left_out:
+        lines.append(f"  left out, since only what is replayed takes from it: {listed(plan.left_out)}")
     return lines
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from flowstream.errors import Diagnostic, Place, Related
@@ -123,6 +123,15 @@ class Findings:
                 source=self.line(span) if span else "",
             )
         )
+
+    def forgive(self, code: str, lines: Collection[tuple[str, int]]) -> None:
+        """Takes back the findings of a kind on these lines (file, line), which turn out not to matter."""
+        kept = [
+            each for each in self.diagnostics
+            if each.code != code or each.place is None or (each.place.file, each.place.line) not in lines
+        ]  # fmt: skip
+        self._counts[CATALOG[code].severity] -= len(self.diagnostics) - len(kept)
+        self.diagnostics = kept
 
     def scrubbed(self, text: str) -> str:
         """A text without what is secret, also where it was cut or quoted."""

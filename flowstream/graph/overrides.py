@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -62,10 +62,12 @@ def parse_value(text: str) -> str:
     return scalar(text, is_flow=True)
 
 
-def lay(spec: GraphSpec, overrides: Sequence[Override], findings: Findings) -> tuple[Override, ...]:
+def lay(
+    spec: GraphSpec, overrides: Sequence[Override], findings: Findings, *, replayed: Collection[str] = ()
+) -> tuple[Override, ...]:
     """Puts the values into a whole graph, and gives those that count: without what a file says otherwise by now.
 
-    Nodes and values that there are not are among the findings when they are new.
+    Nodes and values that there are not are among the findings when they are new; ``replayed`` nodes have no settings.
     """
     if not overrides:
         return ()
@@ -82,6 +84,11 @@ def lay(spec: GraphSpec, overrides: Sequence[Override], findings: Findings) -> t
                 close = did_you_mean(each.node, spec.nodes)
                 findings.add("FS301", entry.key.span, f"there is no node {each.node}",
                              f"did you mean {close}?" if close else None)  # fmt: skip
+            continue
+        if node.id in replayed:
+            if not each.beneath:
+                findings.add("FS206", entry.key.span, f"{node.id} is replayed, so it has no settings",
+                             "set them where the node itself runs")  # fmt: skip
             continue
         there = setting(node, each.path)
         beneath = _digest(node, there)

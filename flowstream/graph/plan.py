@@ -94,7 +94,8 @@ class PlannedNode:
     dotted path and what the file says in its place (``$(env:NAME)``): the secret itself is never shown. ``opened`` is,
     in the plan of a running graph, the configuration that the instance was opened with, before any live change;
     ``ready_in_ns`` is how long that took, and ``holds`` whether it holds something that a successor would get.
-    ``conversion`` is set for converters only, whose ids are ``EDGE~KIND`` (``view.video~decode``).
+    ``conversion`` is set for converters only, whose ids are ``EDGE~KIND`` (``view.video~decode``). ``replayed`` says
+    from what, of a node in whose place a recording is played.
     """
 
     id: str
@@ -111,6 +112,7 @@ class PlannedNode:
     ready_in_ns: int | None = field(default=None, compare=False, repr=False)
     holds: bool = field(default=False, compare=False, repr=False)
     conversion: Conversion | None = field(default=None, compare=False)
+    replayed: str = field(default="", compare=False)
 
     @property
     def group(self) -> str:
@@ -220,7 +222,8 @@ class Plan:
 
     ``files`` are the paths the plan was made from, in the order they were read; ``content`` is a digest of what they
     hold, ``revision`` one of that and of the values that were given while the graph runs (``overrides``). ``warnings``
-    are findings that do not keep the graph from running. ``groups`` are its subgraphs by id.
+    are findings that do not keep the graph from running. ``groups`` are its subgraphs by id. ``left_out`` are nodes
+    that would only work for others which are replayed.
     """
 
     name: str
@@ -235,6 +238,7 @@ class Plan:
     groups: Mapping[str, Group] = field(default_factory=dict, compare=False)
     content: str = field(default="", compare=False)
     overrides: tuple[Override, ...] = field(default=(), compare=False)
+    left_out: tuple[str, ...] = field(default=(), compare=False)
 
     def inputs_of(self, node: str) -> tuple[Edge, ...]:
         """The edges into a node."""

@@ -76,11 +76,13 @@ class Resolver:
         self._fits: dict[tuple[Carried | None, Input[Any]], _Fit] = {}
         self._missing: dict[type[Node[Any]], tuple[Need, ...]] = {}
 
-    def nodes(self) -> None:
-        """Finds the node type of every enabled node."""
+    def nodes(self, known: Mapping[str, type[Node[Any]]]) -> None:
+        """Finds the node type of every enabled node, but for those of which it is ``known``."""
         for node in self.spec.nodes.values():
-            if node.enabled and node.type is not None and (found := self._type(node)) is not None:
-                self.types[node.id] = found
+            if node.enabled and node.type is not None:
+                found = known.get(node.id) or self._type(node)
+                if found is not None:
+                    self.types[node.id] = found
 
     def _type(self, node: NodeSpec) -> type[Node[Any]] | None:
         assert node.type is not None

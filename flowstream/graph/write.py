@@ -91,6 +91,11 @@ def _depth(value: Any) -> int:
     return max(map(_depth, value), default=0) if isinstance(value, list) else 0
 
 
+def in_line(value: Any) -> str:
+    """A plain value as YAML on one line, which stands within braces and as the value of a key alike."""
+    return _flow(value)
+
+
 def _flow(value: Any, *, is_inner: bool = True) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{scalar(key, is_flow=True)}: {_flow(each)}" for key, each in value.items()) + "}"

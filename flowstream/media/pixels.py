@@ -45,12 +45,40 @@ _CV2_CODES = {
     ("gray", "bgr24"): "COLOR_GRAY2BGR",
 }
 _STACKED = ("yuv420p", "nv12")
+
+# Format -> for each plane the bytes of one sample, and by how many pixels it stands for across and down.
+_PLANES: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "gray": ((1, 1, 1),), "gray10le": ((2, 1, 1),), "gray12le": ((2, 1, 1),), "gray16le": ((2, 1, 1),),
+    "ya8": ((2, 1, 1),),
+    **dict.fromkeys(("rgb24", "bgr24"), ((3, 1, 1),)),
+    **dict.fromkeys(("rgba", "bgra", "argb", "abgr", "rgb0", "bgr0", "0rgb", "0bgr"), ((4, 1, 1),)),
+    **dict.fromkeys(("yuyv422", "uyvy422", "yvyu422"), ((4, 2, 1),)),
+    **dict.fromkeys(("nv12", "nv21"), ((1, 1, 1), (2, 2, 2))),
+    "nv16": ((1, 1, 1), (2, 2, 1)), "p010le": ((2, 1, 1), (4, 2, 2)), "p016le": ((2, 1, 1), (4, 2, 2)),
+    "gbrp": ((1, 1, 1),) * 3, "gbrap": ((1, 1, 1),) * 4,
+    "yuv410p": ((1, 1, 1), *((1, 4, 4),) * 2), "yuv411p": ((1, 1, 1), *((1, 4, 1),) * 2),
+    "yuv440p": ((1, 1, 1), *((1, 1, 2),) * 2),
+}  # fmt: skip
+for _name, _across, _down in (("420", 2, 2), ("422", 2, 1), ("444", 1, 1)):
+    for _depth, _size in (("", 1), ("9le", 2), ("10le", 2), ("12le", 2), ("14le", 2), ("16le", 2)):
+        _colours = ((_size, 1, 1), *((_size, _across, _down),) * 2)
+        _PLANES[f"yuv{_name}p{_depth}"] = _colours
+        if _depth in ("", "9le", "10le", "16le"):
+            _PLANES[f"yuva{_name}p{_depth}"] = (*_colours, (_size, 1, 1))
 _YUV = ("yuv", "yuyv", "nv", "p0", "p2", "p4", "uyvy", "yvyu", "y2", "vyu", "xv")
 
 
 def is_yuv(format: str) -> bool:
     """Whether this is a format, by FFmpeg's name, of luma and colour differences: those have a matrix and a range."""
     return format.startswith(_YUV)
+
+
+def rows_of(format: str, width: int, height: int) -> tuple[tuple[int, int], ...] | None:
+    """For each plane of a picture its rows and the bytes of pixels in one; None for a format that is not known here."""
+    planes = _PLANES.get(format)
+    if planes is None:
+        return None
+    return tuple((-(-height // down), -(-width // across) * size) for size, across, down in planes)
 
 
 def _array_shape(format: str, width: int, height: int) -> tuple[int, ...]:

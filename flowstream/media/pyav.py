@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import av
+import numpy as np
 from av.filter import Graph
 from av.video.frame import VideoFrame as AvVideoFrame
 from av.video.reformatter import ColorRange, Colorspace
@@ -16,7 +17,6 @@ from flowstream.media.packets import EncodedPacket
 from flowstream.media.samples import SAMPLE_FORMATS
 
 if TYPE_CHECKING:
-    import numpy as np
     from av.audio.frame import AudioFrame as AvAudioFrame
     from av.packet import Packet as AvPacket
 
@@ -101,6 +101,29 @@ def video_from_av(
         capture_ns=capture_ns,
         origin=frame,
     )
+
+
+def video_in_av(frame: VideoFrame) -> VideoFrame:
+    """The same picture in memory of PyAV's, from where it goes on in every format and size; the pixels are copied."""
+    from flowstream.media.pixels import rows_of
+
+    av_frame = AvVideoFrame(frame.width, frame.height, frame.format)
+    shapes = rows_of(frame.format, frame.width, frame.height) or (None,) * len(frame.planes)
+    if len(av_frame.planes) != len(frame.planes):
+        raise ValueError(f"{frame.format} has {len(av_frame.planes)} planes, not {len(frame.planes)}")
+    for target, plane, shape in zip(av_frame.planes, frame.planes, shapes, strict=True):
+        flat = np.frombuffer(memoryview(plane.data), np.uint8)
+        rows, size = shape or (target.height, min(target.line_size, plane.stride))
+        if plane.stride < size or len(flat) < plane.stride * (rows - 1) + size:
+            raise ValueError(f"a plane of {len(flat)} bytes does not hold {rows} rows of {size}")
+        whole = np.zeros(target.buffer_size, np.uint8)
+        if rows and size:
+            lines = np.lib.stride_tricks.as_strided(flat, (rows, size), (plane.stride, 1))
+            whole[: rows * target.line_size].reshape(rows, target.line_size)[:, :size] = lines
+        target.update(whole.tobytes())
+    return frame.replace(
+        planes=tuple(Plane(plane, plane.line_size) for plane in av_frame.planes), origin=av_frame
+    )  # fmt: skip
 
 
 def converted_array(frame: VideoFrame, format: str) -> np.ndarray[Any, Any]:

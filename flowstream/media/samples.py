@@ -19,6 +19,12 @@ SAMPLE_FORMATS = {
     "flt": ("float32", False),
     "fltp": ("float32", True),
 }
+SAMPLE_BYTES = {
+    name + planar: (size, bool(planar))
+    for name, size in (("u8", 1), ("s16", 2), ("s32", 4), ("s64", 8), ("flt", 4), ("dbl", 8))
+    for planar in ("", "p")
+}
+"""Format -> bytes of a sample, and whether each channel has a plane of its own; also of formats without arrays."""
 CHANNELS = {
     "mono": 1, "stereo": 2, "2.1": 3, "3.0": 3, "quad": 4, "4.0": 4, "5.0": 5, "5.0(side)": 5, "5.1": 6, "5.1(side)": 6,
     "7.1": 8,

@@ -108,9 +108,10 @@ class Engine:
         planned = runner.planned
         self.tell(NodeSlow(planned.id, planned.type_id, held_ns, planned.place))
 
-    def listen(self, listener: Listener) -> None:
-        """Calls the listener with every event from now on."""
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Calls the listener with every event from now on. Gives what ends that."""
         self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     def greet(self, greeter: Greeter) -> None:
         """Tells the greeter of whatever a node holds from now on, before the node has it."""
@@ -225,7 +226,7 @@ class Engine:
 
     def tell(self, event: Event) -> None:
         """Tells every listener."""
-        for listener in self._listeners:
+        for listener in tuple(self._listeners):
             listener(event)
 
     # --- status -----------------------------------------------------------------------------------------------------

@@ -220,7 +220,8 @@ class Reloader:
 
     def adopt(self, plan: Plan, attempted: str) -> None:
         """A plan was applied beside the watching: its files are followed from now on."""
-        self.revisions.running = self.revisions.file = plan.revision
+        self.revisions.running = plan.revision
+        self.revisions.file = plan.content or plan.revision
         self.revisions.refused = None
         self.attempted = attempted
         self._take_files(plan.files)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import anyio
 
@@ -17,7 +18,7 @@ from flowstream.media.frames import AudioFrame, VideoFrame
 from flowstream.media.packets import EncodedPacket
 from flowstream.media.signals import KeyframeRequest
 from flowstream.proto.overflow import Limit
-from flowstream.runtime.channel import Channel
+from flowstream.runtime.channel import Channel, Feed
 from flowstream.runtime.engine import Engine
 from flowstream.runtime.wakeup import Turns, Wakeup
 
@@ -26,7 +27,6 @@ LIMIT = Limit(items=16, bytes=64 * 1024 * 1024)
 
 LOOK_SECONDS = 0.25
 """How often a tap sees to it that the producer is still the same one."""
-
 
 VALUE_LENGTH = 200
 """How much of a record's value is told."""
@@ -39,19 +39,24 @@ class TapError(FlowstreamError):
 class Tap:
     """Gets what a producer puts on an edge, beside the consumer and before the edge loses any of it.
 
-    It follows the edge to producers that take another's place. Use as a context manager, on the engine's loop.
+    An output is tapped as if one more edge took from it. Producers that take another's place are followed. Use as a
+    context manager, on the engine's loop.
     """
 
-    def __init__(self, engine: Engine, edge: str) -> None:
-        """Raises TapError, with the names that there are, when there is no such edge."""
-        self.edge = _find(engine, edge)
+    def __init__(self, engine: Engine, name: str) -> None:
+        """Raises TapError, with the names that there are, when there is no such edge or output."""
+        self._begin(engine, find(engine, name))
+
+    def _begin(self, engine: Engine, spot: Spot) -> None:
+        self.edge: Edge = spot.edge
+        self._is_output = spot.is_output
         self._engine = engine
         self._unseen = 0  # what a new producer gave before it was noticed
         turns = Turns()
         self._wakeup = Wakeup(turns)
         self._channel = Channel(replace(self.edge, overflow="drop-oldest", limit=LIMIT), self._wakeup, turns)
 
-    def __enter__(self) -> Tap:
+    def __enter__(self) -> Self:
         self._follow()
         return self
 
@@ -86,42 +91,104 @@ class Tap:
                 await self._wakeup
 
     def _follow(self) -> bool:
-        """Attaches to whoever feeds the edge now; whether that is somebody new."""
-        plan = self._engine.plan
-        edge = next((each for each in plan.edges if each.key == self.edge.key), None) if plan else None
-        if edge is None:
-            raise TapError(f"the edge {self.edge.name} was taken out of the graph")
-        self.edge = edge
-        outlet = self._engine.runners[edge.producer].outlets[edge.output]
+        """Attaches to whoever feeds the edge now; whether that is somebody new. Raises TapError when it is gone."""
+        self.edge = self._found()
+        runner = self._engine.runners[self.edge.producer]
+        outlet = runner.outlets[self.edge.output]
         feeds = self._channel.feeds
         if feeds and feeds[-1].outlet is outlet:
             return False
-        for feed in feeds:
-            feed.close()
+        self._leave(feeds)
         self._unseen += outlet.emitted if feeds else 0
         feed = self._channel.attach(outlet, continues=True)
-        if self._engine.runners[edge.producer].state in ("ended", "stopped"):
+        if runner.state in ("ended", "stopped"):
             feed.close()
         return True
 
+    def _leave(self, feeds: Iterable[Feed]) -> None:
+        """Another producer has come."""
+        for feed in feeds:
+            feed.close()
 
-def _find(engine: Engine, name: str) -> Edge:
+    def _found(self) -> Edge:
+        edge, plan = self.edge, self._engine.plan
+        if self._is_output:
+            runner = self._engine.runners.get(edge.producer)
+            if runner is None or edge.output not in runner.outlets:
+                raise TapError(f"the output {edge.name} was taken out of the graph")
+            return edge
+        found = next((each for each in plan.edges if each.key == edge.key), None) if plan else None
+        if found is None:
+            raise TapError(f"the edge {edge.name} was taken out of the graph")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where a tap goes: on an edge, or on an output, which is then told as an edge into itself."""
+
+    edge: Edge
+    is_output: bool = False
+
+
+def find(engine: Engine, name: str) -> Spot:
+    """What a name means: an edge by its consumer and input, an output by its node, or a node with one of them.
+
+    Raises TapError, with the names that there are.
+    """
+    edges, outputs = _names(engine)
+    if name in edges:
+        return Spot(edges[name])
+    if name in outputs:
+        return outputs[name]
+    into = [edge for edge in dict.fromkeys(edges.values()) if edge.consumer == name]
+    given = [spot for spot in outputs.values() if spot.edge.producer == name]
+    if len(into or given) == 1:
+        return Spot(into[0]) if into else given[0]
+    if into:
+        raise TapError(f"{name} has {len(into)} inputs: {listed(edge.name for edge in into)}")
+    if given:
+        raise TapError(f"{name} has {len(given)} outputs: {listed(spot.edge.name for spot in given)}")
+    raise _unknown(name, edges, outputs)
+
+
+def find_all(engine: Engine, name: str) -> list[Spot]:
+    """The same, but a node alone means everything that it gives, or takes if it gives nothing."""
+    edges, outputs = _names(engine)
+    if name in edges or name in outputs:
+        return [Spot(edges[name]) if name in edges else outputs[name]]
+    given = [spot for spot in outputs.values() if spot.edge.producer == name]
+    into = [Spot(edge) for edge in dict.fromkeys(edges.values()) if edge.consumer == name]
+    if not given and not into:
+        raise _unknown(name, edges, outputs)
+    return given or into
+
+
+def _names(engine: Engine) -> tuple[dict[str, Edge], dict[str, Spot]]:
+    """Every edge and every output by its name; no node has an input and an output of one name."""
     plan = engine.plan
     if plan is None:
         raise TapError("the graph is not running yet")
-    names = {edge.name: edge for edge in plan.edges}
-    names |= {f"{edge.consumer}.{edge.input}[{edge.index}]": edge for edge in plan.edges}
-    if name in names:
-        return names[name]
-    into = [edge for edge in plan.edges if edge.consumer == name]
-    if len(into) == 1:
-        return into[0]
-    known = [edge.name for edge in plan.edges]
-    if into:
-        raise TapError(f"{name} has {len(into)} inputs: {listed(edge.name for edge in into)}")
-    close = did_you_mean(name, known)
+    edges = {edge.name: edge for edge in plan.edges}
+    edges |= {f"{edge.consumer}.{edge.input}[{edge.index}]": edge for edge in plan.edges}
+    outputs = {
+        f"{id}.{output}": Spot(Edge(id, output, id, output, "drop-oldest", LIMIT), is_output=True)
+        for id, runner in engine.runners.items()
+        for output in runner.outlets
+    }
+    return edges, outputs
+
+
+def _unknown(name: str, edges: Mapping[str, Edge], outputs: Mapping[str, Spot]) -> TapError:
+    known = list(dict.fromkeys(edge.name for edge in edges.values()))
+    nodes = (spot.edge.producer for spot in outputs.values())
+    close = did_you_mean(name, [*known, *outputs] if "." in name else dict.fromkeys((*nodes, *known, *outputs)))
     hint = f"did you mean {close}?" if close else f"there is {listed(known)}" if known else "the graph has no edges"
-    raise TapError(f"there is no edge {name!r}; an edge is named by its consumer and input, like out.video", hint=hint)
+    return TapError(
+        f"there is no edge or output {name!r}; an edge is named by its consumer and input, like out.video, "
+        "an output by its node, like camera.video",
+        hint=hint,
+    )
 
 
 def describe(payload: Any, now_ns: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flowstream.testing.leaks import Open
     from flowstream.testing.link import Change, Delivery, Link, LinkConditions
     from flowstream.testing.media import make_frame, make_frames, make_packet, make_packets, make_sound, make_sounds
+    from flowstream.testing.recordings import assert_recorded, gives, payloads_of, record_graph
     from flowstream.testing.relay import UdpLink, udp_link
     from flowstream.testing.script import Emission, End, Expect, Give, Reconfigure, Replace, Request, Step
 
@@ -43,9 +44,11 @@ __all__ = [
     "Step",
     "UdpLink",
     "VirtualClock",
+    "assert_recorded",
     "check_node",
     "encode_pictures",
     "encode_sound",
+    "gives",
     "graph_of",
     "make_frame",
     "make_frames",
@@ -53,7 +56,9 @@ __all__ = [
     "make_packets",
     "make_sound",
     "make_sounds",
+    "payloads_of",
     "read_counter",
+    "record_graph",
     "run_virtual",
     "udp_link",
     "units_of",
@@ -71,6 +76,7 @@ _HOMES = {
     "flowstream.testing.leaks": "Open",
     "flowstream.testing.link": "Change Delivery Link LinkConditions",
     "flowstream.testing.media": "make_frame make_frames make_packet make_packets make_sound make_sounds",
+    "flowstream.testing.recordings": "assert_recorded gives payloads_of record_graph",
     "flowstream.testing.relay": "UdpLink udp_link",
     "flowstream.testing.script": "Emission End Expect Give Reconfigure Replace Request Step",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any
@@ -18,12 +18,16 @@ from flowstream.graph.described import describe as describe_patch
 from flowstream.graph.diagnostics import render
 from flowstream.graph.overrides import parse_target, parse_value
 from flowstream.graph.plan import Override, Plan
+from flowstream.graph.replays import require_replays
+from flowstream.media.recording import difference
 from flowstream.node.base import Node, Source
 from flowstream.node.registry import Registry
 from flowstream.runtime.clock import Clock, SystemClock
 from flowstream.runtime.engine import Engine
+from flowstream.runtime.replay import replays_of
 from flowstream.testing.clock import run_virtual
 from flowstream.testing.graph_test import Bound, Expect, GraphTest, Placed, Save, Set, Wait, describe
+from flowstream.testing.recordings import Watched, items_of, watching
 
 LOOK_NS = 5_000_000
 """How often counters are looked at; a gap is known to within this."""
@@ -124,8 +128,8 @@ class _Meter:
 def run_test(test: GraphTest, read: Read) -> Result:
     """Runs a test to its end. ``read`` gives the bytes of a file or raises OSError."""
     result = Result(test)
-    files = _Files(test, read)
     try:
+        files = _Files(test, read)
         plan = files.compile()
         if test.head.clock == "virtual":
             _require_virtual(plan)
@@ -147,6 +151,9 @@ class _Files:
         self._read = read
         self._saved: dict[str, bytes] = {}
         self._overrides: dict[str, Override] = {}
+        self.beside = test.beside
+        given = [f"{node}={test.beside(path)}" for node, path in test.head.replay.items()]
+        self._replays = replays_of(given, "max" if test.head.clock == "virtual" else "real")
         self._registry = Registry.installed([Path(test.beside(each)) for each in test.head.nodes])
         self._began = datetime.now(UTC).astimezone()
         self.graph = test.beside(test.head.graph)
@@ -157,8 +164,8 @@ class _Files:
         return self._saved[key] if key in self._saved else self._read(path)
 
     def compile(self) -> Plan:
-        """The plan of the files as they are now. Raises GraphError, PackError."""
-        return compile_graph(
+        """The plan of the files as they are now. Raises GraphError, PackError, ReplayError."""
+        plan = compile_graph(
             self.graph,
             read=self.read,
             environ=os.environ,
@@ -167,7 +174,10 @@ class _Files:
             sets=self._test.head.sets,
             layers=[self._test.beside(each) for each in self._test.head.layers],
             overrides=list(self._overrides.values()),
+            replays=self._replays,
         )
+        require_replays(plan, self._replays)
+        return plan
 
     def save(self, step: Save) -> str:
         """Puts another text in a file's place; gives what is wrong with the step, if anything."""
@@ -216,13 +226,16 @@ def _require_virtual(plan: Plan) -> None:
 async def _play(result: Result, files: _Files, plan: Plan, clock: Clock) -> None:
     async with Engine.open(clock=clock) as engine:
         await engine.start(plan)
-        await _Player(engine, files, result).play(result.test.steps)
+        outputs = [each.step.output for each in result.test.steps if isinstance(each.step, Expect) and each.step.output]
+        async with watching(engine, list(dict.fromkeys(outputs))) as watched:
+            await _Player(engine, files, result, watched).play(result.test.steps)
         await engine.stop()
 
 
 class _Player:
-    def __init__(self, engine: Engine, files: _Files, result: Result) -> None:
+    def __init__(self, engine: Engine, files: _Files, result: Result, watched: Watched) -> None:
         self.engine = engine
+        self.watched = watched
         self.clock = engine.clock
         self.files = files
         self.result = result
@@ -260,7 +273,8 @@ class _Player:
                     undo()
                 return Outcome(placed.place, said, self.reload)
             case Expect():
-                return self._expect(placed, step, said)
+                outcome = self._expect(placed, step, said)
+                return outcome if step.equals is None else await self._compare(placed, step, step.equals, outcome)
 
     async def _wait(self, time_ns: int) -> None:
         until_ns = self.clock.now_ns() + time_ns
@@ -306,6 +320,18 @@ class _Player:
         if isinstance(found[0], FlowstreamError):
             raise found[0]
         return found[0]
+
+    async def _compare(self, placed: Placed, step: Expect, path: str, outcome: Outcome) -> Outcome:
+        """Whether an output has given what a recording has, on top of what else was expected."""
+        self.clock.hold()
+        try:
+            wanted = await anyio.to_thread.run_sync(items_of, self.files.beside(path), step.output)
+        finally:
+            self.clock.release()
+        differs = difference(await self.watched.items(step.output), wanted)
+        seen = "; ".join(each for each in (outcome.seen, "" if differs else f"{len(wanted)} equal {path}") if each)
+        missed = Missed(placed.places["equals"], f"{step.output} as in {path}", differs)
+        return replace(outcome, seen=seen, missed=(*outcome.missed, missed) if differs else outcome.missed)
 
     def _expect(self, placed: Placed, step: Expect, said: str) -> Outcome:
         now_ns = self.clock.now_ns()

@@ -88,6 +88,9 @@ class Head(Config):
     layers: tuple[str, ...] = field(default=(), description="Files over the graph, lowest first.")
     sets: dict[str, str] = field(default_factory=dict, description="Values for variables of the graph.")
     nodes: tuple[str, ...] = field(default=(), description="Folders with node types.")
+    replay: dict[str, str] = field(
+        default_factory=dict, description="Recordings in the place of nodes, by the ids of these."
+    )
     clock: Literal["real", "virtual"] = field(
         default="real", description="Time of the machine, or time that passes as fast as the graph computes."
     )
@@ -134,13 +137,19 @@ class Expect(Config):
         default=None, description="What became of the last save or set."
     )
     contains: str | None = field(default=None, description="Text in what was said about that.")
+    output: str = field(default="", description="An output, as NODE.OUTPUT, whose payloads are compared.")
+    equals: str | None = field(
+        default=None, description="A recording of that output: all that has come so far is the same, bit for bit."
+    )
 
     @model_validator(mode="after")
     def _has_subject(self) -> Expect:
         measured = [name for name in ("fps", "gap", "count", "drops", "restarts") if getattr(self, name) is not None]
         if measured and not self.node:
             raise ValueError(f"{measured[0]} is measured at a node; add node: NODE")
-        if not self.node and self.state is None and self.reload is None and self.contains is None:
+        if bool(self.output) != (self.equals is not None):
+            raise ValueError("output and equals go together: output: encode.packets, equals: good.fsrec")
+        if not self.node and not self.output and self.state is None and self.reload is None and self.contains is None:
             raise ValueError("it expects nothing; add for example state: running")
         return self
 
@@ -271,7 +280,7 @@ def describe(step: Step, texts: Mapping[str, str]) -> str:
         case Set():
             return "set " + ", ".join(f"{target} to {text}" for target, text in texts.items())
         case Expect():
-            return f"expect {step.node or 'the graph'}"
+            return f"expect {step.node or step.output or 'the graph'}"
 
 
 def script_schema() -> dict[str, Any]:

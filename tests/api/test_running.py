@@ -321,6 +321,62 @@ async def test_stopped_within_the_block_the_rest_says_so() -> None:
             run.frames("out") and await run.push("out", None)  # type: ignore[arg-type]
 
 
+# --- on trio --------------------------------------------------------------------------------------------------------
+
+
+def test_a_program_on_trio_has_frames_changes_events_and_files(file: Path) -> None:
+    async def main() -> None:
+        async with flowstream.open(through()) as run:
+            await run.push("in", picture(7))
+            await run.end("in")
+            assert [int(frame.array("gray")[0, 0]) async for frame in run.frames("out")] == [7]
+            await run.wait()
+        async with flowstream.open(file, watch=True) as run:
+            events = run.events()
+            await until_received(run, "end")
+            await run.set("pattern.fps", 25)
+            save(file, "vars: {fps: 40}\n" + TEXT)
+            await until(lambda: run.status().nodes["pattern"].config["fps"] == 40)
+            assert (await run.why()).is_healthy
+            assert {node.id for node in (await run.stats()).nodes} == {"pattern", "end"}
+        assert [type(event) async for event in events] == [Applied, Applied]
+
+    anyio.run(main, backend="trio")
+
+
+@pytest.mark.parametrize(
+    ("graph", "arguments", "error", "said"),
+    [
+        (ticking, {"control": True}, ControlError, "the control socket needs asyncio, but the program runs on trio"),
+        (shown, {}, ServeError, "pages and endpoints need asyncio, but the program runs on trio"),
+        (shown, {"serve": False}, NodeError, "out (webrtc-out): this node type needs asyncio"),
+    ],
+)
+def test_what_needs_asyncio_is_refused_on_trio_in_a_sentence(
+    graph: Any, arguments: Any, error: type[Exception], said: str
+) -> None:
+    async def main() -> None:
+        async with flowstream.open(graph(), **arguments):
+            pass
+
+    with pytest.raises(error) as raised:
+        anyio.run(main, backend="trio")
+    assert said in str(raised.value)
+
+
+def test_within_a_trio_program_a_run_on_a_thread_of_its_own_can_do_everything() -> None:
+    async def main() -> None:
+        run = await anyio.to_thread.run_sync(lambda: flowstream.open_sync(shown(), serve="127.0.0.1:0"))
+        try:
+            (link,) = await anyio.to_thread.run_sync(lambda: run.links)
+            async with httpx.AsyncClient(follow_redirects=True) as client:
+                assert "<!doctype html>" in (await client.get(link)).text
+        finally:
+            await anyio.to_thread.run_sync(run.close)
+
+    anyio.run(main, backend="trio")
+
+
 # --- changing it ----------------------------------------------------------------------------------------------------
 
 
@@ -335,14 +391,90 @@ async def test_set_changes_a_live_setting_in_place_and_stays_over_the_files(file
         assert (config["size"], config["fps"]) == ("320x180", 25)
 
 
+async def test_what_is_set_is_told_as_a_difference_until_it_is_taken_back_or_edited(file: Path) -> None:
+    async with flowstream.open(file) as run:
+        assert (run.status().difference, run.status().overrides) == (None, {})
+        await run.set("pattern.fps", 25)
+        status = run.status()
+        assert status.difference == "pattern.fps is 25 (the file says 50), set while it runs"
+        assert status.overrides == {"pattern.fps": "25"}
+        assert status.running != status.file
+        assert (await run.clear("pattern.fps")).of("pattern").action == "update"
+        assert run.status().difference is None
+        assert run.status().running == status.file
+        assert (await run.clear()).is_empty
+        with pytest.raises(FlowstreamError, match=r"pattern\.fps is not set"):
+            await run.clear("pattern.fps")
+        await run.set("pattern.fps", 25)
+        save(file, "vars: {fps: 40}\n" + TEXT)
+        await run.reload()
+        assert run.status().nodes["pattern"].config["fps"] == 40
+        assert run.status().difference is None
+
+
+async def test_a_node_within_a_subgraph_is_set_by_its_full_name(tmp_path: Path) -> None:
+    save(tmp_path / "part.yaml", "outputs: {video: pattern}\nnodes:\n  pattern: {type: test-pattern, size: 160x90}\n")
+    save(
+        tmp_path / "whole.yaml",
+        "nodes:\n  left: {use: part.yaml}\n  right: {use: part.yaml}\n"
+        "  one: {type: discard, from: left}\n  two: {type: discard, from: right}\n",
+    )
+
+    def fps() -> list[Any]:
+        return [run.status().nodes[f"{side}/pattern"].config["fps"] for side in ("left", "right")]
+
+    async with flowstream.open(tmp_path / "whole.yaml") as run:
+        patch = await run.set("left/pattern.fps", 12.5)
+        assert {each.node for each in patch.changes if each.action != "keep"} == {"left/pattern"}
+        assert fps() == [12.5, 30]
+        with pytest.raises(FlowstreamError, match=r"no node left/patern \(did you mean left/pattern\?\)"):
+            await run.set("left/patern.fps", 25)
+        await run.reload()
+        assert fps() == [12.5, 30]
+
+
+async def test_set_can_write_the_value_into_the_file_where_it_belongs(tmp_path: Path) -> None:
+    file = tmp_path / "graph.yaml"
+    save(file, TEXT.replace("$(fps)", "50"))
+    async with flowstream.open(file) as run:
+        await run.set("pattern.fps", 25, save=True)
+        assert file.read_text() == TEXT.replace("$(fps)", "25")
+        assert run.status().nodes["pattern"].config["fps"] == 25
+        assert run.status().difference is None
+        assert (await run.reload()).is_empty
+        save(file, TEXT.replace("$(fps)", "25").replace("160x90", "320x180"))
+        await run.set("pattern.fps", 20, save=True)
+        assert file.read_text() == TEXT.replace("$(fps)", "20").replace("160x90", "320x180")
+        config = run.status().nodes["pattern"].config
+        assert (config["size"], config["fps"]) == ("160x90", 20), "what else was saved waits for a reload"
+        assert (await run.reload()).of("pattern").action == "replace"
+        assert run.status().difference is None
+    async with flowstream.open(Graph.from_yaml(file)) as run:
+        with pytest.raises(FlowstreamError, match=r"pattern\.fps stands in no file: a program made the graph"):
+            await run.set("pattern.fps", 25, save=True)
+        assert run.status().nodes["pattern"].config["fps"] == 20
+
+
+async def test_none_takes_the_default_and_text_stays_text() -> None:
+    async with flowstream.open(shown(), serve=False) as run:
+        for text in ("25", "true", "a: b # c", "Zürich\n", "{x}", "~", "- "):
+            await run.set("out.title", text)
+            assert run.status().nodes["out"].config["title"] == text
+    async with flowstream.open(ticking()) as run:
+        await run.set("pattern.fps", None)
+        assert run.status().nodes["pattern"].config["fps"] == 30
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("fps", 25, "'fps' names no setting (write NODE.FIELD, such as encode.bitrate)"),
+        ("fps", 25, "'fps' is not NODE.FIELD, such as encode.bitrate"),
+        ("pattern.type", "tone", "type belongs to the graph language"),
         ("patern.fps", 25, "patern.fps: there is no node patern (did you mean pattern?)"),
         ("pattern.fsp", 25, "pattern.fsp: test-pattern has no setting fsp (did you mean fps?)"),
         ("pattern.size", "320x180", "pattern.size cannot change in place: pattern would be replaced"),
         ("pattern.fps", "fast", "fps takes a number"),
+        ("pattern.fps", "$(env:HOME)", "values are taken as they are here"),
     ],
 )
 async def test_what_cannot_be_set_is_refused_and_nothing_changes(file: Path, name: str, value: Any, said: str) -> None:
@@ -391,6 +523,29 @@ async def test_reload_takes_another_graph(file: Path, tmp_path: Path) -> None:
         await run.reload(graph)
         await until_received(run, "last")
         assert run.status().running == run.status().file
+
+
+async def test_what_was_set_stays_over_another_graph_that_says_the_same_there(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    save(other, "vars: {fps: 50}\n" + TEXT + "  more: {type: discard, from: pattern}\n")
+    async with flowstream.open(file) as run:
+        await run.set("pattern.fps", 25)
+        await run.reload(other)
+        assert run.status().overrides == {"pattern.fps": "25"}
+        assert set(run.status().nodes) == {"pattern", "end", "more"}
+        with pytest.raises(GraphError, match="FS301"):
+            await run.reload(Graph.from_yaml(broken(tmp_path)))
+        assert run.status().refused is None, "it is no file that was refused"
+        save(other, "vars: {fps: 10}\n" + TEXT)
+        await run.reload()
+        assert run.status().nodes["pattern"].config["fps"] == 10
+        assert (run.status().overrides, run.status().difference) == ({}, None)
+
+
+def broken(folder: Path) -> Path:
+    path = folder / "broken.yaml"
+    save(path, "nodes:\n  end: {type: discard, from: nobody}\n")
+    return path
 
 
 async def test_watched_files_are_applied_and_so_are_those_of_another_graph(file: Path, tmp_path: Path) -> None:
@@ -446,7 +601,7 @@ async def test_changes_at_the_same_time_are_made_one_after_the_other() -> None:
                 tasks.start_soon(run.set, "pattern.fps", fps)
             tasks.start_soon(run.reload)
         assert run.status().nodes["pattern"].config["fps"] == 55
-        assert run.status().running == run.status().file
+        assert run.status().difference == "pattern.fps is 55 (the file says 100), set while it runs"
 
 
 # --- events ---------------------------------------------------------------------------------------------------------

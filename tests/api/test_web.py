@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
+import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,7 +21,7 @@ from starlette.routing import Mount, Route
 
 import flowstream
 from flowstream import Graph, Run
-from tests.api.graphs import shown
+from tests.api.graphs import PATIENCE_S, picture, shown, through, until
 
 pytestmark = pytest.mark.anyio
 
@@ -169,16 +172,138 @@ async def test_what_the_callback_raises_is_the_applications_to_answer() -> None:
         assert answer.headers["www-authenticate"] == "Basic"
 
 
-async def test_the_status_is_for_the_owner_alone() -> None:
+# --- the owner ------------------------------------------------------------------------------------------------------
+
+CONTROL = (
+    "",
+    "status",
+    "revisions",
+    "viewers",
+    "events",
+    "schema",
+    "openapi.json",
+    "why",
+    "stats",
+    "metrics",
+    "tap",
+    "healthz",
+    "readyz",
+    "record",
+)
+VERBS = ("approve", "reject", "kick", "pause", "resume", "permit", "cap", "invite", "revoke")
+CHANGES = (
+    "plan", "reload", "set", "clear", "rollback", "stop", "view/pause", "view/resume",
+    *(f"viewers/{verb}" for verb in VERBS),
+)  # fmt: skip
+ANN = {"key": "k1"}
+
+
+@pytest.mark.parametrize("asked", [{}, {"owner": knows}, {"authorize": lambda _: True}], ids=["nobody", "no", "viewer"])
+async def test_the_control_api_is_for_the_owner_alone(asked: dict[str, Any]) -> None:
+    async with flowstream.open(shown(), serve=False) as run, client(mounted(run, "/live", **asked)) as http:
+        for name in CONTROL:
+            answer = await http.get(f"/live/-/{name}")
+            assert (answer.status_code, answer.text) == (403, "This is not for you.\n"), name
+        for name in CHANGES:
+            assert (await http.post(f"/live/-/{name}", json={})).status_code == 403, name
+        assert (await http.get("/live/-")).status_code == 403
+        assert (await http.options("/live/-/set")).status_code == 403, "a preflight is nothing for the owner either"
+        assert run.status().state == "running"
+
+
+@pytest.mark.parametrize("owner", [knows, knows_async])
+async def test_the_owner_has_the_whole_control_api(owner: Callable[[Request], Any]) -> None:
+    async with flowstream.open(shown(), serve=False) as run, client(mounted(run, "/live", owner=owner)) as http:
+        http.cookies.update(ANN)
+        told = (await http.get("/live/-/status")).json()
+        assert told["nodes"]["encode"]["state"] == "running"
+        described = (await http.get("/live/-/openapi.json")).json()
+        assert described["servers"] == [{"url": "/live/-"}]
+        assert {path.strip("/") for path in described["paths"]} == {*CONTROL[1:], *CHANGES}
+        answer = await http.post("/live/-/set", json={"target": "encode.bitrate", "value": "500k"})
+        assert answer.status_code == 200, answer.text
+        assert run.status().nodes["encode"].config["bitrate"] == "500k"
+        assert "encode.bitrate is 500k" in str(run.status().difference)
+        assert (await http.post("/live/-/clear", json={})).json()["difference"] is None
+        assert (await http.post("/live/-/reload", json={})).json()["patch"] is None
+        assert (await http.get("/live/-/healthz")).json() == {"alive": True}
+        assert (await http.get("/live/-/readyz")).json()["state"] == "running"
+        assert "flowstream_run_up_seconds" in (await http.get("/live/-/metrics")).text
+        assert set((await http.get("/live/-/stats")).json()["nodes"]) == {"pattern", "encode", "out"}
+        assert (await http.get("/live/-/why", params={"node": "out"})).status_code == 200
+        missing = await http.get("/live/-/nothing")
+        assert (missing.status_code, missing.json()["error"]) == (404, "there is nothing at /live/-/nothing")
+        assert (await http.get("/live/out/")).status_code == 200
+
+
+async def test_a_form_of_another_site_changes_nothing_though_the_owner_is_known_by_a_cookie() -> None:
+    async with flowstream.open(shown(), serve=False) as run, client(mounted(run, "/live", owner=knows)) as http:
+        http.cookies.update(ANN)
+        origin = {"Origin": "https://evil.example"}
+        for sent in ({"data": {"now": "true"}}, {"files": {"x": b"y"}}, {"content": b"{}"}, {"content": b""}):
+            answer = await http.post("/live/-/stop", headers=origin, **sent)  # type: ignore[arg-type]
+            assert answer.status_code == 415
+            assert answer.json()["hint"] == "send the header Content-Type: application/json"
+        asked = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+        preflight = await http.options("/live/-/stop", headers=asked)
+        assert "access-control-allow-origin" not in preflight.headers, "so that no browser sends JSON from there"
+        assert run.status().state == "running"
+
+
+async def test_the_owner_stops_it_as_the_program_would() -> None:
+    """Nobody is waited for who has pushed and will push again."""
+    async with flowstream.open(through(), serve=False) as run, client(run.asgi(owner=lambda _: True)) as http:
+        await run.push("in", picture())
+        answer = await http.post("/-/stop", json={})
+        assert (answer.status_code, answer.json()) == (202, {"state": "draining"})
+        with anyio.fail_after(PATIENCE_S / 4):
+            frames = [frame async for frame in run.frames("out")]
+            await run.wait()
+        assert len(frames) == 1
+        assert run.status().state == "ended"
+
+
+# --- by a real server -----------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def served(application: Any) -> AsyncIterator[str]:
+    """The URL of an application that uvicorn serves, as a program does that has nothing to do with flowstream."""
+    server = uvicorn.Server(uvicorn.Config(application, log_config=None, lifespan="on", timeout_graceful_shutdown=1))
+    server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.serve, [listener])
+            await until(lambda: server.started)
+            try:
+                yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            finally:
+                server.should_exit = True
+
+
+async def test_uvicorn_serves_pages_and_control_at_a_path_of_a_starlette_application() -> None:
     async with flowstream.open(shown(), serve=False) as run:
-        async with client(mounted(run, "/live")) as http:
-            assert (await http.get("/live/-/status")).status_code == 403
-        async with client(mounted(run, "/live", owner=knows)) as http:
-            assert (await http.get("/live/-/status")).status_code == 403
-            http.cookies.set("key", "k1")
-            told = await http.get("/live/-/status")
-            assert told.json()["nodes"]["encode"]["state"] == "running"
-            assert (await http.get("/live/-/plan")).status_code == 404
+        application = mounted(run, "/live/desk", authorize=knows, owner=knows_async)
+        async with (
+            served(application) as url,
+            httpx.AsyncClient(base_url=f"{url}/live/desk", cookies=ANN, follow_redirects=True) as http,
+        ):
+            assert (await http.get(f"{url}/own")).text == "mine"
+            assert str((await http.get("/")).url) == f"{url}/live/desk/out/"
+            assert (await http.get("/-/status")).json()["graph"] == "graph"
+            async with http.stream("GET", "/-/events") as events:
+                assert events.headers["content-type"].startswith("text/event-stream")
+                asked = {"target": "encode.bitrate", "value": "500k"}
+                assert (await http.post("/-/set", json=asked)).status_code == 200
+                told = events.aiter_lines()
+                while (line := await anext(told)) != "event: applied":
+                    assert not line.startswith("event: ")
+            await until(lambda: run._run.events.clients == 0)
+            async with http.stream("GET", "/-/tap", params={"edge": "encode.video", "frames": 2}) as tap:
+                assert len(b"".join([part async for part in tap.aiter_bytes()])) > 100
+            http.cookies.clear()
+            assert (await http.get("/-/status")).status_code == 403
+            assert (await http.get("/out/")).status_code == 403
 
 
 # --- as its server sees it ------------------------------------------------------------------------------------------

@@ -20,5 +20,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     runtime.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ".state"))
+    monkeypatch.setenv("TMPDIR", str(runtime))  # where runs of others may be, which nothing here should see
     monkeypatch.setattr("tempfile.tempdir", str(runtime))
     return tmp_path

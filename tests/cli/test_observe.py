@@ -160,7 +160,9 @@ def test_looking_at_edges(here: Path, call: Call) -> None:
         assert re.search(r"sound +7\.68 kB  .* 960 samples", call("tap", "opus", "-n", "1").out)
         said = call("tap", "tape.anythin")
         assert (said.status, said.out) == (1, "")
-        assert said.err.startswith("there is no edge 'tape.anythin'; an edge is named by its consumer and input")
+        assert said.err.startswith(
+            "there is no edge or output 'tape.anythin'; an edge is named by its consumer and input"
+        )
         assert "did you mean tape.anything?" in said.err
         run.interrupt()
         assert run.ended() == 0, "nothing of it is left behind"

@@ -19,6 +19,7 @@ from flowstream.control import access, api, door, models
 from flowstream.control.openapi import document
 from tests.control.running import TICKS, Opened, in_run
 
+JSON = {"Content-Type": "application/json"}
 SERVED = TICKS + "serve: {listen: '127.0.0.1:0', api: true}\n"
 
 
@@ -46,7 +47,7 @@ def test_answers_are_what_their_models_say(tmp_path: Path) -> None:
         await there.post("/set", target="ticks.every_ms", value="7")
         models.Status.model_validate_json((await there.client.get("/status")).content)
         models.RevisionsKept.model_validate_json((await there.client.get("/revisions")).content)
-        models.Changed.model_validate_json((await there.client.post("/clear")).content)
+        models.Changed.model_validate_json((await there.client.post("/clear", json={})).content)
         models.Ready.model_validate_json((await there.client.get("/readyz")).content)
         asked = await there.client.post("/plan", json={"files": [str(there.file)]})
         models.PatchMade.model_validate_json(asked.content)
@@ -70,6 +71,7 @@ def test_it_describes_itself(tmp_path: Path) -> None:
             "/viewers", *(f"/viewers/{verb}" for verb in (
                 "approve", "reject", "kick", "pause", "resume", "permit", "cap", "invite", "revoke"
             )), "/view/pause", "/view/resume",
+            "/record",
         }  # fmt: skip
 
     in_run(tmp_path, main)
@@ -248,11 +250,41 @@ def test_nonsense_is_refused_in_a_sentence(
     tmp_path: Path, method: str, path: str, body: bytes, status: int, said: str
 ) -> None:
     async def main(there: Opened) -> None:
-        answer = await there.client.request(method, path, content=body)
+        answer = await there.client.request(method, path, content=body, headers=JSON)
         assert answer.status_code == status, answer.text
         assert said in answer.json()["error"]
         assert "Traceback" not in answer.text
         assert await there.get("/healthz") == {"alive": True}
+
+    in_run(tmp_path, main)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("application/x-www-form-urlencoded", "not application/x-www-form-urlencoded"),
+        ("multipart/form-data; boundary=x", "not multipart/form-data; boundary=x"),
+        ("text/plain", "not text/plain"),
+        ("text/plain; x=application/json", "not text/plain; x=application/json"),
+        ("", "and the request does not say what it is"),
+    ],
+)
+def test_what_a_page_of_another_site_can_send_is_not_taken(tmp_path: Path, kind: str, said: str) -> None:
+    """A form, or a fetch without a preflight, would come with the cookies of whoever looks at that page."""
+
+    async def main(there: Opened) -> None:
+        headers = {"Content-Type": kind} if kind else {}
+        for resource in [each.path for each in api._Operations(there.run).all() if each.method == "POST"]:
+            for body in (b"{}", b""):
+                answer = await there.client.post(resource, content=body, headers=headers)
+                assert answer.status_code == 415, resource
+                assert answer.json() == {
+                    "error": f"what is asked is taken as application/json, {said}",
+                    "hint": "send the header Content-Type: application/json",
+                }
+        assert (await there.get("/status"))["state"] == "running"
+        answer = await there.client.post("/reload", headers={"Content-Type": "Application/JSON; charset=utf-8"})
+        assert answer.status_code == 200
 
     in_run(tmp_path, main)
 
@@ -262,7 +294,8 @@ def test_a_body_that_does_not_come_is_not_waited_for(tmp_path: Path, monkeypatch
 
     async def main(there: Opened) -> None:
         async with await anyio.connect_unix(str(there.run.socket)) as stream:
-            await stream.send(b"POST /set HTTP/1.1\r\nHost: it\r\nContent-Length: 100\r\n\r\n{")
+            head = b"POST /set HTTP/1.1\r\nHost: it\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+            await stream.send(head + b"{")
             assert b"408" in await stream.receive()
 
     in_run(tmp_path, main)

@@ -160,10 +160,10 @@ def test_a_tap_ends_with_its_edge() -> None:
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("edge=out.vido", "there is no edge 'out.vido'; an edge is named by its consumer and input, like out.video "
-                          "(did you mean out.video?)"),
-        ("edge=", "there is no edge ''; an edge is named by its consumer and input, like out.video "
-                  "(there is encode.video and out.video)"),
+        ("edge=out.vido", "there is no edge or output 'out.vido'; an edge is named by its consumer and input, like "
+                          "out.video, an output by its node, like camera.video (did you mean out.video?)"),
+        ("edge=", "there is no edge or output ''; an edge is named by its consumer and input, like out.video, an "
+                  "output by its node, like camera.video (there is encode.video and out.video)"),
         ("edge=out.video&frames=0", "frames= is a number from 1 to 1000000"),
         ("edge=out.video&frames=x", "frames= is a number from 1 to 1000000"),
         ("edge=out.video&data=all", "data= is none, raw or png"),

@@ -4,6 +4,8 @@
 ``sh``                 executed in a checkout whose environment is ready
 ``sh start``           the first command: prints a link that opens, ends on Ctrl-C, leaves a recording
 ``sh run=FILE``        runs a graph of the document until pictures have arrived at its end, and through its reload
+``sh beside=FILE``     commands beside a run of FILE, except those that run a graph: after it
+``sh owner=FILE``      commands of who runs FILE at another terminal; k3fq stands for a viewer who is there
 ``sh checks``          steps of the check command exist, tests that are named can be collected
 ``sh test``            the test command: what ``.ci/run`` executes
 ``console``            commands after ``$``, each followed by exactly what it prints; ``status`` is theirs, else 1
@@ -20,6 +22,7 @@
 ``sh author``          commands of an author of a pack, in a folder of their own
 ``python author=FILE`` a test of that pack, which passes; ``yaml author=FILE`` a graph or a script beside it
 ``console author``     commands there, each followed by exactly what it prints
+``text same=FILE``     commands that need another machine, as they stand in the comment at the head of FILE
 ``text tree``          folders and files that exist
 =====================  ===============================================================================================
 """
@@ -39,6 +42,7 @@ from types import ModuleType
 from typing import Any
 
 import anyio
+import httpx
 import numpy as np
 import pytest
 
@@ -54,6 +58,7 @@ from tests.e2e.running import Run, running, until
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+OFFER = ROOT / "tests" / "proto" / "offers" / "chromium.sdp"
 BLOCKS = [block for document in DOCUMENTS for block in blocks_of(document)]
 
 
@@ -171,6 +176,10 @@ def test_block(
             _start(block, checkout)
         case "sh run":
             _run(block, checkout, tmp_path)
+        case "sh beside":
+            _beside(block, checkout, tmp_path)
+        case "sh owner":
+            _own(block, checkout, tmp_path)
         case "sh checks":
             _parse_checks(block, monkeypatch)
         case "sh test":
@@ -204,6 +213,9 @@ def test_block(
             _said([sys.executable, "-c", block.text], checkout)
         case "python type":
             _contribute(block, tmp_path, monkeypatch)
+        case "text same":
+            comment = (ROOT / block.value("same")).read_text().partition("\n\n")[0]
+            assert set(block.text.splitlines()) <= {line.lstrip("# ") for line in comment.splitlines()}
         case "text tree":
             _look_for(block)
         case _:
@@ -289,6 +301,56 @@ def _run(block: Block, checkout: Path, folder: Path) -> None:
                 (saved,) = [each for each in BLOCKS if each.value("reload") == name]
                 _reload(applied, saved, folder / name, said, watched)
     assert run.process.returncode == 0, run.text
+
+
+def _beside(block: Block, checkout: Path, folder: Path) -> None:
+    name = block.value("beside")
+    shutil.copy(checkout / name, folder / name)
+    commands = block.text.splitlines()
+    later = [line for line in commands if line.startswith("flowstream run ")]
+    environ = {**_environ(), "XDG_RUNTIME_DIR": str(folder)}
+    with running(name, folder, "--log", "text") as run:
+        Said(run).lines("running;", 1)
+        said = [_called(line, folder, environ) for line in commands if line not in later]
+    assert run.process.returncode == 0, run.text
+    assert "exact" in "".join(said)
+    assert "is replayed from" in "".join(said)
+    for line in later:
+        _called(line, folder, environ)
+
+
+def _called(line: str, folder: Path, environ: dict[str, str]) -> str:
+    done = subprocess.run(
+        shlex.split(line), cwd=folder, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        check=False, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def _own(block: Block, checkout: Path, folder: Path) -> None:
+    """Runs a graph that somebody visits, at a port of its own, and the commands beside it."""
+    file = folder / block.value("owner")
+    file.write_text((checkout / file.name).read_text().replace(":8443", ":0"), encoding="utf-8")
+    there = {"XDG_RUNTIME_DIR": str(folder), "XDG_STATE_HOME": str(folder)}
+    with running(file.name, folder, **there) as run:
+        run.wait_for("running")
+        url = next(line["url"] for line in run.lines if "127.0.0.1" in line.get("url", ""))
+        with httpx.Client(verify=False, follow_redirects=True) as client:
+            answer = client.post(
+                client.get(url).url.join("whep"),
+                content=OFFER.read_bytes(),
+                headers={"Content-Type": "application/sdp"},
+            )
+            assert answer.status_code == 201
+            viewer = client.get(f"{client.get(url).url.join(answer.headers['location'])}/state").json()["viewer"]
+            done = subprocess.run(
+                ["bash", "-euc", block.text.replace("k3fq", viewer)], cwd=folder, env={**_environ(), **there},
+                stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{viewer} may watch" in done.stdout
+    assert f"{viewer} is sent away" in done.stdout
 
 
 def _parse_checks(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,10 @@ from typing import Any
 
 import pytest
 
+from flowstream.control.files import GraphFile
+from flowstream.runtime.engine import Engine
+from flowstream.testing.clock import VirtualClock, run_virtual
+
 BARCODE = (Path(__file__).parent / "barcode.js").read_text()
 CHROMIUM = "/usr/bin/chromium"
 PATIENCE_S = 60.0
@@ -185,7 +189,7 @@ def counters(page: Any) -> list[int]:
 
 
 def made_film(path: Path, seconds: int = 20) -> Path:
-    """A real H.264 and Opus file with the test pattern's counter in it, made by flowstream itself."""
+    """A real H.264 and Opus file with the test pattern's counter in it, made by flowstream itself in virtual time."""
     graph = path.with_suffix(".film.yaml")
     graph.write_text(
         "nodes:\n"
@@ -193,9 +197,15 @@ def made_film(path: Path, seconds: int = 20) -> Path:
         f"  tone: {{type: tone, duration: {seconds}s}}\n"
         "  encode: {type: hw-encode, from: pattern, bitrate: 1M}\n"
         "  voice: {type: opus-encode, from: tone}\n"
-        f"  tape: {{type: recorder, inputs: {{video: encode, audio: voice}}, path: {path.name}}}\n"
+        f"  tape: {{type: recorder, inputs: {{video: encode, audio: voice}}, path: {path}}}\n"
     )
-    with running(graph.name, path.parent, "--no-watch") as run:
-        status = run.process.wait(seconds + PATIENCE_S)
-    assert status == 0, run.text
+    plan = GraphFile(str(graph)).compile()
+
+    async def record(clock: VirtualClock) -> None:
+        async with Engine.open(clock=clock) as engine:
+            await engine.start(plan)
+            await engine.wait()
+            assert engine.failures == []
+
+    run_virtual(record)
     return path

@@ -13,7 +13,7 @@ from tests.e2e.running import browsing, counters, made_film, running, until
 
 GRAPHS = Path(__file__).parents[2] / "graphs"
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.alone]
 
 
 @pytest.mark.timeout(300)

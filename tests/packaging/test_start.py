@@ -32,7 +32,9 @@ class Started:
     """``python3 tools/start.py``, as a person has it on a terminal."""
 
     def __init__(self, checkout: Path) -> None:
-        variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        others = ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+        variables = {name: value for name, value in os.environ.items() if name not in others}
+        variables["PIP_COMPILE"] = "0"  # of three thousand files it runs a few hundred, and compiles those by itself
         self.process = subprocess.Popen(
             [PYTHON, "tools/start.py"], cwd=checkout, env=variables, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,

@@ -74,6 +74,30 @@ def test_it_follows_a_restart_and_a_reload() -> None:
     tapped(flow({**NODES, "screen": ("test/pictures", {"fail_after": 100}, SOON)}, WIRES), main)
 
 
+def test_an_output_is_tapped_without_an_edge_of_its_own() -> None:
+    async def main(engine: Engine) -> None:
+        with Tap(engine, "screen.out") as tap, Tap(engine, "screen") as same:
+            assert (tap.edge.name, tap.edge.producer, same.edge.name) == ("screen.out", "screen", "screen.out")
+            assert [await tap.next(1) for _ in range(10)] == [await same.next(1) for _ in range(10)]
+            assert engine.status()["screen"].emitted["out"] >= 10
+            await engine.apply(flow({"other": ("test/pictures", {}), "out": NODES["out"]}, {"out.video": "other.out"}))
+            while tap._channel.poll() is not None:  # takes what waits
+                pass
+            with pytest.raises(TapError, match=r"^the output screen.out was taken out of the graph$"):
+                await tap.next(1)
+
+    tapped(flow(NODES, WIRES), main)
+
+
+def test_a_name_that_means_several() -> None:
+    async def main(engine: Engine) -> None:
+        with pytest.raises(TapError, match=r"^join has 2 inputs: join.left and join.right$"):
+            Tap(engine, "join")
+
+    nodes = {"screen": ("test/pictures", {}), "join": ("test/join", {})}
+    tapped(flow(nodes, {"join.left": "screen.out", "join.right": "screen.out"}), main)
+
+
 def test_nobody_runs_yet() -> None:
     async def call(clock: VirtualClock) -> None:
         async with Engine.open(clock=clock) as engine:

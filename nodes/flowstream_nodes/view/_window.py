@@ -78,11 +78,13 @@ def main(title: str, fullscreen: bool) -> int:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     pictures = Pictures(sys.stdin.buffer)
-    has_shown = False
+    has_shown = was_open = False
     while True:
         picture, is_over = pictures.wait()
-        if has_shown and not _is_open(name):
+        is_open = _is_open(name)
+        if was_open and not is_open:  # before the first picture too: to show one would open the window again
             return CLOSED_BY_USER
+        was_open = was_open or is_open
         if picture is not None:
             cv2.imshow(name, picture)
             if not has_shown and not fullscreen:

@@ -6,12 +6,12 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import anyio
 
-from flowstream import Caller, EncodedPacket, Holding, ResourceBusy, Seat, ViewerRegistry, ticks_of
+from flowstream import Caller, EncodedPacket, Holding, ResourceBusy, Seat, ViewerRegistry, ViewerReport, ticks_of
 from flowstream.proto.admission import Approval
 from flowstream.proto.h264 import packetize, profile_level_id, split_annex_b
 from flowstream.proto.keyframe import KeyframeRequests
@@ -117,6 +117,14 @@ class Viewers:
     def unsent_packets(self) -> int:
         """Packets that the kernel had no room for."""
         return self._mux.unsent_packets
+
+    def reports(self) -> tuple[ViewerReport, ...]:
+        """What is known of the links of those who are connected and may watch."""
+        there = [seated for seated in self._seated.values() if seated.session.connected and seated.seat.is_admitted]
+        return tuple(
+            replace(seated.session.report(), viewer=seated.seat.viewer, cap_bps=seated.seat.shown.cap_bps)
+            for seated in there
+        )
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -227,11 +235,7 @@ class Viewers:
         unsent_packets = 0
         while True:
             await anyio.sleep(TICK_S)
-            now_ns = self._holding.now_ns()
-            for session in list(self.sessions.values()):
-                session.tick(now_ns=now_ns, ticks_at=self._ticks_at)
-                self._seated[session.id].cover()
-            self.registry.tick()
+            self._tick()
             self._poll_requests()
             if self.unsent_packets != unsent_packets:
                 unsent_packets = self.unsent_packets
@@ -245,6 +249,13 @@ class Viewers:
             if await self._covers.make():
                 for seated in list(self._seated.values()):
                     seated.cover()
+
+    def _tick(self) -> None:  # by itself: what the loop has looked at last is not kept until the next time
+        now_ns = self._holding.now_ns()
+        for session in list(self.sessions.values()):
+            session.tick(now_ns=now_ns, ticks_at=self._ticks_at)
+            self._seated[session.id].cover()
+        self.registry.tick()
 
     async def close(self) -> None:
         """Says goodbye to everybody and closes the sockets."""

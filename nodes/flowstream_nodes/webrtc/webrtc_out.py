@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from flowstream import (
     VIEWERS,
@@ -15,13 +15,22 @@ from flowstream import (
     Need,
     NegotiationError,
     Node,
+    Output,
+    Record,
     ViewerRegistry,
+    ViewerReports,
     field,
     live,
 )
 from flowstream.proto.admission import Approval
 from flowstream.proto.hosts import is_loopback
 from flowstream.proto.sdp import Kind
+
+if TYPE_CHECKING:
+    from flowstream_nodes.webrtc._viewers import Viewers
+
+REPORTS_NS = 250_000_000
+"""How often it tells who watches."""
 
 
 class ViewersConfig(Config):
@@ -105,6 +114,11 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         doc="The sound: Opus.",
     )
 
+    reports = Output(
+        Record[ViewerReports],
+        doc="Who watches, and what each viewer says of its link: losses and round trip. For an abr-controller.",
+    )
+
     _last: EncodedPacket | None = None
     _registry: ViewerRegistry | None = None
 
@@ -120,6 +134,8 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
             raise ValueError("there is no server to show it; give the graph 'serve: {listen: \"127.0.0.1:8080\"}'")
         host, port = ctx.listen
         page = await ctx.in_thread(_load)
+        import anyio
+
         from flowstream_nodes.webrtc._viewers import Feeder, open_viewers
         from flowstream_nodes.webrtc._whep import About, make_app
 
@@ -166,12 +182,15 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                 with viewers.feeding(feeder, media_ns=ctx.media_ns()):
                     report()
                     ctx.ready()
-                    async for kind, packet in ctx.merge(self.video, self.audio):
-                        if kind == "video":
-                            self._check_order(packet)
-                            viewers.send_video(packet, feeder)
-                        else:
-                            viewers.send_audio(packet, feeder)
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(self._tell_reports, ctx, viewers)
+                        async for kind, packet in ctx.merge(self.video, self.audio):
+                            if kind == "video":
+                                self._check_order(packet)
+                                viewers.send_video(packet, feeder)
+                            else:
+                                viewers.send_audio(packet, feeder)
+                        tasks.cancel_scope.cancel()
         if not kinds():
             raise ValueError("neither 'video' nor 'audio' is connected; connect at least one")
 
@@ -179,6 +198,14 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         """Whoever waits comes in where nobody has to wait any more."""
         if self._registry is not None:
             self._registry.settings_changed()
+
+    async def _tell_reports(self, ctx: Context, viewers: Viewers) -> None:
+        """Also while no picture comes: it may be waiting for somebody to watch."""
+        while True:
+            if ctx.is_connected(self.reports):
+                found = ViewerReports(ctx.name, viewers.reports())
+                await ctx.emit(self.reports(Record(found, ctx.media_ns())))
+            await ctx.sleep_until_ns(ctx.now_ns() + REPORTS_NS)
 
     def _check_order(self, packet: EncodedPacket) -> None:
         last, self._last = self._last, packet

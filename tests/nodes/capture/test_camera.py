@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import importlib.util
 import itertools
 import json
@@ -37,6 +38,8 @@ def camera_vm() -> ModuleType:
 def in_vm() -> Any:
     """What happened to the node in a machine with one virtual webcam."""
     vm = camera_vm()
+    for folder in ("flowstream", "nodes"):  # or it would be done in there, many times slower and for every process
+        assert compileall.compile_dir(ROOT / folder, quiet=1)
     script = Path(__file__).with_name("camera_in_vm.py")
     status, found = vm.run_for_result([sys.executable, str(script)], timeout_s=200)
     assert status == 0
@@ -44,6 +47,7 @@ def in_vm() -> Any:
 
 
 @pytest.mark.real
+@pytest.mark.alone
 def test_pictures_of_the_wanted_size_come_at_increasing_times(in_vm: Any) -> None:
     assert in_vm["sizes"] in ([[640, 360, "yuv420p"]], [[640, 360, "yuyv422"]])  # FFmpeg chooses
     steps = [b - a for a, b in itertools.pairwise(in_vm["times"])]
@@ -55,6 +59,7 @@ def test_pictures_of_the_wanted_size_come_at_increasing_times(in_vm: Any) -> Non
 
 
 @pytest.mark.real
+@pytest.mark.alone
 def test_the_graph_camera_runs_with_it(in_vm: Any) -> None:
     graph = in_vm["graph"]
     assert graph["status"] == 0, graph["said"]
@@ -65,6 +70,7 @@ def test_the_graph_camera_runs_with_it(in_vm: Any) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.alone
 def test_the_nearest_is_taken_where_the_wish_cannot_be_met(in_vm: Any) -> None:
     best_fps = in_vm["nearest"]["fps"]
     assert best_fps in (12.5, 30.0)  # of the driver at this size, in Linux 6.1 and in 6.12
@@ -72,6 +78,7 @@ def test_the_nearest_is_taken_where_the_wish_cannot_be_met(in_vm: Any) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("what", "kind", "text"),
     [
@@ -99,6 +106,7 @@ def test_what_goes_wrong_is_said_plainly(in_vm: Any, what: str, kind: str, text:
 
 
 @pytest.mark.real
+@pytest.mark.alone
 def test_a_camera_that_comes_back_can_be_opened_again(in_vm: Any) -> None:
     assert in_vm["back"] >= 3
 

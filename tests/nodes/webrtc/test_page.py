@@ -35,13 +35,21 @@ window.sentence = () => document.getElementById("sentence").textContent;
 """
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
+@pytest.fixture(scope="module")
+async def chromium() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         options = ["--no-sandbox", *(ONLY_LOOPBACK if "ONLY_LOOPBACK" in os.environ else [])]
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=options)
         yield browser
         await browser.close()
+
+
+@pytest.fixture
+async def browser(chromium: Browser) -> AsyncIterator[Browser]:
+    """A browser whose pages share nothing, and are closed after the test."""
+    yield chromium
+    for context in chromium.contexts:
+        await context.close()
 
 
 async def open_page(browser: Browser, url: str) -> Page:
@@ -67,6 +75,7 @@ async def decoded(page: Page) -> int:
     return int((await page.evaluate("window.inbound('video')")).get("framesDecoded", 0))
 
 
+@pytest.mark.alone
 async def test_the_page_plays_picture_and_sound(stage_of: Any, browser: Browser) -> None:
     async with stage_of() as stage:
         stage.tasks.start_soon(stage.play)
@@ -91,6 +100,7 @@ async def test_the_page_plays_picture_and_sound(stage_of: Any, browser: Browser)
         assert stage.viewers.connected == 1
 
 
+@pytest.mark.alone
 async def test_a_second_viewer_sees_a_picture_at_once_and_the_first_goes_on(
     stage_of: Any, browser: Browser, pictures: Any
 ) -> None:
@@ -114,6 +124,7 @@ async def test_a_second_viewer_sees_a_picture_at_once_and_the_first_goes_on(
         assert {session.connected for session in stage.viewers.sessions.values()} == {True}
 
 
+@pytest.mark.alone
 async def test_a_resolution_change_goes_on_in_the_same_connection(
     stage_of: Any, browser: Browser, pictures: Any
 ) -> None:
@@ -303,7 +314,10 @@ async def test_a_browser_without_the_format_is_told_so(stage_of: Any, browser: B
 
 
 @pytest.mark.skipif(subprocess.call(["unshare", "-n", "true"]) != 0, reason="a network of its own needs root")
-@pytest.mark.parametrize("test", ["test_page.py::test_the_page_plays_picture_and_sound", "test_session.py"])
+@pytest.mark.parametrize(
+    "test",
+    [pytest.param("test_page.py::test_the_page_plays_picture_and_sound", marks=pytest.mark.alone), "test_session.py"],
+)
 def test_it_works_on_a_machine_that_has_only_loopback(test: str) -> None:
     script = 'ip link set lo up && exec "$0" -m pytest -q "$1"'
     command = ["unshare", "-n", "sh", "-c", script, sys.executable, str(Path(__file__).parent / test)]
