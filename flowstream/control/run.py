@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -23,7 +23,6 @@ from flowstream.control.server import require_asyncio, serving
 from flowstream.control.settings import require_live
 from flowstream.control.socket import ControlError, listening
 from flowstream.control.state import History, OwnerToken, Revision, StateError, utc_text
-from flowstream.control.tls import ServerCertificate
 from flowstream.control.viewers import Desk
 from flowstream.errors import FlowstreamError, GraphError
 from flowstream.graph.described import describe, describe_plan
@@ -38,6 +37,9 @@ from flowstream.runtime.mounts import Mounts
 from flowstream.runtime.reload import Reloader, Revisions, digest
 from flowstream.runtime.stalls import Stalls
 from flowstream.runtime.stats import Statistics
+
+if TYPE_CHECKING:
+    from flowstream.control.tls import ServerCertificate
 
 _logger = logging.getLogger("flowstream.control")
 
@@ -525,6 +527,8 @@ class Run:
         if self.certificate is not None:
             self.certificate.refresh(plan.serve)
         elif self.mounts.listen is None:
+            from flowstream.control.tls import ServerCertificate
+
             folder = self.history.folder if self.history is not None else None
             self.certificate = ServerCertificate(plan.serve, folder)
 
