@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from flowstream import (
-    VIEWERS,
     Config,
     Context,
     EncodedCaps,
@@ -17,7 +16,6 @@ from flowstream import (
     Node,
     Output,
     Record,
-    ViewerRegistry,
     ViewerReports,
     field,
     live,
@@ -27,6 +25,7 @@ from flowstream.proto.hosts import is_loopback
 from flowstream.proto.sdp import Kind
 
 if TYPE_CHECKING:
+    from flowstream import ViewerRegistry
     from flowstream_nodes.webrtc._viewers import Viewers
 
 REPORTS_NS = 250_000_000
@@ -136,6 +135,7 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         page = await ctx.in_thread(_load)
         import anyio
 
+        from flowstream import VIEWERS, ViewerRegistry
         from flowstream_nodes.webrtc._viewers import Feeder, open_viewers
         from flowstream_nodes.webrtc._whep import About, make_app
 
