@@ -296,6 +296,7 @@ def test_a_failure_inline_is_the_failure_of_its_node() -> None:
     run_real(main)
 
 
+@pytest.mark.alone
 def test_a_node_that_keeps_the_loop_to_itself_is_named_once_a_minute() -> None:
     async def main() -> None:
         events: list[Event] = []
