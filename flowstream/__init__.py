@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from flowstream.api.running import Authorize, Frames, Run, open
     from flowstream.api.sharing import share
     from flowstream.api.status import NodeStatus, Reason, Status, Verdict
+    from flowstream.api.viewers import SyncViewers, Viewers
     from flowstream.control.door import ServeError
     from flowstream.control.socket import ControlError
+    from flowstream.control.viewers import Invitation
     from flowstream.errors import (
         Diagnostic,
         EndedError,
@@ -140,6 +142,7 @@ __all__ = [
     "GraphPort",
     "Holding",
     "Input",
+    "Invitation",
     "KeyframeRequest",
     "Latency",
     "LinkStats",
@@ -184,6 +187,7 @@ __all__ = [
     "SyncEvents",
     "SyncFrames",
     "SyncRun",
+    "SyncViewers",
     "Target",
     "Targets",
     "Transform",
@@ -202,6 +206,7 @@ __all__ = [
     "ViewerReport",
     "ViewerReports",
     "ViewerWaiting",
+    "Viewers",
     "__version__",
     "edge",
     "field",
@@ -226,9 +231,11 @@ _HOMES = {
     "flowstream.api.events": "Events EventsMissed",
     "flowstream.api.running": "Authorize Frames Run open",
     "flowstream.api.sharing": "share",
+    "flowstream.api.viewers": "SyncViewers Viewers",
     "flowstream.api.status": "NodeStatus Reason Status Verdict",
     "flowstream.control.door": "ServeError",
     "flowstream.control.socket": "ControlError",
+    "flowstream.control.viewers": "Invitation",
     "flowstream.errors": "Diagnostic EndedError FlowstreamError GraphError NegotiationError NodeError "
     "PackError PeerError Place ResourceBusy",
     "flowstream.graph.builder": "Graph GraphEdge GraphNode GraphPort edge",
@@ -255,9 +262,9 @@ _HOMES = {
     "format_aspect format_bitrate format_bytes format_duration format_percentage",
     "flowstream.runtime.engine": "ReloadError",
     "flowstream.runtime.audience": "Caller DoorClosed LinkStats Shown View Viewer ViewerError",
+    "flowstream.runtime.viewers": "VIEWERS Seat ViewerRegistry",
     "flowstream.runtime.events": "Applied CallLeftBehind Event NodeFailed NodeRestarted NodeSlow Recovered Refused "
     "Stalled ViewPaused ViewResumed ViewerChanged ViewerJoined ViewerLeft ViewerWaiting",
-    "flowstream.runtime.viewers": "VIEWERS Seat ViewerRegistry",
     "flowstream.runtime.program": "PROGRAM Delivery ProgramInput ProgramOutput",
     "flowstream.runtime.stats": "EdgeStats Fill Latency NodeStats RunStats",
     "flowstream.runtime.why": "Cause",

@@ -19,6 +19,7 @@ from flowstream.api.events import Events, EventsMissed
 from flowstream.api.running import DEFAULT_SPAN_S, Frames, Run, TlsChoice
 from flowstream.api.running import open as open_async
 from flowstream.api.status import Status, Verdict
+from flowstream.api.viewers import SyncViewers
 from flowstream.errors import EndedError
 from flowstream.graph.builder import Graph, Setting
 from flowstream.graph.patch import Patch
@@ -147,6 +148,11 @@ class SyncRun:
     def links(self) -> tuple[str, ...]:
         """See `Run.links`."""
         return self._call(lambda: self._run.links)  # type: ignore[no-any-return]
+
+    @property
+    def viewers(self) -> SyncViewers:
+        """See `Run.viewers`."""
+        return SyncViewers._of(self._run.viewers, self._loop)
 
     @property
     def control(self) -> Path | None:

@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from flowstream.api.events import Dispatch, Events
 from flowstream.api.status import Status, Verdict
+from flowstream.api.viewers import Viewers
 from flowstream.control import api, observe
 from flowstream.control.files import GraphFile
 from flowstream.control.run import Done
@@ -105,7 +106,6 @@ class Run:
     _engine: Engine
     _dispatch: Dispatch
     _follow: Callable[[], None]
-    _link: str | None = None
 
     @classmethod
     def _of(cls, run: ControlledRun, dispatch: Dispatch, follow: Callable[[], None]) -> Run:
@@ -117,10 +117,13 @@ class Run:
 
     @property
     def links(self) -> tuple[str, ...]:
-        """The addresses of the pages that people open; empty when the graph has none."""
-        if self._link is not None:
-            return tuple(f"{self._link}{page}" for page in self._run.mounts.pages)
-        return self._run.links if self._run.has_door else ()
+        """The addresses of the pages that people open, with a token where one is needed; empty when there are none."""
+        return self._run.desk.links()
+
+    @property
+    def viewers(self) -> Viewers:
+        """Who watches and who waits; lets in, sends away, pauses and invites."""
+        return Viewers._of(self._run.desk)
 
     @property
     def control(self) -> Path | None:
@@ -270,7 +273,7 @@ class Run:
         from flowstream.api.web import Pages
 
         if url is not None:
-            self._link = url.rstrip("/")
+            self._run.desk.base = url.rstrip("/")
         return Pages(self._run, authorize, owner)
 
     # --- behind it --------------------------------------------------------------------------------------------------

@@ -9,9 +9,11 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import anyio
 
+from flowstream.cli.qr import qr_lines
 from flowstream.cli.report import Report
 from flowstream.cli.screen import Row, Screen, Table
 from flowstream.cli.signals import Stopping
@@ -189,7 +191,7 @@ class Session:
     # --- what is shown ----------------------------------------------------------------------------------------------
 
     def _tell_links(self, run: Run) -> None:
-        links = run.links
+        links = run.desk.links(with_tokens=self.screen.is_live)
         if (url := run.api_url) != self._told_api:
             self._told_api = url
             if url is not None:
@@ -199,6 +201,17 @@ class Session:
             self._told = links
             self.report.links(links)
             self._tell_protection(run)
+            self._show_code(links)
+            if not self.screen.is_live and any(view.approval == "token" for view in run.desk.views()):
+                self.report.note("token", "viewers need a link with a token, which is not written into logs: "
+                                 "flowstream viewers invite")  # fmt: skip
+
+    def _show_code(self, links: tuple[str, ...]) -> None:
+        """The first link that other machines can open, for their cameras; on a terminal that is wide enough."""
+        afar = next((link for link in links if not is_loopback(urlsplit(link).hostname or "")), None)
+        if afar is not None and self.screen.is_live:
+            for line in qr_lines(afar, self.screen.columns) or ():
+                self.screen.line(line)
 
     def _tell_protection(self, run: Run) -> None:
         if run.certificate is not None and run.mounts.is_encrypted:
@@ -229,7 +242,7 @@ class Session:
         minutes, rest = divmod(int(time.monotonic() - self._began), 60)
         hours, minutes = divmod(minutes, 60)
         clock = f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-        links = " ".join(self._told)
+        links = " ".join(run.links)
         title = "  ".join(filter(None, (engine.plan.name, engine.state, clock, links)))
         difference = run.difference or ""
         self.screen.show(Table(self.secrets.scrub(title), rows, self.secrets.scrub(difference)))

@@ -22,6 +22,7 @@ from flowstream.control import models
 from flowstream.control.events import CLIENTS
 from flowstream.control.openapi import Operation, document
 from flowstream.control.state import utc_text
+from flowstream.control.viewing import ViewerOperations
 from flowstream.errors import FlowstreamError, GraphError
 from flowstream.graph.described import patch_to_json
 from flowstream.graph.diagnostics import to_json
@@ -148,6 +149,7 @@ class _Operations:
             Operation("POST", "/clear", "Take back what was set", self.clear, models.AskClear, models.Changed),
             Operation("POST", "/rollback", "Go back to a revision that ran", self.rollback, models.AskRollback,
                       models.Changed),
+            *ViewerOperations(self._run).all(),
             Operation("GET", "/revisions", "The revisions that ran", self.revisions, answers=models.RevisionsKept),
             Operation("GET", "/schema", "The JSON Schema of graph files here", self.schema),
             Operation("GET", "/healthz", "Whether the process answers", self.healthz, answers=models.Alive),

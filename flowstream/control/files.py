@@ -76,11 +76,10 @@ class Snapshot:
 class GraphFile:
     """A graph file and what else decides on its plan: ``layers`` are files over it, lowest first.
 
-    ``text`` is what the file holds when it is not on disk; ``serve`` and ``tls`` count in the
-    place of what the graph says.
-    ``overrides`` are values that settings were given while the graph runs. With ``texts`` the files are not read, but
-    taken from there. ``replays`` run in the place of nodes, as long as the graph has these. ``snapshot`` is what the
-    last plan was made of.
+    ``text`` is what the file holds when it is not on disk; ``serve`` and ``tls`` count in the place of what the graph
+    says. ``overrides`` are values that settings were given while the graph runs. With ``texts`` the files are not read,
+    but taken from there. ``replays`` run in the place of nodes, as long as the graph has these. ``snapshot`` is what
+    the last plan was made of.
     """
 
     path: str

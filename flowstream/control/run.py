@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -23,7 +23,7 @@ from flowstream.control.server import require_asyncio, serving
 from flowstream.control.settings import require_live
 from flowstream.control.socket import ControlError, listening
 from flowstream.control.state import History, OwnerToken, Revision, StateError, utc_text
-from flowstream.control.tls import ServerCertificate
+from flowstream.control.viewers import Desk
 from flowstream.errors import FlowstreamError, GraphError
 from flowstream.graph.described import describe, describe_plan
 from flowstream.graph.diagnostics import did_you_mean
@@ -37,6 +37,9 @@ from flowstream.runtime.mounts import Mounts
 from flowstream.runtime.reload import Reloader, Revisions, digest
 from flowstream.runtime.stalls import Stalls
 from flowstream.runtime.stats import Statistics
+
+if TYPE_CHECKING:
+    from flowstream.control.tls import ServerCertificate
 
 _logger = logging.getLogger("flowstream.control")
 
@@ -117,6 +120,7 @@ class Run:
         self._servers = servers
         self._token = OwnerToken(history.folder if history is not None else None)
         self.certificate: ServerCertificate | None = None
+        self.desk = Desk(engine, servers)
         self._recording = anyio.Lock()
         engine.listen(self._hear)
 
@@ -187,7 +191,7 @@ class Run:
 
     async def start(self) -> None:
         """Starts every node. Raises NodeError when one fails, ServeError when the address cannot be had."""
-        await anyio.to_thread.run_sync(self._make_token, self.plan)
+        await anyio.to_thread.run_sync(self._equip, self.plan)
         self.open_door(self.plan)
         await self.engine.start(self.plan)
         self._servers.start_soon(self.stalls.run)
@@ -221,8 +225,8 @@ class Run:
 
     @property
     def links(self) -> tuple[str, ...]:
-        """The addresses of the pages that people open."""
-        return tuple(link for _, link in door.links(self.mounts))
+        """The addresses of the pages that people open, without what lets in there."""
+        return self.desk.links(with_tokens=False)
 
     @property
     def api_url(self) -> str | None:
@@ -475,7 +479,7 @@ class Run:
         """The plan of a file, with what it needs to be served."""
         plan = await anyio.to_thread.run_sync(file.compile)
         self.secrets.update(file.environment.asked)
-        await anyio.to_thread.run_sync(self._make_token, plan)
+        await anyio.to_thread.run_sync(self._equip, plan)
         self.open_door(plan)
         return plan
 
@@ -487,7 +491,7 @@ class Run:
         """For the reloader, on a worker thread: the plan of the files, with a door if it needs one now."""
         plan = self.file.compile()
         self.secrets.update(self.file.environment.asked)
-        self._make_token(plan)
+        self._equip(plan)
         self._pending = _Pending(plan, self.file.snapshot)
         from_thread.run_sync(self.open_door, plan)
         return plan
@@ -510,9 +514,10 @@ class Run:
         """The token that counts now; None while the API is not served beside the viewers."""
         return self._token.of(self.engine.plan or self.plan)
 
-    def _make_token(self, plan: Plan) -> None:
-        """On a worker thread: makes the run's own token, once a plan asks for one. Raises StateError, ServeError."""
+    def _equip(self, plan: Plan) -> None:
+        """On a worker thread: has what a plan is served with: tokens, a certificate. Raises StateError, ServeError."""
         self._certify(plan)
+        self.desk.prepare(plan, self.history.folder if self.history is not None else None)
         self._token.make(plan, self.socket.stem if self.socket is not None else plan.name)
 
     def _certify(self, plan: Plan) -> None:
@@ -522,6 +527,8 @@ class Run:
         if self.certificate is not None:
             self.certificate.refresh(plan.serve)
         elif self.mounts.listen is None:
+            from flowstream.control.tls import ServerCertificate
+
             folder = self.history.folder if self.history is not None else None
             self.certificate = ServerCertificate(plan.serve, folder)
 

@@ -110,6 +110,22 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, with a bound on how long a TLS handshake may take."""
+        config, loop = self.config, asyncio.get_running_loop()
+
+        def create_protocol() -> asyncio.Protocol:
+            return _Protocol(config, self.server_state, self.lifespan.state, loop)
+
+        seconds = HEAD_SECONDS if config.ssl is not None else None
+        self.servers = [
+            await loop.create_server(
+                create_protocol, sock=each, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=seconds
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
+
     async def main_loop(self) -> None:
         await self._stopping.wait()
 

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jwt
-
 from flowstream.control.state import StateError, private_folder
 from flowstream.runtime.audience import Grant, TokenError, TokenRevoked
 
@@ -39,6 +37,9 @@ class TokenStore:
         self, folder: Path | None, wallclock_ns: Callable[[], int], keep: Callable[[], object] = lambda: None
     ) -> None:
         """Blocking. Raises StateError when the folder cannot be used."""
+        import jwt
+
+        self._jwt = jwt
         self._folder = folder
         self._wallclock_ns = wallclock_ns
         self._keep = keep
@@ -59,7 +60,7 @@ class TokenStore:
                 claims["by"] = grant.invitation
             if grant.until_ns is not None:
                 claims["until"] = grant.until_ns // 1_000_000_000
-        return jwt.encode(claims, self._key, ALGORITHM)
+        return self._jwt.encode(claims, self._key, ALGORITHM)
 
     def read(self, text: str) -> Grant:
         """What a token says. Raises TokenError; TokenRevoked when it, or what it came by, was taken back."""
@@ -67,7 +68,7 @@ class TokenStore:
             raise TokenError("this is no token of this stream")
         try:
             # The clock is ours, so the end is looked at here.
-            claims = jwt.decode(
+            claims = self._jwt.decode(
                 text, self._key, [ALGORITHM], audience=AUDIENCE,
                 options={"require": ["exp", "aud", "jti"], "verify_exp": False, "verify_iat": False},
             )  # fmt: skip
@@ -82,7 +83,7 @@ class TokenStore:
                 invitation=_text(claims.get("by")),
                 until_ns=int(claims["until"]) * 1_000_000_000 if "until" in claims else None,
             )
-        except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
+        except (self._jwt.PyJWTError, ValueError, TypeError, OverflowError):
             raise TokenError("this is no token of this stream") from None
         if grant.id in self._revoked or grant.invitation in self._revoked:
             raise TokenRevoked("the token was taken back")

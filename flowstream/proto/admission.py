@@ -75,8 +75,8 @@ class JoinLimit:
     """
 
     def __init__(self, *, burst: int = 40, per_second: float = 1.0, networks: int = 1024) -> None:
-        self.burst = burst
-        self.per_second = per_second
+        self.burst: int = burst
+        self.per_second: float = per_second
         self._networks = networks
         self._left: OrderedDict[str, tuple[float, int]] = OrderedDict()  # what was left, and when
 
@@ -100,11 +100,11 @@ class RateCap:
     """
 
     def __init__(self, rate_bps: int, *, seconds: float = 2.0) -> None:
-        self.rate_bps = rate_bps
+        self.rate_bps: int = rate_bps
         self._most = rate_bps * seconds / 8
         self._left = self._most
         self._at_ns: int | None = None
-        self.is_holding = False
+        self.is_holding: bool = False
 
     def passes(self, *, is_keyframe: bool, now_ns: int) -> bool:
         """Whether a picture may be sent now; ``spend`` says that it was."""

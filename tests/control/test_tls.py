@@ -177,6 +177,17 @@ def test_it_cannot_be_put_off_or_on_while_it_is_served(tmp_path: Path) -> None:
     in_run(tmp_path, main, SERVED)
 
 
+def test_a_handshake_that_nobody_ends_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(there: Opened) -> None:
+        assert there.run.mounts.listen is not None
+        async with await anyio.connect_tcp(*there.run.mounts.listen) as silent:
+            with pytest.raises(anyio.EndOfStream):
+                await silent.receive()
+
+    monkeypatch.setattr("flowstream.control.server.HEAD_SECONDS", 0.2)
+    in_run(tmp_path, main, SERVED)
+
+
 def test_a_reload_takes_in_other_files(tmp_path: Path) -> None:
     own, other = files_in(tmp_path), files_in(tmp_path, "other")
 

@@ -236,9 +236,16 @@ class Viewers:
             session.send("audio", (packet.data,), ticks=ticks, now_ns=now_ns, captured_ns=captured_ns)
 
     def reports(self) -> tuple[ViewerReport, ...]:
-        """What is known of the links of those who are connected, and what they get."""
-        watching = (session for session in self.sessions.values() if session.connected)
-        return tuple(session.report(self._rung_name(session)) for session in watching)
+        """What is known of the links of those who are connected and may watch, and what they get."""
+        there = [seated for seated in self._seated.values() if seated.session.connected and seated.seat.is_admitted]
+        return tuple(
+            replace(
+                seated.session.report(self._rung_name(seated.session)),
+                viewer=seated.seat.viewer,
+                cap_bps=seated.seat.shown.cap_bps,
+            )
+            for seated in there
+        )
 
     @property
     def rungs_text(self) -> str:
@@ -296,21 +303,11 @@ class Viewers:
         unsent_packets = 0
         while True:
             await anyio.sleep(TICK_S)
-            self._tick_sessions()
-            self.registry.tick()
+            self._tick()
             self._poll_requests()
             if self.unsent_packets != unsent_packets:
                 unsent_packets = self.unsent_packets
                 self._tell_change()
-
-    def _tick_sessions(self) -> None:
-        now_ns = self._holding.now_ns()
-        if now_ns >= self._next_decision_ns:
-            self._decide()
-        stream_bps = max((rate.bitrate_bps for rate in self.rungs.rates(now_ns=now_ns)), default=0)
-        for session in list(self.sessions.values()):
-            session.tick(now_ns=now_ns, ticks_at=self._ticks_at, stream_bps=stream_bps)
-            self._seated[session.id].cover()
 
     async def cover_forever(self) -> None:
         """Makes black pictures when they are wanted; runs as long as the viewers are held."""
@@ -320,6 +317,16 @@ class Viewers:
             if await self._covers.make():
                 for seated in list(self._seated.values()):
                     seated.cover()
+
+    def _tick(self) -> None:  # by itself: what the loop has looked at last is not kept until the next time
+        now_ns = self._holding.now_ns()
+        if now_ns >= self._next_decision_ns:
+            self._decide()
+        stream_bps = max((rate.bitrate_bps for rate in self.rungs.rates(now_ns=now_ns)), default=0)
+        for session in list(self.sessions.values()):
+            session.tick(now_ns=now_ns, ticks_at=self._ticks_at, stream_bps=stream_bps)
+            self._seated[session.id].cover()
+        self.registry.tick()
 
     async def close(self) -> None:
         """Says goodbye to everybody and closes the sockets."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 from pydantic import field_validator, model_validator
 
 from flowstream import (
-    VIEWERS,
     Bitrate,
     Config,
     Context,
@@ -21,7 +20,6 @@ from flowstream import (
     Node,
     Output,
     Record,
-    ViewerRegistry,
     ViewerReports,
     field,
     live,
@@ -31,6 +29,7 @@ from flowstream.proto.hosts import is_loopback
 from flowstream.proto.sdp import Kind
 
 if TYPE_CHECKING:
+    from flowstream import ViewerRegistry
     from flowstream_nodes.webrtc._viewers import Viewers
 
 REPORTS_NS = 250_000_000
@@ -202,6 +201,7 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         page = await ctx.in_thread(_load)
         import anyio
 
+        from flowstream import VIEWERS, ViewerRegistry
         from flowstream_nodes.webrtc._viewers import Feeder, open_viewers
         from flowstream_nodes.webrtc._whep import About, Relay, make_app
 
@@ -267,6 +267,11 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         if not kinds():
             raise ValueError("neither 'video' nor 'audio' is connected; connect at least one")
 
+    def reconfigured(self, old: WebrtcOutConfig) -> None:
+        """Whoever waits comes in where nobody has to wait any more."""
+        if self._registry is not None:
+            self._registry.settings_changed()
+
     async def _tell_reports(self, ctx: Context, viewers: Viewers) -> None:
         """Also while no picture comes: it may be waiting for somebody to watch."""
         while True:
@@ -275,11 +280,6 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                 await ctx.emit(self.reports(Record(found, ctx.media_ns())))
             ctx.report(rungs=viewers.rungs_text or None, limited_by=viewers.limited_by)
             await ctx.sleep_until_ns(ctx.now_ns() + REPORTS_NS)
-
-    def reconfigured(self, old: WebrtcOutConfig) -> None:
-        """Whoever waits comes in where nobody has to wait any more."""
-        if self._registry is not None:
-            self._registry.settings_changed()
 
     def _check_order(self, packet: EncodedPacket, index: int) -> None:
         last = self._last.get(index)
