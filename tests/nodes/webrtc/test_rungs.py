@@ -268,3 +268,42 @@ async def test_a_rung_that_is_gone_is_left(stage: Any, make_viewer: MakeViewer) 
     stage.viewers.send_video = lambda packet, feeder, index: index in names and send_video(packet, feeder, index)
     await until(viewer, lambda: rungs_of(viewer)[-1:] == ["middle"])
     assert [rung.name for rung in stage.viewers.rungs] == ["middle", "low"]
+
+
+@pytest.mark.alone
+async def test_ten_viewers_share_an_uplink_without_a_queue_and_nobody_starves(
+    stage: Any, make_viewer: MakeViewer
+) -> None:
+    ladder = Ladder(stage)
+    stage.tasks.start_soon(ladder.play)
+    stage.feeder.uplink_bps = lambda: 12_000_000
+    host, port = stage.viewers._mux.candidates()[0]
+    viewers = [make_viewer() for _ in range(10)]
+    async with udp_link((host, port), {"delay": "10ms"}, {"rate": "12M", "delay": "10ms"}) as link:
+        there = "{} {} typ host".format(*link.address)
+        for viewer in viewers:
+            await join(stage, viewer, lambda text: text.replace(f"{host} {port} typ host", there))
+        stage.tasks.start_soon(keep_telling, viewers)
+        await until(
+            viewers[0],
+            lambda: sum(report.rung in ("high", "middle") for report in stage.viewers.reports()) == 10,
+            seconds=40,
+        )
+        seen = [len(rungs_of(viewer)) for viewer in viewers]
+        waits_ms: list[float] = []
+        looked_ns = ends_ns = stage.clock.now_ns()
+        ends_ns += 5_000_000_000
+
+        def look() -> bool:
+            nonlocal looked_ns
+            now_ns = stage.clock.now_ns()
+            if now_ns - looked_ns > 20_000_000:
+                looked_ns = now_ns
+                waits_ms.extend(report.queue_delay_ms for report in stage.viewers.reports())
+            return bool(now_ns > ends_ns)
+
+        await until(viewers[0], look)
+        assert sorted(waits_ms)[int(0.95 * len(waits_ms))] <= 100
+        assert all(len(rungs_of(viewer)) - count > 100 for viewer, count in zip(viewers, seen, strict=True))
+        rates = {name: RATES_BPS[index] for index, name in NAMES.items()}
+        assert sum(rates[report.rung] for report in stage.viewers.reports()) <= 12_000_000
