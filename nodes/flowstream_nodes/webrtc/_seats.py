@@ -129,7 +129,6 @@ class Seated:
             sent_bytes=sum(each.octets_sent for each in streams.values()),
             loss=block.fraction_lost / 256 if block is not None else None,
             rtt_ms=round_trip_ns / 1e6 if round_trip_ns else None,
-            quality=self.session.chosen or "auto",
             rung=self._rung(),
         )
 
