@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextvars import Context
 from itertools import repeat
 from time import perf_counter_ns
@@ -19,7 +19,7 @@ from flowstream.runtime.meter import EVERY, Meter
 _Resume = Callable[[Any], None]
 
 _NONE: Callable[[], None] = type(None)
-_AT_ONCE: Iterator[Any] = iter(())
+_AT_ONCE = cast("Generator[Any, None, None]", iter(()))
 
 MOST_IN_A_TURN = 16
 """How many tasks are resumed before sockets and timers are looked at again."""
@@ -72,7 +72,7 @@ class Wakeup:
         """Whether a task waits."""
         raise NotImplementedError  # pragma: no cover
 
-    def __await__(self) -> Iterator[Any]:
+    def __await__(self) -> Generator[Any, None, None]:
         raise NotImplementedError  # pragma: no cover
 
 
@@ -140,7 +140,7 @@ class _AsyncioWakeup(Wakeup):
         self._is_set = False
         self.is_taken = False  # by a task that waits, until it goes on
         self._resume: _Resume | None = None  # of that task, until it is woken
-        self._context: Context | None = None
+        self._context: Context  # of that task, once one has waited
         self._cancelled: asyncio.CancelledError | None = None
         self._others: list[asyncio.Future[None]] = []
         self._asyncio_future_blocking = False
@@ -151,10 +151,11 @@ class _AsyncioWakeup(Wakeup):
         if self.called is not None:
             self.called()
             return
-        if self._resume is not None:
-            self._wake()
-        else:
+        resume = self._resume
+        if resume is None:
             self._is_set = True
+        else:
+            self._wake(resume)
         if self._others:
             others, self._others = self._others, []
             for future in others:
@@ -166,7 +167,7 @@ class _AsyncioWakeup(Wakeup):
     def is_awaited(self) -> bool:
         return self._resume is not None or any(not future.done() for future in self._others)
 
-    def __await__(self) -> Iterator[Any]:
+    def __await__(self) -> Generator[Any, None, None]:
         if self._is_set:
             self._is_set = False
             return _AT_ONCE
@@ -176,12 +177,12 @@ class _AsyncioWakeup(Wakeup):
             return future.__await__()
         self.is_taken = True
         self._asyncio_future_blocking = True
-        return repeat(self, 1)
+        return repeat(self, 1)  # type: ignore[return-value] # an iterator does where nothing is sent
 
-    def _wake(self) -> None:
-        turns = self._turns
-        turns.woken.append((self._context, self._resume, self))  # type: ignore[arg-type] # both, as a task waits
+    def _wake(self, resume: _Resume) -> None:
         self._resume = None
+        turns = self._turns
+        turns.woken.append((self._context, resume, self))
         if not turns.is_due:
             turns.become_due()
 
@@ -195,7 +196,7 @@ class _AsyncioWakeup(Wakeup):
             return False
         self._cancelled = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
         self.result = self._raise_cancelled
-        self._wake()
+        self._wake(self._resume)
         return True
 
     def done(self) -> bool:
@@ -242,7 +243,7 @@ class _TrioWakeup(Wakeup):
     def is_awaited(self) -> bool:
         return bool(self._waiting)
 
-    def __await__(self) -> Iterator[Any]:
+    def __await__(self) -> Generator[Any, None, None]:
         if self._is_set:
             self._is_set = False
             return
