@@ -325,12 +325,14 @@ class Runner:
             def start(settled: Settled, channel: Channel, payload: Any) -> None:
                 self.received += 1
                 port = channel.port
-                try:
-                    new_caps = self.caps_of(channel, payload)
-                except NegotiationError as error:  # this runs within the producer's call, whose error it is not
-                    settled([], error)
-                else:
-                    thread.submit(settled, _handle, node, handlers[port], port, payload, new_caps)
+                new_caps = None
+                if getattr(payload, "caps", None) is not channel.caps:
+                    try:
+                        new_caps = self.caps_of(channel, payload)
+                    except NegotiationError as error:  # this runs within the producer's call, whose error it is not
+                        settled([], error)
+                        return
+                thread.submit(settled, _handle, node, handlers[port], port, payload, new_caps)
 
             await ThreadLane(self.inbox, handlers, start=start, offer=self.offer, emit=self.emit).run()
         else:
