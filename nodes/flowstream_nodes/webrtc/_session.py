@@ -227,6 +227,7 @@ class ViewerSession:
         self.streams = {track.kind: RtpStream(track, streams[track.kind]) for track in agreement.tracks.values()}
         self._by_ssrc = {stream.ssrc: stream for stream in self.streams.values()}
         self.awaits_keyframe = True
+        self._withheld: frozenset[Kind] = frozenset()
         self._cname = cname
         self._mux = mux
         self._clock = clock
@@ -310,7 +311,7 @@ class ViewerSession:
 
     def takes_video(self, *, is_keyframe: bool) -> bool:
         """Whether a picture may go to this viewer: never a dependent one before its first keyframe."""
-        if not self.connected or "video" not in self.streams:
+        if not self.connected or "video" not in self.streams or "video" in self._withheld:
             return False
         if is_keyframe:
             self.awaits_keyframe = False
@@ -331,8 +332,28 @@ class ViewerSession:
     def send(self, kind: Kind, payloads: Sequence[bytes], *, ticks: int, now_ns: int) -> None:
         """Sends one access unit at a position of the timeline."""
         stream = self.streams.get(kind)
+        if stream is not None and self.connected and kind not in self._withheld:
+            self._send_rtp(stream.packets(payloads, ticks=ticks, now_ns=now_ns))
+
+    def withhold(self, kinds: frozenset[Kind]) -> None:
+        """Sends nothing of these kinds from now on, not even what was sent before; the picture then begins anew."""
+        may_again = "video" in self._withheld - kinds
+        self._withheld = kinds
+        if "video" in kinds:
+            self.awaits_keyframe = True
+        elif may_again:
+            self.ask_keyframe()
+
+    def send_cover(self, payloads: Sequence[bytes], *, ticks: int, now_ns: int) -> None:
+        """Sends one picture in the place of those that are withheld."""
+        stream = self.streams.get("video")
         if stream is not None and self.connected:
             self._send_rtp(stream.packets(payloads, ticks=ticks, now_ns=now_ns))
+
+    def ask_keyframe(self) -> None:
+        """Asks for a keyframe, when this viewer may have one."""
+        if self.connected and "video" in self.streams and "video" not in self._withheld:
+            self._want_keyframe()
 
     async def _connect(self) -> None:
         import pylibsrtp
@@ -356,8 +377,7 @@ class ViewerSession:
         self._unprotect_rtcp = self._dtls._rx_srtp.unprotect_rtcp
         self.connected = True
         self._on_change()
-        if "video" in self.streams:
-            self._want_keyframe()
+        self.ask_keyframe()
 
     async def _shut_down(self) -> None:
         if self._protect_rtcp is not None and self.streams:
@@ -401,11 +421,11 @@ class ViewerSession:
         match packet:
             case Nack(_, media_ssrc, lost):
                 stream = self._by_ssrc.get(media_ssrc)
-                if stream is not None:
+                if stream is not None and stream.kind not in self._withheld:
                     now_ns = self._clock.now_ns()
                     self._send_rtp(stream.resend(lost, now_ns=now_ns, round_trip_ns=self.round_trip_ns))
             case PictureLossIndication() | FullIntraRequest():
-                self._want_keyframe()
+                self.ask_keyframe()
             case ReceiverReport(_, blocks) | SenderReport(reports=blocks):
                 for block in blocks:
                     self._handle_report(block)

@@ -6,16 +6,18 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import anyio
 
-from flowstream import EncodedPacket, Holding, ResourceBusy, ViewerReport, ticks_of
+from flowstream import Caller, EncodedPacket, Holding, ResourceBusy, Seat, ViewerRegistry, ViewerReport, ticks_of
+from flowstream.proto.admission import Approval
 from flowstream.proto.h264 import packetize, profile_level_id, split_annex_b
 from flowstream.proto.keyframe import KeyframeRequests
 from flowstream.proto.sdp import Kind, Stream, Transport, agree, parse_offer, write_answer
 from flowstream_nodes.webrtc._mux import UdpMux
+from flowstream_nodes.webrtc._seats import Covers, Seated
 from flowstream_nodes.webrtc._session import ViewerSession
 
 MAX_PAYLOAD: Final = 1160
@@ -31,13 +33,6 @@ CLOSE_S: Final = 2.0
 """How long the end of all sessions may take."""
 
 
-class FullError(Exception):
-    """There are as many viewers as may be."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__("the only place is taken" if most == 1 else f"all {most} places are taken")
-
-
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """What a new viewer is told."""
@@ -51,14 +46,15 @@ class Admitted:
 class Feeder:
     """A node that feeds the viewers, and how it is reached.
 
-    ``kinds`` says what it has inputs for, ``most`` how many viewers may be there; ``ask_keyframe`` sends a request
-    upstream, ``on_change`` is called when a count has changed.
+    ``kinds`` says what it has inputs for, ``most`` how many viewers may be there, ``approval`` who may come in;
+    ``ask_keyframe`` sends a request upstream, ``on_change`` is called when a count has changed.
     """
 
     kinds: Callable[[], frozenset[Kind]]
     most: Callable[[], int]
     ask_keyframe: Callable[[], None]
     on_change: Callable[[], None]
+    approval: Callable[[], Approval] = lambda: "none"
 
 
 class _Timeline:
@@ -67,6 +63,11 @@ class _Timeline:
     def __init__(self, clock_rate: int) -> None:
         self.clock_rate = clock_rate
         self._last: int | None = None
+
+    @property
+    def last(self) -> int | None:
+        """The position that was given out last."""
+        return self._last
 
     def advance(self, time_ns: int) -> int:
         ticks = ticks_of(time_ns, self.clock_rate)
@@ -82,8 +83,12 @@ class Viewers:
     A node feeds them inside `feeding`. At a reload there are two for a moment, the old and the new.
     """
 
-    def __init__(self, holding: Holding, mux: UdpMux, certificate: Any) -> None:
+    def __init__(self, holding: Holding, registry: ViewerRegistry, mux: UdpMux, certificate: Any) -> None:
+        self.registry = registry
         self.sessions: dict[str, ViewerSession] = {}
+        self._seated: dict[str, Seated] = {}
+        self._covers = Covers(max_size=MAX_PAYLOAD, log=holding.log)
+        self._uncovered = anyio.Event()
         self._holding = holding
         self._mux = mux
         self._certificate = certificate
@@ -96,11 +101,17 @@ class Viewers:
         self._epoch_ns: int | None = None
         self._is_closing = False
         self._none_left = anyio.Event()
+        registry.follow(approval=self._approval, most=self._most, on_change=self._tell_change)
 
     @property
     def connected(self) -> int:
-        """How many are connected."""
-        return sum(session.connected for session in self.sessions.values())
+        """How many are connected and may watch."""
+        return self.registry.watching
+
+    def seat(self, session_id: str) -> Seat | None:
+        """The place of a session, while there is one."""
+        seated = self._seated.get(session_id)
+        return None if seated is None else seated.seat
 
     @property
     def unsent_packets(self) -> int:
@@ -108,8 +119,12 @@ class Viewers:
         return self._mux.unsent_packets
 
     def reports(self) -> tuple[ViewerReport, ...]:
-        """What is known of the links of those who are connected."""
-        return tuple(session.report() for session in self.sessions.values() if session.connected)
+        """What is known of the links of those who are connected and may watch."""
+        there = [seated for seated in self._seated.values() if seated.session.connected and seated.seat.is_admitted]
+        return tuple(
+            replace(seated.session.report(), viewer=seated.seat.viewer, cap_bps=seated.seat.shown.cap_bps)
+            for seated in there
+        )
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -123,23 +138,23 @@ class Viewers:
             # One epoch for both streams and for good: what ties them together in the viewers' sender reports.
             self._epoch_ns = self._holding.wallclock_ns() - media_ns
         self._feeders.append(feeder)
+        self.registry.settings_changed()
         try:
             yield
         finally:
             self._feeders.remove(feeder)
 
-    def admit(self, offer_text: str) -> Admitted:
-        """Answers an offer and waits for the viewer to connect.
+    def admit(self, offer_text: str, caller: Caller) -> Admitted:
+        """Answers an offer and waits for the viewer to connect, to watch or to be let in.
 
         Raises:
-            FullError: there are as many as may be.
+            DoorClosed: it may not come in, or there is no place.
             SdpError: the offer cannot be answered; NothingInCommonError if for want of a format.
         """
+        ticket = self.registry.knock(caller)
         kinds = frozenset[Kind]().union(*(feeder.kinds() for feeder in self._feeders))
         agreement = agree(parse_offer(offer_text), needed=kinds, profile_level_id=self._profile)
-        most = self._feeders[-1].most() if self._feeders and not self._is_closing else 0
-        if len(self.sessions) >= most:
-            raise FullError(most)
+        seat = self.registry.seat(ticket)
         streams = _draw_ssrcs({track.kind: track.rtx_payload_type is not None for track in agreement.tracks.values()})
         session = ViewerSession(
             session_id=secrets.token_urlsafe(16),
@@ -151,8 +166,17 @@ class Viewers:
             clock=self._holding,
             log=self.log,
             want_keyframe=self._want_keyframe,
-            on_change=self._changed,
+            on_change=seat.connected,
         )
+        seated = Seated(
+            session,
+            seat,
+            self._covers,
+            self._holding,
+            newest=lambda: self._timelines["video"].last,
+            on_uncovered=self._uncovered.set,
+        )
+        seat.sit(seated)
         fingerprint = next(f for f in self._certificate.getFingerprints() if f.algorithm == "sha-256")
         transport = Transport(
             ufrag=session.ice.ufrag,
@@ -162,6 +186,7 @@ class Viewers:
         )
         answer = write_answer(agreement, transport, streams, session_id=secrets.randbits(62), cname=self._cname)
         self.sessions[session.id] = session
+        self._seated[session.id] = seated
         self._holding.start_soon(self._live, session)
         return Admitted(session.id, session.etag, answer)
 
@@ -179,14 +204,20 @@ class Viewers:
             return
         ticks = self._timelines["video"].advance(packet.time_ns)
         units: list[bytes] | None = None
+        now_ns = self._holding.now_ns()
         if packet.keyframe:
             self._requests.arrived()
+            self._covers.fit(packet.caps)
             units = split_annex_b(packet.data)
             self._profile = profile_level_id(units) or self._profile
-        receivers = [each for each in self.sessions.values() if each.takes_video(is_keyframe=packet.keyframe)]
+        size, is_keyframe = len(packet.data), packet.keyframe
+        receivers = [
+            each.session
+            for each in self._seated.values()
+            if each.takes_video(size, is_keyframe=is_keyframe, now_ns=now_ns)
+        ]
         if receivers:
             payloads = packetize(units or split_annex_b(packet.data), max_size=MAX_PAYLOAD)
-            now_ns = self._holding.now_ns()
             for session in receivers:
                 session.send("video", payloads, ticks=ticks, now_ns=now_ns)
 
@@ -210,10 +241,21 @@ class Viewers:
                 unsent_packets = self.unsent_packets
                 self._tell_change()
 
+    async def cover_forever(self) -> None:
+        """Makes black pictures when they are wanted; runs as long as the viewers are held."""
+        while True:
+            await self._uncovered.wait()
+            self._uncovered = anyio.Event()
+            if await self._covers.make():
+                for seated in list(self._seated.values()):
+                    seated.cover()
+
     def _tick(self) -> None:  # by itself: what the loop has looked at last is not kept until the next time
         now_ns = self._holding.now_ns()
         for session in list(self.sessions.values()):
             session.tick(now_ns=now_ns, ticks_at=self._ticks_at)
+            self._seated[session.id].cover()
+        self.registry.tick()
 
     async def close(self) -> None:
         """Says goodbye to everybody and closes the sockets."""
@@ -230,10 +272,9 @@ class Viewers:
             await session.run()
         finally:
             del self.sessions[session.id]
-            self.log.info("viewer left (%s), %s now", session.closed_because, _count(self.connected))
+            self._seated.pop(session.id).seat.leave(session.closed_because or "it ended")
             if self._is_closing and not self.sessions:
                 self._none_left.set()
-            self._tell_change()
 
     def _is_superseded(self, feeder: Feeder, kind: Kind) -> bool:
         """Whether a newer node has begun to send: the tail of the old one would only spoil its keyframe."""
@@ -243,9 +284,11 @@ class Viewers:
         self._current[kind] = feeder
         return False
 
-    def _changed(self) -> None:
-        self.log.info("viewer joined, %s now", _count(self.connected))
-        self._tell_change()
+    def _approval(self) -> Approval:
+        return self._feeders[-1].approval() if self._feeders else "manual"
+
+    def _most(self) -> int:
+        return self._feeders[-1].most() if self._feeders and not self._is_closing else 0
 
     def _tell_change(self) -> None:
         for feeder in self._feeders:
@@ -267,7 +310,7 @@ class Viewers:
 
 
 @asynccontextmanager
-async def open_viewers(holding: Holding, *, host: str, port: int) -> AsyncIterator[Viewers]:
+async def open_viewers(holding: Holding, registry: ViewerRegistry, *, host: str, port: int) -> AsyncIterator[Viewers]:
     """Binds the sockets and makes the certificate; ends every session on the way out.
 
     Raises:
@@ -280,9 +323,10 @@ async def open_viewers(holding: Holding, *, host: str, port: int) -> AsyncIterat
         await mux.open()
     except OSError as error:
         raise ResourceBusy(f"viewers cannot be served on UDP at {host}: {error}") from error
-    viewers = Viewers(holding, mux, RTCCertificate.generateCertificate())
+    viewers = Viewers(holding, registry, mux, RTCCertificate.generateCertificate())
     try:
         holding.start_soon(viewers.tick_forever)
+        holding.start_soon(viewers.cover_forever)
         yield viewers
     finally:
         await viewers.close()
@@ -299,7 +343,3 @@ def _draw_ssrcs(kinds: dict[Kind, bool]) -> dict[Kind, Stream]:
         return ssrc
 
     return {kind: Stream(draw(), draw() if has_rtx else None) for kind, has_rtx in kinds.items()}
-
-
-def _count(viewers: int) -> str:
-    return "1 viewer" if viewers == 1 else f"{viewers} viewers"

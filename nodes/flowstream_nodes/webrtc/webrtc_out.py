@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from flowstream import (
     Config,
@@ -20,9 +20,12 @@ from flowstream import (
     field,
     live,
 )
+from flowstream.proto.admission import Approval
+from flowstream.proto.hosts import is_loopback
 from flowstream.proto.sdp import Kind
 
 if TYPE_CHECKING:
+    from flowstream import ViewerRegistry
     from flowstream_nodes.webrtc._viewers import Viewers
 
 REPORTS_NS = 250_000_000
@@ -32,6 +35,12 @@ REPORTS_NS = 250_000_000
 class ViewersConfig(Config):
     """Who may watch."""
 
+    approval: Literal["auto", "none", "token", "manual"] = field(
+        default="auto",
+        description="Who comes in: 'none' asks nobody, so whoever reaches the page may watch; 'token' lets in who has "
+        "a link with a token; with 'manual' viewers wait until you let each in, or come by an invitation. 'auto' is "
+        "'none' where only this machine reaches the page, and 'token' otherwise.",
+    )
     max: int = field(
         default=10, ge=1, le=500, description="How many may watch at a time; the next ones are asked to wait."
     )
@@ -62,6 +71,9 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
     Media travels on UDP at the address where the graph serves (``serve.listen``), on the same port number when it is
     free. Viewers stay connected across reloads: what feeds this node may be replaced, the page goes on.
 
+    Who may watch is said under ``viewers``, and changed while it runs: ``flowstream viewers`` lists who is there, lets
+    in, sends away, pauses and bounds. Who waits is connected already, and sent nothing.
+
     ```yaml
     flowstream: 1
     nodes:
@@ -73,7 +85,7 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         type: webrtc-out
         inputs: {video: encode, audio: opus}
         title: Test pattern
-        viewers: {max: 10}
+        viewers: {max: 10, approval: manual}
     ```
     """
 
@@ -107,6 +119,7 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
     )
 
     _last: EncodedPacket | None = None
+    _registry: ViewerRegistry | None = None
 
     async def run(self, ctx: Context) -> None:
         """Serves viewers until the inputs end.
@@ -122,12 +135,17 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         page = await ctx.in_thread(_load)
         import anyio
 
+        from flowstream import VIEWERS, ViewerRegistry
         from flowstream_nodes.webrtc._viewers import Feeder, open_viewers
         from flowstream_nodes.webrtc._whep import About, make_app
 
-        async with ctx.hold(
-            f"viewers {host}:{port}", lambda holding: open_viewers(holding, host=host, port=port)
-        ) as viewers:
+        async with (
+            ctx.hold(VIEWERS, ViewerRegistry.open) as registry,
+            ctx.hold(
+                f"viewers {host}:{port}", lambda holding: open_viewers(holding, registry, host=host, port=port)
+            ) as viewers,
+        ):
+            self._registry = registry
 
             def kinds() -> frozenset[Kind]:
                 ports: dict[Kind, Input[EncodedPacket]] = {"video": self.video, "audio": self.audio}
@@ -138,13 +156,26 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                 return About(title, "video" in kinds(), "audio" in kinds(), tuple(self.config.origins))
 
             def report() -> None:
-                ctx.report(viewers=viewers.connected, unsent_packets=viewers.unsent_packets or None)
+                ctx.report(
+                    viewers=registry.watching,
+                    waiting=registry.waiting or None,
+                    view="paused" if registry.view.is_paused else None,
+                    unsent_packets=viewers.unsent_packets or None,
+                )
+
+            def approval() -> Approval:
+                asked = self.config.viewers.approval
+                if asked != "auto":
+                    return asked
+                # Mounted in a program, whose port is not known here, it is the program that lets in.
+                return "none" if port == 0 or is_loopback(host) else "token"
 
             feeder = Feeder(
                 kinds=kinds,
                 most=lambda: self.config.viewers.max,
                 ask_keyframe=lambda: ctx.request(self.video, KeyframeRequest("a viewer needs one")),
                 on_change=report,
+                approval=approval,
             )
             app = make_app(viewers, about=about, page=page)
             async with ctx.mount(app, page=True):
@@ -162,6 +193,11 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                         tasks.cancel_scope.cancel()
         if not kinds():
             raise ValueError("neither 'video' nor 'audio' is connected; connect at least one")
+
+    def reconfigured(self, old: WebrtcOutConfig) -> None:
+        """Whoever waits comes in where nobody has to wait any more."""
+        if self._registry is not None:
+            self._registry.settings_changed()
 
     async def _tell_reports(self, ctx: Context, viewers: Viewers) -> None:
         """Also while no picture comes: it may be waiting for somebody to watch."""

@@ -22,8 +22,10 @@ import pytest
 import uvicorn
 from anyio.abc import TaskGroup
 
-from flowstream import EncodedCaps, EncodedPacket
+from flowstream import EncodedCaps, EncodedPacket, ViewerRegistry
+from flowstream.control.tokens import TokenStore
 from flowstream.proto import stun
+from flowstream.proto.admission import Approval
 from flowstream.proto.rtcp import RtcpPacket, looks_like_rtcp, pack_compound, parse_compound
 from flowstream.proto.rtp import RtpPacket
 from flowstream.proto.sdp import Kind
@@ -131,6 +133,9 @@ class Stage:
     title: str = "Test pattern"
     most: int = 10
     origins: tuple[str, ...] = ()
+    approval: Approval = "none"
+    events: list[Any] = field(default_factory=list)
+    tokens: TokenStore = field(init=False)
     requests: list[int] = field(default_factory=list)
     picture: tuple[EncodedPacket, ...] = ()
     position: int = 0
@@ -200,9 +205,20 @@ async def open_stage(
     """A stage that is ready for viewers; nothing is sent before the test says so."""
     clock = Clock()
     async with anyio.create_task_group() as tasks:
-        async with open_viewers(StageHolding(tasks, clock), host=host, port=port or free_port()) as viewers:
-            feeder = Feeder(lambda: kinds, lambda: stage.most, lambda: stage.ask_keyframe(), lambda: None)
+        holding = StageHolding(tasks, clock)
+        registry = ViewerRegistry(clock.now_ns, clock.wallclock_ns)
+        async with open_viewers(holding, registry, host=host, port=port or free_port()) as viewers:
+            feeder = Feeder(
+                lambda: kinds,
+                lambda: stage.most,
+                lambda: stage.ask_keyframe(),
+                lambda: None,
+                lambda: stage.approval,
+            )
             stage = Stage(viewers, feeder, clock, "", tasks, clock.now_ns(), picture=encoded_video())
+            tokens = TokenStore(None, clock.wallclock_ns)
+            registry.attend(node=lambda: "out", tell=stage.events.append, tokens=tokens)
+            stage.tokens = tokens
             app = make_app(
                 viewers,
                 about=lambda: About(stage.title, "video" in kinds, "audio" in kinds, stage.origins),

@@ -13,6 +13,9 @@ import anyio
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
+from flowstream import Caller
+from flowstream.runtime.audience import Grant
+
 pytestmark = [pytest.mark.anyio, pytest.mark.real, pytest.mark.timeout(180)]
 
 CHROMIUM = "/usr/bin/chromium"
@@ -204,13 +207,93 @@ async def test_a_server_that_is_gone_and_comes_back_is_found_again(stage_of: Any
 async def test_a_full_house_and_then_a_free_place(stage_of: Any, browser: Browser, make_viewer: Any) -> None:
     async with stage_of() as stage:
         stage.most = 1
-        admitted = stage.viewers.admit(make_viewer().offer())
+        admitted = stage.viewers.admit(make_viewer().offer(), Caller("127.0.0.1"))
         page = await open_page(browser, stage.url)
         await wait_for_state(page, "failed")
         assert await page.evaluate("window.sentence()") == "All places are taken"
         stage.viewers.dismiss(admitted.session_id)
         stage.tasks.start_soon(stage.play)
         await wait_for_state(page, "playing")
+
+
+async def test_the_waiting_room(stage_of: Any, browser: Browser) -> None:
+    async with stage_of() as stage:
+        stage.approval = "manual"
+        registry = stage.viewers.registry
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "lobby")
+        assert await page.evaluate("window.sentence()") == "Waiting to be let in"
+        assert (await page.evaluate("window.inbound('video')")).get("framesDecoded", 0) == 0
+        (viewer,) = registry.viewers
+        assert (viewer.state, viewer.name) == ("waiting", None)
+        await page.fill("#name", "Ann f m")  # letters that are keys of the player elsewhere
+        await page.press("#name", "Enter")
+        await wait_for(page, f"document.getElementById('detail').textContent.includes('Ann f m ({viewer.id})')")
+        assert registry.viewers[0].name == "Ann f m"
+        registry.approve(viewer.id)
+        await wait_for_state(page, "playing")
+        assert await page.evaluate("window.connections.length") == 1
+        # It is known again when it comes back, also by another visit of the page.
+        await page.reload()
+        await wait_for_state(page, "playing")
+        assert [(each.id, each.state) for each in registry.viewers] == [(viewer.id, "watching")]
+
+
+async def test_a_kick_is_said_and_the_picture_is_gone(stage_of: Any, browser: Browser) -> None:
+    async with stage_of() as stage:
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "playing")
+        (viewer,) = stage.viewers.registry.viewers
+        stage.viewers.registry.kick(viewer.id)
+        await wait_for(page, "window.sentence() === 'The owner has ended this for you.'")
+        assert await page.evaluate("document.getElementById('video').srcObject") is None
+        assert stage.viewers.connected == 0
+        stage.viewers.registry.approve(viewer.id)
+        await page.click("text=Try again")
+        await wait_for_state(page, "playing")
+
+
+async def test_a_paused_view_is_black_and_said(stage_of: Any, browser: Browser) -> None:
+    darkest = """(() => {
+      const video = document.getElementById("video");
+      const canvas = new OffscreenCanvas(64, 36);
+      const context = canvas.getContext("2d");
+      context.drawImage(video, 0, 0, 64, 36);
+      return Math.max(...context.getImageData(0, 0, 64, 36).data.filter((_, at) => at % 4 !== 3)) < 12;
+    })()"""
+    async with stage_of() as stage:
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "playing")
+        assert not await page.evaluate(darkest)
+        stage.viewers.registry.pause_view()
+        await wait_for(page, darkest)  # what any player shows, whatever its page says
+        await wait_for_state(page, "paused")
+        assert await page.evaluate("window.sentence()") == "The stream is paused"
+        assert await page.is_hidden("#video")
+        stage.viewers.registry.resume_view()
+        await wait_for_state(page, "playing")
+        await wait_for(page, f"!{darkest}")
+        assert await page.evaluate("window.connections.length") == 1
+
+
+async def test_a_link_with_a_token_plays_and_one_without_says_what_is_needed(stage_of: Any, browser: Browser) -> None:
+    async with stage_of() as stage:
+        stage.approval = "token"
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for(page, "window.sentence() === 'This needs a link from its owner'")
+        assert await page.title() == "Live"
+        ends_ns = stage.clock.wallclock_ns() + 60_000_000_000
+        token = stage.tokens.issue(Grant("abc", ends_ns, name="Ann"))
+        page = await open_page(browser, f"{stage.url}/?token={token}")
+        await wait_for_state(page, "playing")
+        assert await page.title() == "Test pattern"
+        assert [(each.name, each.is_verified) for each in stage.viewers.registry.viewers] == [("Ann", True)]
+        page = await open_page(browser, f"{stage.url}/?token=nonsense")
+        await wait_for(page, "window.sentence() === 'This link does not count any more'")
 
 
 async def test_a_browser_without_the_format_is_told_so(stage_of: Any, browser: Browser) -> None:

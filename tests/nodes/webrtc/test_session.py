@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
-from flowstream import EncodedPacket
+from flowstream import Caller, DoorClosed, EncodedPacket
 from flowstream.proto.h264 import packetize, split_annex_b
 from flowstream.proto.rtcp import (
     Bye,
@@ -28,7 +28,7 @@ from flowstream.proto.rtcp import (
 )
 from flowstream.proto.rtp import RtpPacket, Unwrapper
 from flowstream_nodes.webrtc import _session
-from flowstream_nodes.webrtc._viewers import MAX_PAYLOAD, Feeder, FullError
+from flowstream_nodes.webrtc._viewers import MAX_PAYLOAD, Feeder
 
 pytestmark = pytest.mark.anyio
 
@@ -36,9 +36,12 @@ MakeViewer = Callable[[], Any]
 TWCC = bytes.fromhex("afcd000600000001000000020001000300010000200304010201" "0002")  # fmt: skip
 
 
+CALLER = Caller("127.0.0.1")
+
+
 async def join(stage: Any, viewer: Any, **options: Any) -> Any:
     """Connects a player; gives its session."""
-    admitted = stage.viewers.admit(viewer.offer(**options))
+    admitted = stage.viewers.admit(viewer.offer(**options), CALLER)
     with anyio.fail_after(10):
         await viewer.connect(admitted.answer)
         session = stage.viewers.sessions[admitted.session_id]
@@ -392,7 +395,7 @@ async def test_an_offer_that_nobody_follows_up_is_given_up(
 ) -> None:
     monkeypatch.setattr(_session, "SETUP_S", 0.05)
     async with stage_of() as stage:
-        admitted = stage.viewers.admit(make_viewer().offer())
+        admitted = stage.viewers.admit(make_viewer().offer(), CALLER)
         session = stage.viewers.sessions[admitted.session_id]
         await gone(stage)
         assert session.closed_because == "not connected within 0 s: no ICE check came in"
@@ -400,7 +403,7 @@ async def test_an_offer_that_nobody_follows_up_is_given_up(
 
 async def test_an_offer_can_be_taken_back_before_it_connects(stage_of: Any, make_viewer: MakeViewer) -> None:
     async with stage_of() as stage:
-        admitted = stage.viewers.admit(make_viewer().offer())
+        admitted = stage.viewers.admit(make_viewer().offer(), CALLER)
         stage.viewers.dismiss(admitted.session_id)
         await gone(stage)
 
@@ -410,7 +413,7 @@ async def test_a_viewer_with_another_certificate_than_it_offered_is_refused(
 ) -> None:
     async with stage_of() as stage:
         viewer = make_viewer()
-        admitted = stage.viewers.admit(re.sub(r"sha-256 ..", "sha-256 00", viewer.offer()))
+        admitted = stage.viewers.admit(re.sub(r"sha-256 ..", "sha-256 00", viewer.offer()), CALLER)
         session = stage.viewers.sessions[admitted.session_id]
         with anyio.fail_after(10):
             await viewer.connect(admitted.answer)
@@ -421,7 +424,7 @@ async def test_a_viewer_with_another_certificate_than_it_offered_is_refused(
 async def test_a_check_with_a_guessed_password_connects_nobody(stage_of: Any, make_viewer: MakeViewer) -> None:
     async with stage_of() as stage:
         viewer = make_viewer()
-        admitted = stage.viewers.admit(viewer.offer())
+        admitted = stage.viewers.admit(viewer.offer(), CALLER)
         session = stage.viewers.sessions[admitted.session_id]
         forged = re.sub(r"a=ice-pwd:\S+", f"a=ice-pwd:{'x' * 24}", admitted.answer)
         with anyio.move_on_after(0.3) as waited:
@@ -435,12 +438,12 @@ async def test_there_are_no_more_viewers_than_may_be(stage_of: Any, make_viewer:
     async with stage_of() as stage:
         stage.most = 1
         await join(stage, make_viewer())
-        with pytest.raises(FullError, match="the only place is taken"):
-            stage.viewers.admit(make_viewer().offer())
+        with pytest.raises(DoorClosed, match="the only place is taken"):
+            stage.viewers.admit(make_viewer().offer(), CALLER)
         stage.most = 2
-        stage.viewers.admit(make_viewer().offer())
-        with pytest.raises(FullError, match="all 2 places are taken"):
-            stage.viewers.admit(make_viewer().offer())
+        stage.viewers.admit(make_viewer().offer(), CALLER)
+        with pytest.raises(DoorClosed, match="all 2 places are taken"):
+            stage.viewers.admit(make_viewer().offer(), CALLER)
 
 
 async def test_noise_on_the_port_disturbs_nobody(stage_of: Any, make_viewer: MakeViewer) -> None:
@@ -464,7 +467,7 @@ async def test_a_wildcard_host_is_reached_by_every_address_of_the_machine(
 ) -> None:
     async with stage_of(host="::") as stage:
         viewer = make_viewer()
-        answer = stage.viewers.admit(viewer.offer()).answer
+        answer = stage.viewers.admit(viewer.offer(), CALLER).answer
         hosts = list(dict.fromkeys(re.findall(r"a=candidate:\S+ 1 udp \d+ (\S+) \d+ typ host", answer)))
         assert "127.0.0.1" in hosts
         assert "::1" in hosts
@@ -477,7 +480,7 @@ async def test_a_wildcard_host_is_reached_by_every_address_of_the_machine(
 
 async def test_a_host_name_is_looked_up_and_loopback_is_a_candidate(stage_of: Any, make_viewer: MakeViewer) -> None:
     async with stage_of(host="localhost") as stage:
-        answer = stage.viewers.admit(make_viewer().offer()).answer
+        answer = stage.viewers.admit(make_viewer().offer(), CALLER).answer
         assert re.search(r"a=candidate:\S+ 1 udp \d+ 127.0.0.1 \d+ typ host", answer)
 
 
@@ -486,9 +489,9 @@ async def test_the_port_of_the_server_is_used_where_it_is_free(stage_of: Any, ma
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         async with stage_of(port=port) as stage:
-            answer = stage.viewers.admit(make_viewer().offer()).answer
+            answer = stage.viewers.admit(make_viewer().offer(), CALLER).answer
             (media_port,) = re.findall(r"a=candidate:1 1 udp \d+ 127.0.0.1 (\d+) typ host", answer)[:1]
             assert int(media_port) != port
     async with stage_of(port=port) as stage:
-        answer = stage.viewers.admit(make_viewer().offer()).answer
+        answer = stage.viewers.admit(make_viewer().offer(), CALLER).answer
         assert re.findall(r"a=candidate:1 1 udp \d+ 127.0.0.1 (\d+) typ host", answer)[0] == str(port)

@@ -16,6 +16,25 @@ let retryTimer = 0;
 let wasHeard = false; // sound has been on once
 let about = { title: "", video: true, audio: true };
 
+// Who we are. The link may carry a token; a pass is how the server knows us again when we come back, in this tab alone.
+const token = new URLSearchParams(location.search).get("token");
+const PASS = `flowstream pass ${location.pathname}`;
+const NAME = "flowstream name";
+const stored = (store, key, value) => {
+  try {
+    if (value === undefined) return store.getItem(key);
+    if (value === null) store.removeItem(key);
+    else store.setItem(key, value);
+  } catch {
+    // A browser that keeps nothing: we are somebody new each time.
+  }
+  return null;
+};
+const bearer = () => {
+  const known = stored(sessionStorage, PASS) || token;
+  return known ? { Authorization: `Bearer ${known}` } : {};
+};
+
 // What can go wrong, as people should read it. `retry` is how long to wait, null when trying again is no use by itself.
 class Failure extends Error {
   constructor(sentence, detail = "", retry = undefined) {
@@ -41,8 +60,18 @@ async function failureOf(response) {
       const wait = 1000 * (Number(response.headers.get("Retry-After")) || 5);
       return new Failure("All places are taken", "Somebody has to leave first. Trying again by itself.", wait);
     }
+    case 401:
+      if (stored(sessionStorage, PASS)) {
+        stored(sessionStorage, PASS, null); // it has ended; the link may still do
+        return new Failure("Coming back as somebody new", "", 0);
+      }
+      return new Failure(token ? "This link does not count any more" : "This needs a link from its owner", token ? `${text} Ask for a new one.` : "Ask whoever showed you this address for a link to watch.", null);
     case 403:
-      return new Failure("This page may not play the stream", text, null);
+      return new Failure(text, "", null);
+    case 429: {
+      const wait = 1000 * (Number(response.headers.get("Retry-After")) || 5);
+      return new Failure("Too many tries from your network", "Trying again by itself.", wait);
+    }
     case 404:
     case 405:
       return new Failure("The stream is not here", "It may have been stopped or renamed. Trying again by itself.");
@@ -62,6 +91,7 @@ class Session {
     this.lastBytes = 0;
     this.lastSample = 0;
     this.newsAt = performance.now();
+    this.standing = "";
   }
 
   async start() {
@@ -80,7 +110,7 @@ class Session {
         media.addTrack(track);
         if (video.srcObject !== media) video.srcObject = media;
         if (track.kind === "audio") { this.hasSound = true; showSound(); }
-        else video.requestVideoFrameCallback?.(() => { if (!this.ended) playing(); });
+        else video.requestVideoFrameCallback?.(() => { if (!this.ended && this.standing !== "paused") playing(); });
       };
     };
     pc.onconnectionstatechange = () => this.connectionChanged();
@@ -90,7 +120,7 @@ class Session {
     await pc.setLocalDescription(offer);
     let response;
     try {
-      response = await fetch("whep", { method: "POST", headers: { "Content-Type": "application/sdp" }, body: offer.sdp });
+      response = await fetch("whep", { method: "POST", headers: { "Content-Type": "application/sdp", ...bearer() }, body: offer.sdp });
     } catch {
       throw new Failure("The server cannot be reached", "It may be restarting, or this device may be offline. Trying again by itself.");
     }
@@ -106,6 +136,7 @@ class Session {
       };
     }
     this.connectTimer = setTimeout(() => this.lose(), CONNECT_MS);
+    await this.stand(stored(localStorage, NAME));
     this.watchTimer = setInterval(() => this.watch(), 1000);
   }
 
@@ -115,7 +146,7 @@ class Session {
       this.wasConnected = true;
       this.newsAt = performance.now();
       clearTimeout(this.connectTimer);
-      if (stage.dataset.state !== "playing") show("connecting", "Waiting for the picture", "The connection is there; the source has not sent anything yet.");
+      if (stage.dataset.state !== "playing" && this.standing !== "waiting" && this.standing !== "paused") show("connecting", "Waiting for the picture", "The connection is there; the source has not sent anything yet.");
     } else if (state === "failed" || state === "disconnected" || state === "closed") {
       this.lose();
     }
@@ -141,8 +172,38 @@ class Session {
     this.pc?.close();
   }
 
+  // Asks how we stand with the owner, and says our name if there is one.
+  async stand(name) {
+    let told;
+    try {
+      const said = name ? { method: "POST", headers: { "Content-Type": "text/plain" }, body: name } : {};
+      const response = await fetch(`${this.url}/state`, said);
+      if (!response.ok) return; // the connection itself says what is wrong
+      told = await response.json();
+    } catch {
+      return;
+    }
+    if (this.ended) return;
+    if (told.pass) stored(sessionStorage, PASS, told.pass);
+    const was = this.standing;
+    this.standing = told.state;
+    if (told.state === "waiting") {
+      $("who").hidden = false;
+      if (was !== "waiting" && !$("name").value) $("name").value = told.name || "";
+      show("lobby", "Waiting to be let in", `The owner sees you as ${told.name ? `${told.name} (${told.viewer})` : told.viewer}.`);
+    } else if (told.state === "paused") {
+      show("paused", "The stream is paused", "It goes on by itself when its owner resumes it.");
+    } else if (was === "waiting" || was === "paused") {
+      this.newsAt = performance.now();
+      show("connecting", "Waiting for the picture");
+    }
+    if (told.state !== "waiting") $("who").hidden = true;
+  }
+
   async watch() {
     const now = performance.now();
+    await this.stand();
+    if (this.ended) return;
     let picture = null, sound = null;
     for (const report of (await this.pc.getStats()).values()) {
       if (report.type !== "inbound-rtp") continue;
@@ -155,7 +216,9 @@ class Session {
     const heard = !about.video && sound?.bytesReceived > 0; // sound only
     const moved = frames > this.lastFrames || (heard && bytes > this.lastBytes);
     const seconds = (now - this.lastSample) / 1000;
-    if (moved && (frames > 0 || heard)) {
+    if (this.standing === "waiting" || this.standing === "paused") {
+      $("facts").textContent = "";
+    } else if (moved && (frames > 0 || heard)) {
       this.newsAt = now;
       playing();
       const facts = [];
@@ -216,9 +279,11 @@ async function connect() {
 }
 
 function retry(failure) {
+  $("who").hidden = true;
   const wait = failure.retry === undefined ? RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)] : failure.retry;
   attempt += 1;
   $("facts").textContent = "";
+  if (wait === null) video.srcObject = null; // what we may not see any more, we do not see
   // The first try follows so soon that a quiet word over the last picture is enough.
   if (attempt === 1 && wait !== null && stage.dataset.state === "playing") show("waiting", "Reconnecting");
   else show("failed", failure.message, failure.detail, { again: true });
@@ -227,7 +292,9 @@ function retry(failure) {
 
 async function describe() {
   try {
-    about = await (await fetch("about")).json();
+    const response = await fetch("about", { headers: bearer() });
+    if (!response.ok) return;
+    about = await response.json();
     $("title").textContent = document.title = about.title;
   } catch {
     // The connection itself says what is wrong with the server.
@@ -252,6 +319,13 @@ $("sound").onclick = () => setMuted(false);
 $("mute").onclick = () => setMuted(!video.muted);
 $("full").onclick = toggleFull;
 $("again").onclick = connect;
+$("who").onsubmit = (event) => {
+  event.preventDefault();
+  const name = $("name").value.trim();
+  if (!name) return;
+  stored(localStorage, NAME, name);
+  session?.stand(name);
+};
 video.ondblclick = toggleFull;
 video.onvolumechange = showSound;
 // A browser that refuses even muted autoplay starts at the first touch.
@@ -260,7 +334,7 @@ for (const event of ["pointermove", "pointerdown", "keydown"]) {
   addEventListener(event, () => { wake(); if (video.paused) video.play().catch(() => {}); }, { passive: true });
 }
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target === $("name")) return;
   if (event.key === "m" && session?.hasSound) setMuted(!video.muted);
   if (event.key === "f") toggleFull();
 });
