@@ -18,7 +18,7 @@ from flowstream.media.frames import VideoFrame
 from flowstream.media.signals import KeyframeRequest
 from flowstream.node.base import Node, Sink, Snapshot, Source, Transform
 from flowstream.node.config import Config
-from flowstream.node.context import AsgiApp, EndOfInput, Holding
+from flowstream.node.context import AsgiApp, EndOfInput, Holding, Origin
 from flowstream.node.ports import Emit, Input, Output
 from flowstream.node.registry import import_needs
 from flowstream.runtime.channel import Channel, Feed, Inbox, Outlet, wait_for_room
@@ -451,12 +451,12 @@ class Runner:
             else:
                 yield signal
 
-    def request(self, port: str, signal: KeyframeRequest) -> None:
-        """Sends a request upstream; any thread."""
+    def request(self, port: str, signal: KeyframeRequest, index: int | None = None) -> None:
+        """Sends a request upstream, by all edges of an input or by one; any thread."""
 
         def send() -> None:
-            for (name, _), channel in self.inbox.channels.items():
-                if name == port:
+            for (name, number), channel in self.inbox.channels.items():
+                if name == port and index in (None, number):
                     channel.request(signal)
 
         self.on_loop(send)
@@ -631,7 +631,7 @@ class _Context:
     def ready(self) -> None:
         self._runner.set_ready()
 
-    async def _receive(self, ports: tuple[str, ...]) -> tuple[str, Any]:
+    async def _receive(self, ports: tuple[str, ...]) -> tuple[Channel, Any]:
         runner = self._runner
         inbox = runner.inbox
         while (got := inbox.poll(ports)) is None:
@@ -639,7 +639,7 @@ class _Context:
                 raise EndOfInput
             await inbox.wakeup
         runner.took(*got)
-        return got[0].port, got[1]
+        return got
 
     async def receive(self, port: Input[P]) -> P:
         return cast("P", (await self._receive((port.name,)))[1])
@@ -651,10 +651,24 @@ class _Context:
         names = tuple(port.name for port in ports)
         while True:
             try:
-                got = await self._receive(names)
+                channel, payload = await self._receive(names)
             except EndOfInput:
                 return
-            yield got
+            yield channel.port, payload
+
+    async def each(self, *ports: Input[Any]) -> AsyncIterator[tuple[Origin, Any]]:
+        names = tuple(port.name for port in ports)
+        while True:
+            try:
+                channel, payload = await self._receive(names)
+            except EndOfInput:
+                return
+            yield _origin(channel), payload
+
+    def origins(self, port: Input[Any]) -> tuple[Origin, ...]:
+        channels = self._runner.inbox.channels.values()
+        found = (_origin(channel) for channel in channels if channel.port == port.name)
+        return tuple(sorted(found, key=lambda origin: origin.index))
 
     def latest(self, port: Input[P]) -> P | None:
         while (got := self._runner.inbox.poll((port.name,))) is not None:
@@ -664,8 +678,8 @@ class _Context:
     def is_connected(self, port: Input[Any] | Output[Any]) -> bool:
         return port.name in self._runner.wired
 
-    def request(self, port: Input[Any], signal: KeyframeRequest) -> None:
-        self._runner.request(port.name, signal)
+    def request(self, port: Input[Any], signal: KeyframeRequest, *, index: int | None = None) -> None:
+        self._runner.request(port.name, signal, index)
 
     def requests(self, port: Output[Any]) -> AsyncIterator[KeyframeRequest]:
         return self._runner.requests(port.name)
@@ -743,3 +757,7 @@ def node_error(runner: Runner) -> NodeError:
     failure = NodeError(planned.id, f"{planned.id} ({planned.type_id}): {message}", hint=hint, place=planned.place)
     failure.__cause__ = error
     return failure
+
+
+def _origin(channel: Channel) -> Origin:
+    return Origin(channel.port, channel.edge.index, channel.edge.producer)
