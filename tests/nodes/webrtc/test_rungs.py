@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import pairwise
 from typing import Any
 
@@ -94,7 +94,8 @@ async def keep_telling(viewers: list[Any]) -> None:
         await anyio.sleep(0.05)
         for viewer in viewers:
             if viewer.socket.fileno() >= 0:
-                viewer.tell()
+                with suppress(ConnectionRefusedError):  # the link to it has just been closed
+                    viewer.tell()
 
 
 async def until(viewer: Any, condition: Callable[[], bool], seconds: float = 20) -> None:
