@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from flowstream.node.base import Need, Node, Sink, Snapshot, Source, Transform
     from flowstream.node.capability import Capability
     from flowstream.node.config import Config, field, live
-    from flowstream.node.context import AsgiApp, Context, EndOfInput, Holding
+    from flowstream.node.context import AsgiApp, Context, EndOfInput, Holding, Origin
     from flowstream.node.function import FunctionNode, node
     from flowstream.node.ports import Emit, Input, Output
     from flowstream.node.quantities import (
@@ -155,6 +155,7 @@ __all__ = [
     "NodeSlow",
     "NodeStats",
     "NodeStatus",
+    "Origin",
     "Output",
     "PackError",
     "Patch",
@@ -254,7 +255,7 @@ _HOMES = {
     "flowstream.node.base": "Need Node Sink Snapshot Source Transform",
     "flowstream.node.capability": "Capability",
     "flowstream.node.config": "Config field live",
-    "flowstream.node.context": "AsgiApp Context EndOfInput Holding",
+    "flowstream.node.context": "AsgiApp Context EndOfInput Holding Origin",
     "flowstream.node.function": "FunctionNode node",
     "flowstream.node.ports": "Emit Input Output",
     "flowstream.node.quantities": "AspectRatio Bitrate ByteSize Duration Percentage PictureSize "

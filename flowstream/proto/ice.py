@@ -58,31 +58,59 @@ class Selected:
 
 
 @dataclass(frozen=True, slots=True)
+class Retired:
+    """Nobody is answered under ``ufrag`` any more: later credentials have taken its place."""
+
+    ufrag: str
+
+
+@dataclass(frozen=True, slots=True)
 class Expired:
     """No authenticated check for `CONSENT_NS`: stop sending to this peer."""
 
 
-Outcome = Reply | Verified | Forgotten | Selected | Expired
+Outcome = Reply | Verified | Forgotten | Selected | Retired | Expired
+
+
+@dataclass(frozen=True, slots=True)
+class _Credentials:
+    """What a check must know: both username fragments, and our password."""
+
+    ufrag: str
+    username: bytes
+    key: bytes
 
 
 class IceLite:
     """One peer's ICE session, seen from a lite agent, which is always controlled and never sends checks.
 
-    Limits: one component (RTP and RTCP share it), UDP, no restart; a new session has new credentials.
+    `restart` gives it new credentials (RFC 8445 section 9). Until the peer nominates a pair under them, the ones that
+    it used before hold too: media goes on meanwhile on the pair that is selected.
+
+    Limits: one component (RTP and RTCP share it), UDP.
     """
 
     def __init__(
         self, *, ufrag: str, password: str, peer_ufrag: str, now_ns: int, consent_ns: int = CONSENT_NS
     ) -> None:
         """``ufrag`` and ``password`` are ours (4 or more, 22 or more ICE characters, from a secure random source)."""
-        self.ufrag = ufrag
         self.selected: Pair | None = None
-        self._username = f"{ufrag}:{peer_ufrag}".encode()
-        self._key = password.encode()
+        self._newest = _credentials(ufrag, password, peer_ufrag)
+        self._before: _Credentials | None = None
         self._consent_ns = consent_ns
         self._heard_ns = now_ns
         self._expired = False
         self._pairs: dict[Pair, None] = {}
+
+    @property
+    def ufrag(self) -> str:
+        """Our newest username fragment."""
+        return self._newest.ufrag
+
+    @property
+    def ufrags(self) -> tuple[str, ...]:
+        """Every username fragment of ours under which checks are answered, newest first."""
+        return tuple(known.ufrag for known in (self._newest, self._before) if known is not None)
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -102,6 +130,14 @@ class IceLite:
         self._expired = True
         return [Expired()]
 
+    def restart(self, *, ufrag: str, password: str, peer_ufrag: str) -> list[Outcome]:
+        """Take new credentials; `Retired` names those that nothing was ever nominated under, if there were such."""
+        newest, self._newest = self._newest, _credentials(ufrag, password, peer_ufrag)
+        if self._before is None and self.selected is not None:
+            self._before = newest
+            return []
+        return [Retired(newest.ufrag)]
+
     def handle_datagram(self, data: bytes, pair: Pair, *, now_ns: int) -> list[Outcome]:
         """Take one STUN datagram that arrived on ``pair``.
 
@@ -115,26 +151,33 @@ class IceLite:
         if message.kind is not stun.Class.REQUEST or message.method != stun.BINDING or self._expired:
             return []
         username = message.get(stun.USERNAME)
+        known = next((each for each in (self._newest, self._before) if each and each.username == username), None)
+        key = None if known is None else known.key
         if username is None or message.integrity is None:
             return [self._refuse(message, pair, 400, "Bad Request")]
-        if username != self._username or not message.verify(self._key):
+        if key is None or not message.verify(key):
             return [self._refuse(message, pair, 401, "Unauthorized")]
         unknown = [number for number, _ in message.attributes if number < 0x8000 and number not in _UNDERSTOOD]
         if unknown:
             numbers = b"".join(number.to_bytes(2, "big") for number in unknown)
-            return [self._refuse(message, pair, 420, "Unknown Attribute", ((stun.UNKNOWN_ATTRIBUTES, numbers),))]
+            extra = ((stun.UNKNOWN_ATTRIBUTES, numbers),)
+            return [self._refuse(message, pair, 420, "Unknown Attribute", extra, key=key)]
         if stun.ICE_CONTROLLED in message:
-            return [self._refuse(message, pair, 487, "Role Conflict")]
+            return [self._refuse(message, pair, 487, "Role Conflict", key=key)]
         self._heard_ns = now_ns
         mapped = stun.pack_xor_address(pair.remote, message.transaction_id)
         response = stun.Message(
             message.method, stun.Class.SUCCESS, message.transaction_id, ((stun.XOR_MAPPED_ADDRESS, mapped),)
         )
-        outcomes: list[Outcome] = [Reply(response.to_bytes(self._key), pair)]
+        outcomes: list[Outcome] = [Reply(response.to_bytes(key), pair)]
         outcomes += self._remember(pair)
-        if stun.USE_CANDIDATE in message and self.selected != pair:
-            self.selected = pair
-            outcomes.append(Selected(pair))
+        if stun.USE_CANDIDATE in message:
+            if known is self._newest and self._before is not None:
+                outcomes.append(Retired(self._before.ufrag))
+                self._before = None
+            if self.selected != pair:
+                self.selected = pair
+                outcomes.append(Selected(pair))
         return outcomes
 
     def _remember(self, pair: Pair) -> list[Outcome]:
@@ -157,11 +200,17 @@ class IceLite:
         code: int,
         reason: str,
         extra: tuple[tuple[int, bytes], ...] = (),
+        *,
+        key: bytes | None = None,
     ) -> Reply:
+        """Errors 400 and 401 have no ``key`` and carry no MESSAGE-INTEGRITY: the requester did not prove it."""
         attributes = ((stun.ERROR_CODE, stun.pack_error(code, reason)), *extra)
         response = stun.Message(request.method, stun.Class.ERROR, request.transaction_id, attributes)
-        # Errors 400 and 401 carry no MESSAGE-INTEGRITY: the requester did not prove the key.
-        return Reply(response.to_bytes(None if code in (400, 401) else self._key), pair)
+        return Reply(response.to_bytes(key), pair)
+
+
+def _credentials(ufrag: str, password: str, peer_ufrag: str) -> _Credentials:
+    return _Credentials(ufrag, f"{ufrag}:{peer_ufrag}".encode(), password.encode())
 
 
 def local_ufrag(data: bytes) -> str | None:

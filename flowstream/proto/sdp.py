@@ -5,10 +5,10 @@ Opus stream sent, every other media section refused in its place.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from flowstream.proto.rtp import MID_URI, PLAYOUT_DELAY_URI
+from flowstream.proto.rtp import CAPTURE_TIME_URI, MID_URI, PLAYOUT_DELAY_URI, TRANSPORT_NUMBER_URI
 
 MAX_SIZE: Final = 64 * 1024
 """Longest offer that is read, in characters; a browser's has 5 to 10 thousand."""
@@ -81,7 +81,11 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """What one accepted media section sends: payload types and header extension ids are the offer's."""
+    """What one accepted media section sends: payload types and header extension ids are the offer's.
+
+    ``feedback`` is what the answer asks the viewer for. What is sent a second time under the same number, because the
+    viewer has no RTX, has neither a transport-wide number nor a capture time: SRTP demands that nothing in it changes.
+    """
 
     kind: Kind
     mid: str
@@ -89,6 +93,15 @@ class Track:
     rtx_payload_type: int | None
     mid_extension: int | None
     playout_delay_extension: int | None
+    transport_number_extension: int | None = None
+    capture_time_extension: int | None = None
+
+    @property
+    def feedback(self) -> tuple[str, ...]:
+        """The kinds of RTCP feedback, in the answer's order."""
+        wanted = [*(("nack", "nack pli", "ccm fir") if self.kind == "video" else ())]
+        wanted.append("goog-remb" if self.transport_number_extension is None else "transport-cc")
+        return tuple(each for each in wanted if each in self.format.feedback)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +206,9 @@ def agree(offer: Offer, *, needed: Collection[Kind], profile_level_id: str | Non
     if not tracks:
         kinds = " and ".join(sorted(needed))
         raise NothingInCommonError(f"the offer has no media section that receives {kinds}")
+    if any(track.transport_number_extension is None for track in tracks.values() if track.kind == "video"):
+        # Numbers that only the sound carries would say next to nothing of the path.
+        tracks = {index: replace(track, transport_number_extension=None) for index, track in tracks.items()}
     chosen = [offer.media[index] for index in tracks]
     if len(chosen) > 1 and any(section.mid not in offer.bundle for section in chosen):
         raise SdpError("the media sections are not in one BUNDLE group")
@@ -242,6 +258,20 @@ def write_answer(
     return "\r\n".join(lines) + "\r\n"
 
 
+def is_ice_text(text: str, least: int) -> bool:
+    """Whether it can be a username fragment (``least`` 4) or a password (22) of ICE (RFC 8839 section 5.4)."""
+    return least <= len(text) <= 256 and set(text) <= _ICE
+
+
+def candidate_lines(candidates: Sequence[tuple[str, int]]) -> list[str]:
+    """The attribute lines of host candidates, all there are, the preferred ones first (RFC 8445 section 5.1.2.1)."""
+    lines = []
+    for index, (host, port) in enumerate(candidates):
+        priority = 126 << 24 | (65535 - index) << 8 | 255  # type preference 126
+        lines.append(f"a=candidate:{index + 1} 1 udp {priority} {host} {port} typ host")
+    return [*lines, "a=end-of-candidates"]
+
+
 def _write_section(
     track: Track, section: MediaSection, transport: Transport, stream: Stream, *, address: str, cname: str
 ) -> list[str]:
@@ -259,18 +289,22 @@ def _write_section(
     ]
     if track.mid_extension is not None:
         lines.append(f"a=extmap:{track.mid_extension} {MID_URI}")
-    if track.playout_delay_extension is not None:
-        lines.append(f"a=extmap:{track.playout_delay_extension} {PLAYOUT_DELAY_URI}")
+    for extension, uri in (
+        (track.playout_delay_extension, PLAYOUT_DELAY_URI),
+        (track.transport_number_extension, TRANSPORT_NUMBER_URI),
+        (track.capture_time_extension, CAPTURE_TIME_URI),
+    ):
+        if extension is not None:
+            lines.append(f"a=extmap:{extension} {uri}")
     if track.kind == "video":
         profile = track.format.parameters["profile-level-id"]
         lines += [
             f"a=rtpmap:{number} H264/90000",
             f"a=fmtp:{number} level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={profile}",
         ]
-        known = ("nack", "nack pli", "ccm fir")
-        lines += [f"a=rtcp-fb:{number} {feedback}" for feedback in known if feedback in track.format.feedback]
     else:
         lines += [f"a=rtpmap:{number} opus/48000/2", f"a=fmtp:{number} minptime=10;useinbandfec=1;stereo=1"]
+    lines += [f"a=rtcp-fb:{number} {feedback}" for feedback in track.feedback]
     if track.rtx_payload_type is not None and stream.rtx_ssrc is not None:
         lines += [
             f"a=rtpmap:{track.rtx_payload_type} rtx/{track.format.clock_rate}",
@@ -288,12 +322,7 @@ def _write_section(
         f"a=fingerprint:{algorithm} {value}",
         "a=setup:passive",
     ]
-    for index, (host, host_port) in enumerate(transport.candidates):
-        # Host candidates (RFC 8445 section 5.1.2.1): type preference 126, earlier ones preferred.
-        priority = 126 << 24 | (65535 - index) << 8 | 255
-        lines.append(f"a=candidate:{index + 1} 1 udp {priority} {host} {host_port} typ host")
-    lines.append("a=end-of-candidates")
-    return lines
+    return lines + candidate_lines(transport.candidates)
 
 
 def _split(text: str) -> tuple[_Lines, list[_Lines]]:
@@ -330,7 +359,7 @@ def _parse_section(lines: _Lines, session: _Lines) -> MediaSection:
     ufrag = lines.one("ice-ufrag") or session.one("ice-ufrag") or ""
     password = lines.one("ice-pwd") or session.one("ice-pwd") or ""
     for name, value, least in (("ice-ufrag", ufrag, 4), ("ice-pwd", password, 22)):
-        if value and not (least <= len(value) <= 256 and set(value) <= _ICE):
+        if value and not is_ice_text(value, least):
             raise SdpError(f"{where}: a={name} is not {least} to 256 letters, digits, + or /")
     directions = [name for name in _DIRECTIONS if name in lines.attributes]
     directions += [name for name in _DIRECTIONS if name in session.attributes] or ["sendrecv"]
@@ -436,6 +465,9 @@ def _choose(section: MediaSection, profile_level_id: str | None) -> Track | None
     )
     if section.kind == "audio" or "nack" not in chosen.feedback:
         rtx = None
+    # What is sent twice under one number must not change: no extension that says something of the moment.
+    is_resent_as_it_was = "nack" in chosen.feedback and section.kind == "video" and rtx is None
+    has_numbers = "transport-cc" in chosen.feedback and not is_resent_as_it_was
     return Track(
         kind="video" if section.kind == "video" else "audio",
         mid=section.mid,
@@ -443,6 +475,8 @@ def _choose(section: MediaSection, profile_level_id: str | None) -> Track | None
         rtx_payload_type=rtx,
         mid_extension=_extension(section, MID_URI),
         playout_delay_extension=_extension(section, PLAYOUT_DELAY_URI) if section.kind == "video" else None,
+        transport_number_extension=_extension(section, TRANSPORT_NUMBER_URI) if has_numbers else None,
+        capture_time_extension=None if is_resent_as_it_was else _extension(section, CAPTURE_TIME_URI),
     )
 
 

@@ -13,6 +13,7 @@ from flowstream.proto.ice import (
     IceLite,
     Pair,
     Reply,
+    Retired,
     Selected,
     Verified,
     local_ufrag,
@@ -118,6 +119,60 @@ def test_an_unknown_attribute_is_listed_in_the_error() -> None:
 def test_a_request_is_told_from_an_indication_by_its_class() -> None:
     assert agent().handle_datagram(check(kind=Class.INDICATION), HOME, now_ns=0) == []
     assert agent().handle_datagram(check(kind=Class.SUCCESS), HOME, now_ns=0) == []
+
+
+def restart(ice: IceLite, ufrag: str = "anew") -> list[object]:
+    return list(ice.restart(ufrag=ufrag, password=PASSWORD[::-1], peer_ufrag="later"))
+
+
+def later(ufrag: str = "anew", *, nominate: bool = False) -> bytes:
+    return check(username=f"{ufrag}:later".encode(), key=PASSWORD[::-1].encode(), nominate=nominate)
+
+
+def test_a_restart_keeps_the_path_until_the_peer_nominates_one_under_the_new_credentials() -> None:
+    ice = agent()
+    ice.handle_datagram(check(nominate=True), HOME, now_ns=1)
+    assert restart(ice) == []
+    assert ice.selected == HOME
+    assert ice.ufrags == ("anew", "ours")
+    (before,) = ice.handle_datagram(check(), HOME, now_ns=2)  # consent on the old path goes on
+    assert isinstance(before, Reply)
+    reply, verified = ice.handle_datagram(later(), AWAY, now_ns=3)
+    assert isinstance(reply, Reply)
+    assert Message.parse(reply.data).verify(PASSWORD[::-1].encode())
+    assert verified == Verified(AWAY)
+    assert ice.selected == HOME
+    assert ice.handle_datagram(later(nominate=True), AWAY, now_ns=4)[1:] == [Retired("ours"), Selected(AWAY)]
+    assert ice.ufrags == ("anew",)
+    assert error_of(list(ice.handle_datagram(check(), HOME, now_ns=5))) == 401
+
+
+def test_a_restart_may_end_on_the_path_that_there_was() -> None:
+    ice = agent()
+    ice.handle_datagram(check(nominate=True), HOME, now_ns=1)
+    restart(ice)
+    assert ice.handle_datagram(later(nominate=True), HOME, now_ns=2)[1:] == [Retired("ours")]
+    assert ice.selected == HOME
+
+
+def test_of_several_restarts_the_credentials_in_use_and_the_newest_count() -> None:
+    ice = agent()
+    assert restart(ice, "soon") == [Retired("ours")]  # nothing had been nominated under those
+    ice.handle_datagram(later("soon", nominate=True), HOME, now_ns=1)
+    assert restart(ice, "then") == []
+    assert restart(ice, "last") == [Retired("then")]
+    assert ice.ufrags == ("last", "soon")
+    assert error_of(list(ice.handle_datagram(later("then"), HOME, now_ns=2))) == 401
+    assert len(ice.handle_datagram(later("soon"), HOME, now_ns=3)) == 1
+
+
+def test_the_username_of_one_time_with_the_password_of_another_is_refused() -> None:
+    ice = agent()
+    ice.handle_datagram(check(nominate=True), HOME, now_ns=1)
+    restart(ice)
+    mixed = check(username=b"anew:later"), check(username=b"ours:later"), check(key=PASSWORD[::-1].encode())
+    for datagram in mixed:
+        assert error_of(list(ice.handle_datagram(datagram, HOME, now_ns=2))) == 401
 
 
 def test_consent_lasts_thirty_seconds_after_the_last_check_and_ends_once() -> None:

@@ -11,6 +11,7 @@ import anyio.to_thread
 from flowstream import EncodedCaps, LinkStats, Seat, Shown
 from flowstream.proto.admission import RateCap
 from flowstream.proto.sdp import Kind
+from flowstream.proto.switching import Picture
 from flowstream_nodes.webrtc._cover import SIZE, cover
 from flowstream_nodes.webrtc._session import ViewerSession
 
@@ -76,15 +77,20 @@ class Seated:
         clock: Clock,
         *,
         newest: Callable[[], int | None],
+        rung: Callable[[], str | None],
         on_uncovered: Callable[[], object],
     ) -> None:
-        """``newest`` gives the position of the stream's last picture on its timeline, in ticks; ``on_uncovered`` is
-        called when a black picture is due and there is none yet."""
+        """``newest`` gives the position of the stream's last picture on its timeline, in ticks.
+
+        ``rung`` gives the name of the rendition that goes out; ``on_uncovered`` is called when a black picture is due
+        and there is none yet.
+        """
         self.session = session
         self.seat = seat
         self._covers = covers
         self._clock = clock
         self._newest = newest
+        self._rung = rung
         self._on_uncovered = on_uncovered
         self._shown = Shown("none", False)
         self._cap: RateCap | None = None
@@ -105,6 +111,7 @@ class Seated:
         self.session.withhold(frozenset(withheld))
         if self._cap is None or self._cap.rate_bps != shown.cap_bps:
             self._cap = None if shown.cap_bps is None else RateCap(shown.cap_bps)
+            self.session.cap_bps = shown.cap_bps
         if shown.picture == "black" and was.picture != "black":
             self._covered_ns = None
             self.cover()
@@ -122,23 +129,26 @@ class Seated:
             sent_bytes=sum(each.octets_sent for each in streams.values()),
             loss=block.fraction_lost / 256 if block is not None else None,
             rtt_ms=round_trip_ns / 1e6 if round_trip_ns else None,
+            rung=self._rung(),
         )
 
     # --- what the stream's pictures meet ------------------------------------------------------------------------------
 
-    def takes_video(self, size: int, *, is_keyframe: bool, now_ns: int) -> bool:
-        """Whether a picture of ``size`` bytes may go to this viewer."""
+    def offer(self, picture: Picture, size: int, *, now_ns: int) -> int | None:
+        """The position on the timeline at which a picture of ``size`` bytes goes to this viewer, None if not."""
         session, cap = self.session, self._cap
-        if cap is None:
-            return session.takes_video(is_keyframe=is_keyframe)
-        if cap.passes(is_keyframe=is_keyframe, now_ns=now_ns) and session.takes_video(is_keyframe=is_keyframe):
-            cap.spend(size)
-            return True
+        if cap is None or session.choice is None or session.choice.rung != picture.rung:
+            return session.offer(picture)
+        if cap.passes(is_keyframe=picture.is_keyframe, now_ns=now_ns):
+            ticks = session.offer(picture)
+            if ticks is not None:
+                cap.spend(size)
+            return ticks
         if cap.is_holding:
             session.awaits_keyframe = True
             if cap.wants_keyframe:
                 session.ask_keyframe()
-        return False
+        return None
 
     def cover(self) -> None:
         """Sends the black picture, if it is due."""

@@ -4,33 +4,56 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import anyio
 
-from flowstream import Caller, EncodedPacket, Holding, ResourceBusy, Seat, ViewerRegistry, ViewerReport, ticks_of
+from flowstream import (
+    Caller,
+    EncodedPacket,
+    Holding,
+    ResourceBusy,
+    Seat,
+    ViewerRegistry,
+    ViewerReport,
+    format_bitrate,
+    ticks_of,
+)
 from flowstream.proto.admission import Approval
-from flowstream.proto.h264 import packetize, profile_level_id, split_annex_b
-from flowstream.proto.keyframe import KeyframeRequests
+from flowstream.proto.allocator import Choice
 from flowstream.proto.sdp import Kind, Stream, Transport, agree, parse_offer, write_answer
+from flowstream.proto.sdpfrag import Fragment, write_fragment
 from flowstream_nodes.webrtc._mux import UdpMux
+from flowstream_nodes.webrtc._rate import RateMeter
+from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD, Rungs, Timeline, payloads_of
 from flowstream_nodes.webrtc._seats import Covers, Seated
 from flowstream_nodes.webrtc._session import ViewerSession
-
-MAX_PAYLOAD: Final = 1160
-"""Bytes of media in a packet: with RTP header and extensions, RTX, SRTP, UDP and IPv6 below the 1280 that every path
-carries."""
+from flowstream_nodes.webrtc._wakeups import Wakeups
 
 CLOCK_RATES: Final[dict[Kind, int]] = {"video": 90_000, "audio": 48_000}
 
-TICK_S: Final = 0.1
+SOUND_OVERHEAD: Final = 70
+"""Bytes around a packet of sound: headers, protection, UDP and IP."""
+
+TICK_S: Final = 0.05
 """How often the sessions' clocks are looked at."""
+
+DECISION_NS: Final = 200_000_000
+"""How often it is decided anew who gets which rung; whenever a viewer needs a keyframe, too."""
+
+AUTO: Final = "auto"
+"""What a viewer says that leaves the choice to its link."""
 
 CLOSE_S: Final = 2.0
 """How long the end of all sessions may take."""
+
+
+class NothingShownError(Exception):
+    """There is nothing to watch right now: no node feeds the viewers, or they are being sent away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,34 +70,17 @@ class Feeder:
     """A node that feeds the viewers, and how it is reached.
 
     ``kinds`` says what it has inputs for, ``most`` how many viewers may be there, ``approval`` who may come in;
-    ``ask_keyframe`` sends a request upstream, ``on_change`` is called when a count has changed.
+    ``ask_keyframe`` sends a request upstream by one edge of the picture, ``on_change`` is called when a count has
+    changed. ``rungs`` names who gives the picture, by edge; ``uplink_bps`` is what all viewers may get together.
     """
 
     kinds: Callable[[], frozenset[Kind]]
     most: Callable[[], int]
-    ask_keyframe: Callable[[], None]
+    ask_keyframe: Callable[[int], None]
     on_change: Callable[[], None]
     approval: Callable[[], Approval] = lambda: "none"
-
-
-class _Timeline:
-    """RTP time of one kind, from media time: never back and never twice the same, whatever feeds it."""
-
-    def __init__(self, clock_rate: int) -> None:
-        self.clock_rate = clock_rate
-        self._last: int | None = None
-
-    @property
-    def last(self) -> int | None:
-        """The position that was given out last."""
-        return self._last
-
-    def advance(self, time_ns: int) -> int:
-        ticks = ticks_of(time_ns, self.clock_rate)
-        if self._last is not None and ticks <= self._last:
-            ticks = self._last + 1
-        self._last = ticks
-        return ticks
+    rungs: Callable[[], Mapping[int, str]] = lambda: {0: "video"}
+    uplink_bps: Callable[[], int | None] = lambda: None
 
 
 class Viewers:
@@ -93,11 +99,13 @@ class Viewers:
         self._mux = mux
         self._certificate = certificate
         self._cname = secrets.token_hex(6)
-        self._timelines: dict[Kind, _Timeline] = {kind: _Timeline(rate) for kind, rate in CLOCK_RATES.items()}
-        self._requests = KeyframeRequests()
-        self._profile: str | None = None
+        self.rungs = Rungs()
+        self._sound = Timeline(CLOCK_RATES["audio"])
+        self._sound_meter = RateMeter()
+        self._next_decision_ns = 0
+        self._wakeups = Wakeups(holding.now_ns)
         self._feeders: list[Feeder] = []
-        self._current: dict[Kind, Feeder] = {}
+        self._current: dict[tuple[Kind, int], Feeder] = {}
         self._epoch_ns: int | None = None
         self._is_closing = False
         self._none_left = anyio.Event()
@@ -117,14 +125,6 @@ class Viewers:
     def unsent_packets(self) -> int:
         """Packets that the kernel had no room for."""
         return self._mux.unsent_packets
-
-    def reports(self) -> tuple[ViewerReport, ...]:
-        """What is known of the links of those who are connected and may watch."""
-        there = [seated for seated in self._seated.values() if seated.session.connected and seated.seat.is_admitted]
-        return tuple(
-            replace(seated.session.report(), viewer=seated.seat.viewer, cap_bps=seated.seat.shown.cap_bps)
-            for seated in there
-        )
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -148,12 +148,16 @@ class Viewers:
         """Answers an offer and waits for the viewer to connect, to watch or to be let in.
 
         Raises:
+            NothingShownError: nobody feeds the viewers now.
             DoorClosed: it may not come in, or there is no place.
             SdpError: the offer cannot be answered; NothingInCommonError if for want of a format.
         """
+        if self._is_closing or not self._feeders:
+            raise NothingShownError("there is nothing to watch right now")
+        now_ns = self._holding.now_ns()
         ticket = self.registry.knock(caller)
         kinds = frozenset[Kind]().union(*(feeder.kinds() for feeder in self._feeders))
-        agreement = agree(parse_offer(offer_text), needed=kinds, profile_level_id=self._profile)
+        agreement = agree(parse_offer(offer_text), needed=kinds, profile_level_id=self.rungs.profile)
         seat = self.registry.seat(ticket)
         streams = _draw_ssrcs({track.kind: track.rtx_payload_type is not None for track in agreement.tracks.values()})
         session = ViewerSession(
@@ -163,6 +167,8 @@ class Viewers:
             certificate=self._certificate,
             cname=self._cname,
             mux=self._mux,
+            wakeups=self._wakeups,
+            start_bps=min((rate.bitrate_bps for rate in self.rungs.rates(now_ns=now_ns)), default=0),
             clock=self._holding,
             log=self.log,
             want_keyframe=self._want_keyframe,
@@ -173,22 +179,22 @@ class Viewers:
             seat,
             self._covers,
             self._holding,
-            newest=lambda: self._timelines["video"].last,
+            newest=lambda: self.rungs.newest_ticks,
+            rung=lambda: self._rung_name(session),
             on_uncovered=self._uncovered.set,
         )
         seat.sit(seated)
-        fingerprint = next(f for f in self._certificate.getFingerprints() if f.algorithm == "sha-256")
-        transport = Transport(
-            ufrag=session.ice.ufrag,
-            password=session.password,
-            fingerprint=(fingerprint.algorithm, fingerprint.value),
-            candidates=self._mux.candidates(),
-        )
+        transport = self._transport(session)
         answer = write_answer(agreement, transport, streams, session_id=secrets.randbits(62), cname=self._cname)
         self.sessions[session.id] = session
         self._seated[session.id] = seated
         self._holding.start_soon(self._live, session)
         return Admitted(session.id, session.etag, answer)
+
+    def restart(self, session: ViewerSession, fragment: Fragment) -> str:
+        """New ICE credentials for a session whose peer has new ones; gives the fragment that tells them."""
+        session.restart_ice(fragment.ufrag)
+        return write_fragment(session.agreement, self._transport(session))
 
     def dismiss(self, session_id: str, reason: str = "it said goodbye") -> bool:
         """Ends one session; whether there was one."""
@@ -198,37 +204,99 @@ class Viewers:
         session.close(reason)
         return True
 
-    def send_video(self, packet: EncodedPacket, feeder: Feeder) -> None:
-        """One access unit of H.264 (Annex B) to everybody who has had a keyframe, or is getting one."""
-        if self._is_superseded(feeder, "video"):
+    def send_video(self, packet: EncodedPacket, feeder: Feeder, index: int = 0) -> None:
+        """One access unit of H.264 (Annex B) of a rung, to everybody who gets that rung."""
+        if self._is_superseded(feeder, "video", index):
             return
-        ticks = self._timelines["video"].advance(packet.time_ns)
-        units: list[bytes] | None = None
         now_ns = self._holding.now_ns()
+        rung = self.rungs.at(index)
+        picture = rung.take(packet, now_ns=now_ns)
         if packet.keyframe:
-            self._requests.arrived()
             self._covers.fit(packet.caps)
-            units = split_annex_b(packet.data)
-            self._profile = profile_level_id(units) or self._profile
-        size, is_keyframe = len(packet.data), packet.keyframe
-        receivers = [
-            each.session
-            for each in self._seated.values()
-            if each.takes_video(size, is_keyframe=is_keyframe, now_ns=now_ns)
-        ]
-        if receivers:
-            payloads = packetize(units or split_annex_b(packet.data), max_size=MAX_PAYLOAD)
-            for session in receivers:
-                session.send("video", payloads, ticks=ticks, now_ns=now_ns)
+        payloads: list[bytes] | None = None
+        captured_ns = self._captured_ns(packet, now_ns)
+        size = len(packet.data)
+        for seated in self._seated.values():
+            ticks = seated.offer(picture, size, now_ns=now_ns)
+            if ticks is None:
+                continue
+            if payloads is None:  # once for all, and only if anybody takes it
+                payloads = payloads_of(packet)
+            seated.session.send("video", payloads, ticks=ticks, now_ns=now_ns, captured_ns=captured_ns, picture=picture)
 
     def send_audio(self, packet: EncodedPacket, feeder: Feeder) -> None:
         """One Opus packet to everybody; it is one RTP payload (RFC 7587)."""
         if self._is_superseded(feeder, "audio"):
             return
-        ticks = self._timelines["audio"].advance(packet.time_ns)
+        ticks = self._sound.advance(packet.time_ns)
         now_ns = self._holding.now_ns()
+        self._sound_meter.add(len(packet.data) + SOUND_OVERHEAD, now_ns=now_ns)
+        captured_ns = self._captured_ns(packet, now_ns)
         for session in self.sessions.values():
-            session.send("audio", (packet.data,), ticks=ticks, now_ns=now_ns)
+            session.send("audio", (packet.data,), ticks=ticks, now_ns=now_ns, captured_ns=captured_ns)
+
+    def reports(self) -> tuple[ViewerReport, ...]:
+        """What is known of the links of those who are connected and may watch, and what they get."""
+        there = [seated for seated in self._seated.values() if seated.session.connected and seated.seat.is_admitted]
+        return tuple(
+            replace(
+                seated.session.report(self._rung_name(seated.session)),
+                viewer=seated.seat.viewer,
+                cap_bps=seated.seat.shown.cap_bps,
+            )
+            for seated in there
+        )
+
+    @property
+    def rungs_text(self) -> str:
+        """How many viewers get which rendition, where there are several: ``high 3, low 7, none 1``."""
+        if sum(1 for _ in self.rungs) < 2:
+            return ""
+        counts = Counter(self._rung_name(session) or "none" for session in self.sessions.values() if session.connected)
+        names = [rung.name for rung in self.rungs] + ["none"]
+        return ", ".join(f"{name} {counts[name]}" for name in names if counts[name])
+
+    @property
+    def limited_by(self) -> str | None:
+        """What keeps viewers from more, where that is what all of them share: the uplink."""
+        held = sum(
+            session.choice is not None and session.choice.reason == "uplink" for session in self.sessions.values()
+        )
+        uplink_bps = self._feeders[-1].uplink_bps() if self._feeders else None
+        if not held or uplink_bps is None:
+            return None
+        return f"the uplink of {format_bitrate(uplink_bps)} has no more for {held} viewer{'s' if held > 1 else ''}"
+
+    def choose(self, session: ViewerSession, wanted: str) -> None:
+        """The viewer wants the rung of this name while its link carries it, or the best (``auto``).
+
+        Raises:
+            LookupError: there is no such rung.
+        """
+        rung = next((each for each in self.rungs if each.name == wanted), None)
+        if rung is None and wanted != AUTO:
+            names = ", ".join([AUTO, *(each.name for each in self.rungs)])
+            raise LookupError(f"There is no quality {wanted[:40]!r}, but {names}")
+        session.chosen = None if rung is None else rung.key
+        self._decide()
+
+    def quality(self, session: ViewerSession) -> dict[str, object]:
+        """What a viewer gets of what there is, and why not more, as it is told."""
+        chosen, choice = self.rungs.find(session.chosen), session.choice
+        rates = {rate.name: rate.bitrate_bps for rate in self.rungs.rates(now_ns=self._holding.now_ns())}
+        return {
+            "chosen": AUTO if chosen is None else chosen.name,
+            "rung": self._rung_name(session),
+            "why": None if choice is None else self._why(choice),
+            "rungs": [
+                {
+                    "name": rung.name,
+                    "size": None if rung.size is None else str(rung.size),
+                    "bitrate": rates.get(rung.key) if rung.meter.bps else None,
+                }
+                for rung in self.rungs
+            ],
+        }
 
     async def tick_forever(self) -> None:
         """Looks at every clock from time to time; runs as long as the viewers are held."""
@@ -252,8 +320,11 @@ class Viewers:
 
     def _tick(self) -> None:  # by itself: what the loop has looked at last is not kept until the next time
         now_ns = self._holding.now_ns()
+        if now_ns >= self._next_decision_ns:
+            self._decide()
+        stream_bps = max((rate.bitrate_bps for rate in self.rungs.rates(now_ns=now_ns)), default=0)
         for session in list(self.sessions.values()):
-            session.tick(now_ns=now_ns, ticks_at=self._ticks_at)
+            session.tick(now_ns=now_ns, ticks_at=self._ticks_at, stream_bps=stream_bps)
             self._seated[session.id].cover()
         self.registry.tick()
 
@@ -265,6 +336,7 @@ class Viewers:
         if self.sessions:
             with anyio.move_on_after(CLOSE_S, shield=True):
                 await self._none_left.wait()
+        self._wakeups.close()
         self._mux.close()
 
     async def _live(self, session: ViewerSession) -> None:
@@ -276,12 +348,21 @@ class Viewers:
             if self._is_closing and not self.sessions:
                 self._none_left.set()
 
-    def _is_superseded(self, feeder: Feeder, kind: Kind) -> bool:
+    def _transport(self, session: ViewerSession) -> Transport:
+        fingerprint = next(f for f in self._certificate.getFingerprints() if f.algorithm == "sha-256")
+        return Transport(
+            ufrag=session.ice.ufrag,
+            password=session.password,
+            fingerprint=(fingerprint.algorithm, fingerprint.value),
+            candidates=self._mux.candidates(),
+        )
+
+    def _is_superseded(self, feeder: Feeder, kind: Kind, index: int = 0) -> bool:
         """Whether a newer node has begun to send: the tail of the old one would only spoil its keyframe."""
-        current = self._current.get(kind)
+        current = self._current.get((kind, index))
         if current in self._feeders and self._feeders.index(current) > self._feeders.index(feeder):
             return True
-        self._current[kind] = feeder
+        self._current[kind, index] = feeder
         return False
 
     def _approval(self) -> Approval:
@@ -294,15 +375,55 @@ class Viewers:
         for feeder in self._feeders:
             feeder.on_change()
 
-    def _want_keyframe(self) -> None:
-        self._requests.want()
+    def _decide(self) -> None:
+        """Who gets what from now on."""
+        names: dict[int, str] = {}
+        for feeder in self._feeders:
+            names |= feeder.rungs()
+        if names:
+            self.rungs.follow(names)
+        watching = [session for session in self.sessions.values() if session.connected]
+        now_ns = self._holding.now_ns()
+        self._next_decision_ns = now_ns + DECISION_NS
+        self.rungs.decide(
+            watching,
+            uplink_bps=self._feeders[-1].uplink_bps() if self._feeders else None,
+            sound_bps=self._sound_meter.bps_at(now_ns),
+            now_ns=now_ns,
+        )
+        for session in watching:
+            if session.wants_keyframe and (rung := self.rungs.find(session.switch.needs_keyframe)) is not None:
+                rung.requests.want()
+
+    def _want_keyframe(self, session: ViewerSession) -> None:
+        self._decide()
+        key = session.switch.needs_keyframe or session.switch.current
+        if (rung := self.rungs.find(key)) is not None:
+            rung.requests.want()
         self._poll_requests()
 
     def _poll_requests(self) -> None:
         feeders = [feeder for feeder in self._feeders if "video" in feeder.kinds()]
-        if feeders and self._requests.poll(now_ns=self._holding.now_ns()):
-            for feeder in feeders:
-                feeder.ask_keyframe()
+        now_ns = self._holding.now_ns()
+        for rung in self.rungs:
+            if feeders and rung.requests.poll(now_ns=now_ns):
+                for feeder in feeders:
+                    feeder.ask_keyframe(rung.index)
+
+    def _why(self, choice: Choice) -> str:
+        rung = self.rungs.find(choice.rung)
+        named = choice if rung is None else replace(choice, rung=rung.name)
+        return named.why(uplink_bps=self._feeders[-1].uplink_bps() if self._feeders else None)
+
+    def _rung_name(self, session: ViewerSession) -> str | None:
+        rung = self.rungs.find(session.switch.current)
+        return None if rung is None else rung.name
+
+    def _captured_ns(self, packet: EncodedPacket, now_ns: int) -> int | None:
+        """When what a packet shows was captured, in UTC."""
+        if packet.capture_ns is None:
+            return None
+        return self._holding.wallclock_ns() - (now_ns - packet.capture_ns)
 
     def _ticks_at(self, kind: Kind, wallclock_ns: int) -> int:
         assert self._epoch_ns is not None, "nothing is sent before somebody feeds"

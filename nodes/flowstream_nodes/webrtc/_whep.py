@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -12,7 +12,8 @@ import anyio
 
 from flowstream import AsgiApp, Caller, DoorClosed
 from flowstream.proto.sdp import NothingInCommonError, SdpError
-from flowstream_nodes.webrtc._viewers import Viewers
+from flowstream.proto.sdpfrag import parse_fragment
+from flowstream_nodes.webrtc._viewers import NothingShownError, Viewers
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -30,6 +31,8 @@ STATUS: Final = {"token": 401, "barred": 403, "too-many": 429, "full": 503, "cro
 REALM: Final = 'Bearer realm="flowstream"'
 VIEWER: Final = "flowstream.viewer"
 """Where a program that serves this application says whom it vouches for."""
+
+RETRY_AFTER_S: Final = 5
 
 MAX_NAME: Final = 200
 
@@ -51,13 +54,23 @@ PAGE_HEADERS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
+class Relay:
+    """A STUN or TURN server that players may use; TURN has a user name and a password, both of printable ASCII."""
+
+    urls: tuple[str, ...]
+    username: str | None = None
+    credential: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class About:
-    """What the page shows around the picture."""
+    """What the page shows around the picture, and what its players are told."""
 
     title: str
     has_video: bool
     has_audio: bool
     origins: tuple[str, ...] = ()
+    relays: tuple[Relay, ...] = ()
 
 
 def read_page() -> dict[str, bytes]:
@@ -68,7 +81,8 @@ def read_page() -> dict[str, bytes]:
 def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str, bytes]) -> AsgiApp:
     """The ASGI application of one output.
 
-    ``/`` is the page, ``/whep`` the endpoint, ``/whep/ID`` a session and ``/whep/ID/state`` how its viewer stands,
+    ``/`` is the page, ``/whep`` the endpoint, ``/whep/ID`` a session ``/whep/ID/state`` how its viewer stands and
+    ``/whep/ID/quality`` which rendition it gets,
     ``/about`` what the page shows. Requests of other
     origins than the server's own are refused unless ``about().origins`` lists them or ``*``: a picture of a screen is
     not for every page that its owner happens to visit.
@@ -77,6 +91,8 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
     from starlette.exceptions import HTTPException
     from starlette.responses import JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
+
+    session_methods = ("GET", "PATCH", "DELETE", "OPTIONS")
 
     def cross_origin(request: Request) -> dict[str, str]:
         """Headers for the origin of a request, which may be none; 403 for one that is not welcome."""
@@ -92,23 +108,24 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
             "Vary": "Origin",
         }
 
-    async def read_body(request: Request, kind: str) -> str:
+    async def read_body(request: Request, kind: str, headers: Mapping[str, str]) -> str:
         given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if given != kind:
-            raise HTTPException(415, f"The body must be {kind}.", {f"Accept-{request.method.title()}": kind})
+            accept = {f"Accept-{request.method.title()}": kind}
+            raise HTTPException(415, f"The body must be {kind}.", {**accept, **headers})
         body = bytearray()
         try:
             with anyio.fail_after(BODY_S):
                 async for chunk in request.stream():
                     body += chunk
                     if len(body) > MAX_BODY:
-                        raise HTTPException(413, f"The body is longer than {MAX_BODY} bytes.")
+                        raise HTTPException(413, f"The body is longer than {MAX_BODY} bytes.", headers)
         except TimeoutError:
-            raise HTTPException(408, f"The body did not arrive within {BODY_S:.0f} s.") from None
+            raise HTTPException(408, f"The body did not arrive within {BODY_S:.0f} s.", headers) from None
         try:
             return body.decode()
         except UnicodeDecodeError:
-            raise HTTPException(400, "The body is not UTF-8.") from None
+            raise HTTPException(400, "The body is not UTF-8.", headers) from None
 
     async def endpoint(request: Request) -> Response:
         headers = cross_origin(request)
@@ -116,17 +133,22 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
             return Response(status_code=204, headers={"Accept-Post": SDP, **headers, **_preflight(request, headers)})
         if request.method in ("GET", "HEAD"):
             return Response(media_type=SDP, headers={"Accept-Post": SDP, **headers})
-        offer = await read_body(request, SDP)
+        offer = await read_body(request, SDP, headers)
         try:
             admitted = viewers.admit(offer, caller_of(request))
         except NothingInCommonError as error:
-            raise HTTPException(422, f"{_sentence(error)}", headers) from None
+            raise HTTPException(406, _sentence(error), headers) from None
         except SdpError as error:
             raise HTTPException(400, f"The offer cannot be answered: {error}.", headers) from None
+        except NothingShownError as error:
+            again = {"Retry-After": str(RETRY_AFTER_S), **headers}
+            raise HTTPException(409, f"{_sentence(error)} Try again in {RETRY_AFTER_S} s.", again) from None
         except DoorClosed as error:
             raise closed(error, headers) from None
         location = f"{request.scope.get('root_path', '')}/whep/{admitted.session_id}"
         found = {"Location": location, "ETag": f'"{admitted.etag}"', **headers}
+        if links := _links(about().relays):
+            found["Link"] = links
         return Response(admitted.answer, 201, found, SDP)
 
     async def session(request: Request) -> Response:
@@ -136,24 +158,31 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
                 status_code=204, headers={"Accept-Patch": TRICKLE, **headers, **_preflight(request, headers)}
             )
         current = viewers.sessions.get(request.path_params["id"])
-        if current is None:
+        if current is None or current.closed_because is not None:
             raise HTTPException(404, "There is no such session (any more).", headers)
+        if request.method in ("GET", "HEAD"):
+            return Response(status_code=204, headers=headers)
         if request.method == "DELETE":
             viewers.dismiss(current.id)
             return Response(headers=headers)
-        fragment = await read_body(request, TRICKLE)
-        match = request.headers.get("if-match")
-        if match is None:
-            raise HTTPException(428, "If-Match must name the session's ETag.", headers)
-        ufrags = {
-            line[len("a=ice-ufrag:") :].strip() for line in fragment.splitlines() if line.startswith("a=ice-ufrag:")
-        }
-        if match == "*" or ufrags - {current.peer_ufrag}:
-            raise HTTPException(422, "This endpoint cannot restart ICE: make a new session.", headers)
-        if match != f'"{current.etag}"':
+        fragment = await read_body(request, TRICKLE, headers)
+        match = request.headers.get("if-match", "").strip()
+        if not match:
+            raise HTTPException(428, "If-Match must name the session's ETag, or be * to restart ICE.", headers)
+        # The draft's own example has the star in quotes.
+        if match not in ("*", '"*"') and f'"{current.etag}"' not in [each.strip() for each in match.split(",")]:
             raise HTTPException(412, "If-Match is not the session's ETag.", headers)
-        # A lite agent answers from wherever a check comes and has no use for candidates.
-        return Response(status_code=204, headers=headers)
+        try:
+            said = parse_fragment(fragment)
+        except SdpError as error:
+            raise HTTPException(400, f"The fragment cannot be read: {error}.", headers) from None
+        if said.ufrag in ("", current.peer_ufrag):
+            # A lite agent answers from wherever a check comes and has no use for candidates.
+            return Response(status_code=204, headers=headers)
+        if not said.password:
+            raise HTTPException(400, "A restart of ICE needs a=ice-pwd beside a=ice-ufrag.", headers)
+        answer = viewers.restart(current, said)
+        return Response(answer, 200, {"ETag": f'"{current.etag}"', **headers}, TRICKLE)
 
     def closed(error: DoorClosed, headers: Mapping[str, str]) -> HTTPException:
         more = dict(headers)
@@ -173,11 +202,25 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
         if seat is None:
             raise HTTPException(404, "There is no such session (any more).", headers)
         if request.method == "POST":
-            name = await read_body(request, "text/plain")
+            name = await read_body(request, "text/plain", headers)
             if len(name) > MAX_NAME:
                 raise HTTPException(413, f"A name has at most {MAX_NAME} characters.", headers)
             seat.call(name)
         return JSONResponse(seat.told(), headers=headers)
+
+    async def quality(request: Request) -> Response:
+        """What a viewer gets of what there is, and why; it may choose one, or the best that its link carries."""
+        headers = {"Cache-Control": "no-store", **cross_origin(request)}
+        current = viewers.sessions.get(request.path_params["id"])
+        if current is None:
+            raise HTTPException(404, "There is no such session (any more).", headers)
+        if request.method == "POST":
+            wanted = (await read_body(request, "text/plain", headers)).strip()
+            try:
+                viewers.choose(current, wanted)
+            except LookupError as error:
+                raise HTTPException(422, f"{error.args[0]}.", headers) from None
+        return JSONResponse(viewers.quality(current), headers=headers)
 
     async def tell_about(request: Request) -> Response:
         if not viewers.registry.may_look(caller_of(request)):
@@ -201,8 +244,9 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
         routes=[
             Route("/", page_file),
             Route("/whep", endpoint, methods=["GET", "POST", "OPTIONS"]),
+            Route("/whep/{id}/quality", quality, methods=["GET", "POST"]),
             Route("/whep/{id}/state", state, methods=["GET", "POST"]),
-            Route("/whep/{id}", session, methods=["PATCH", "DELETE", "OPTIONS"]),
+            Route("/whep/{id}", session, methods=session_methods),
             Route("/about", tell_about),
             Route("/{name}", page_file),
         ],
@@ -228,12 +272,30 @@ def _preflight(request: Request, cross_origin: Mapping[str, str]) -> dict[str, s
     """What a browser is told before it sends a request of another origin (Fetch, section 3.2.4)."""
     if not cross_origin:
         return {}
-    methods = "POST, GET, OPTIONS" if request.url.path.endswith("/whep") else "PATCH, DELETE, OPTIONS"
+    methods = "POST, GET, OPTIONS" if request.url.path.endswith("/whep") else "GET, PATCH, DELETE, OPTIONS"
     return {
         "Access-Control-Allow-Methods": methods,
         "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match",
         "Access-Control-Max-Age": "3600",
     }
+
+
+def _links(relays: Sequence[Relay]) -> str:
+    """The value of Link for servers that players may use (RFC 9725 section 4.6)."""
+    links = []
+    for relay in relays:
+        login = ""
+        if relay.username is not None and relay.credential is not None:
+            login = f"; username={_quoted(relay.username)}; credential={_quoted(relay.credential)}"
+            login += '; credential-type="password"'
+        links += [f'<{url}>; rel="ice-server"{login}' for url in relay.urls]
+    return ", ".join(links)
+
+
+def _quoted(text: str) -> str:
+    """A quoted string of a header (RFC 9110 section 5.6.4)."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _sentence(error: Exception) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import re
+from typing import TYPE_CHECKING, Final, Literal, Self
+
+from pydantic import field_validator, model_validator
 
 from flowstream import (
+    Bitrate,
     Config,
     Context,
     EncodedCaps,
@@ -31,6 +35,11 @@ if TYPE_CHECKING:
 REPORTS_NS = 250_000_000
 """How often it tells who watches."""
 
+_ICE_URL: Final = re.compile(
+    r"(?:stuns?|turns?):(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:\?transport=(?:udp|tcp))?"
+)
+"""RFC 7064 and RFC 7065."""
+
 
 class ViewersConfig(Config):
     """Who may watch."""
@@ -46,6 +55,42 @@ class ViewersConfig(Config):
     )
 
 
+class IceServerConfig(Config):
+    """A STUN or TURN server."""
+
+    urls: list[str] = field(
+        min_length=1,
+        max_length=10,
+        description="Its addresses, as stun:, stuns:, turn: or turns: with host and port.",
+        examples=[["turn:relay.example.org:3478?transport=udp"]],
+    )
+    username: str | None = field(default=None, max_length=500, description="User name; TURN needs one.")
+    credential: str | None = field(
+        default=None, max_length=500, description="Password; TURN needs one. Every viewer is told it."
+    )
+
+    @field_validator("urls")
+    @classmethod
+    def _addresses(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            if not _ICE_URL.fullmatch(url):
+                raise ValueError(
+                    f"{url!r} is no address of a STUN or TURN server; write turn:HOST:PORT or stun:HOST:PORT"
+                )
+        return urls
+
+    @model_validator(mode="after")
+    def _login(self) -> Self:
+        if (self.username is None) != (self.credential is None):
+            raise ValueError("'username' and 'credential' go together; give both or none")
+        if self.username is None and any(url.startswith("turn") for url in self.urls):
+            raise ValueError("a TURN server lets in nobody without 'username' and 'credential'; give both")
+        for name, text in (("username", self.username), ("credential", self.credential)):
+            if text is not None and not (text.isascii() and text.isprintable()):
+                raise ValueError(f"{name!r} travels in a header, which takes printable ASCII only")
+        return self
+
+
 class WebrtcOutConfig(Config):
     """How the stream is shown."""
 
@@ -53,11 +98,22 @@ class WebrtcOutConfig(Config):
         default=None, max_length=200, description="Title of the page; the node's label when it is left out."
     )
     viewers: ViewersConfig = live(default_factory=ViewersConfig, description="Who may watch.")
+    uplink: Literal["off"] | Bitrate = live(
+        default="off",
+        description="What all viewers together may get, in bits per second; when it is short, those who get most of "
+        "the picture get a lower rendition, before anybody gets none.",
+    )
     origins: list[str] = live(
         default_factory=list,
         max_length=100,
         description="Other web pages that may play this stream, by origin; '*' for any. The built-in page always may.",
         examples=[["https://example.org"]],
+    )
+    ice_servers: list[IceServerConfig] = live(
+        default_factory=list,
+        max_length=10,
+        description="Servers through which viewers may reach this one where the direct way is blocked.",
+        examples=[[{"urls": ["turn:relay.example.org:3478"], "username": "viewer", "credential": "secret"}]],
     )
 
 
@@ -67,6 +123,11 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
     Serves a page at ``/<node>/`` and, for other players, a WHEP endpoint at ``/<node>/whep``. Takes H.264 without
     B-frames, and Opus; both are passed on as they come, so one encoder serves every viewer. A new viewer, or one that
     lost too much, makes it ask for a keyframe upstream; requests of several are joined.
+
+    ``video`` takes several renditions of one picture, the largest first: ``video: [high, middle, low]``. Each viewer
+    gets the one that its link carries, which its browser's feedback on every packet tells, and another one from a
+    keyframe on when that changes; it may choose one itself. ``uplink`` bounds the sum of all viewers. A viewer whose
+    link does not even carry the lowest one sees the picture stand still, and hears the sound.
 
     Media travels on UDP at the address where the graph serves (``serve.listen``), on the same port number when it is
     free. Viewers stay connected across reloads: what feeds this node may be replaced, the page goes on.
@@ -102,8 +163,10 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         EncodedPacket,
         caps=EncodedCaps(codec="h264"),
         optional=True,
+        many=True,
         follows={"size", "extradata"},
-        doc="The picture: H.264 in Annex B form with parameter sets before every keyframe, no B-frames.",
+        doc="The picture: H.264 in Annex B form with parameter sets before every keyframe, no B-frames. Several "
+        "renditions of it are a ladder: each viewer gets the one that its link carries.",
     )
     audio = Input(
         EncodedPacket,
@@ -118,8 +181,11 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         doc="Who watches, and what each viewer says of its link: losses and round trip. For an abr-controller.",
     )
 
-    _last: EncodedPacket | None = None
     _registry: ViewerRegistry | None = None
+
+    def open(self) -> None:
+        """Begins without having seen a picture."""
+        self._last: dict[int, EncodedPacket] = {}
 
     async def run(self, ctx: Context) -> None:
         """Serves viewers until the inputs end.
@@ -137,7 +203,7 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
 
         from flowstream import VIEWERS, ViewerRegistry
         from flowstream_nodes.webrtc._viewers import Feeder, open_viewers
-        from flowstream_nodes.webrtc._whep import About, make_app
+        from flowstream_nodes.webrtc._whep import About, Relay, make_app
 
         async with (
             ctx.hold(VIEWERS, ViewerRegistry.open) as registry,
@@ -153,7 +219,10 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
 
             def about() -> About:
                 title = self.config.title or ctx.label
-                return About(title, "video" in kinds(), "audio" in kinds(), tuple(self.config.origins))
+                relays = tuple(
+                    Relay(tuple(each.urls), each.username, each.credential) for each in self.config.ice_servers
+                )
+                return About(title, "video" in kinds(), "audio" in kinds(), tuple(self.config.origins), relays)
 
             def report() -> None:
                 ctx.report(
@@ -161,6 +230,8 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                     waiting=registry.waiting or None,
                     view="paused" if registry.view.is_paused else None,
                     unsent_packets=viewers.unsent_packets or None,
+                    rungs=viewers.rungs_text or None,
+                    limited_by=viewers.limited_by,
                 )
 
             def approval() -> Approval:
@@ -173,9 +244,11 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
             feeder = Feeder(
                 kinds=kinds,
                 most=lambda: self.config.viewers.max,
-                ask_keyframe=lambda: ctx.request(self.video, KeyframeRequest("a viewer needs one")),
+                ask_keyframe=lambda index: ctx.request(self.video, KeyframeRequest("a viewer needs one"), index=index),
                 on_change=report,
                 approval=approval,
+                rungs=lambda: {origin.index: origin.node for origin in ctx.origins(self.video)},
+                uplink_bps=lambda: None if self.config.uplink == "off" else self.config.uplink,
             )
             app = make_app(viewers, about=about, page=page)
             async with ctx.mount(app, page=True):
@@ -184,10 +257,10 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                     ctx.ready()
                     async with anyio.create_task_group() as tasks:
                         tasks.start_soon(self._tell_reports, ctx, viewers)
-                        async for kind, packet in ctx.merge(self.video, self.audio):
-                            if kind == "video":
-                                self._check_order(packet)
-                                viewers.send_video(packet, feeder)
+                        async for origin, packet in ctx.each(self.video, self.audio):
+                            if origin.port == "video":
+                                self._check_order(packet, origin.index)
+                                viewers.send_video(packet, feeder, origin.index)
                             else:
                                 viewers.send_audio(packet, feeder)
                         tasks.cancel_scope.cancel()
@@ -205,10 +278,12 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
             if ctx.is_connected(self.reports):
                 found = ViewerReports(ctx.name, viewers.reports())
                 await ctx.emit(self.reports(Record(found, ctx.media_ns())))
+            ctx.report(rungs=viewers.rungs_text or None, limited_by=viewers.limited_by)
             await ctx.sleep_until_ns(ctx.now_ns() + REPORTS_NS)
 
-    def _check_order(self, packet: EncodedPacket) -> None:
-        last, self._last = self._last, packet
+    def _check_order(self, packet: EncodedPacket, index: int) -> None:
+        last = self._last.get(index)
+        self._last[index] = packet
         if last is None or last.decode_ns is None or packet.decode_ns is None:
             return
         if packet.decode_ns > last.decode_ns and packet.time_ns < last.time_ns:

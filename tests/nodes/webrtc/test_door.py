@@ -199,7 +199,7 @@ async def test_what_was_sent_before_a_pause_is_not_sent_again(stage_of: Any, mak
         viewer = make_viewer()
         await join(stage, viewer)
         stage.send_picture()
-        await until(viewer, lambda: video(viewer))
+        await until(viewer, lambda: any(packet.marker for packet in video(viewer)))
         number = video(viewer)[0].sequence_number
         stage.viewers.registry.pause_view()
         (session,) = stage.viewers.sessions.values()
@@ -233,7 +233,7 @@ async def test_who_comes_while_the_view_is_paused_sees_black(stage_of: Any, make
         stage.tasks.start_soon(stage.play)
         viewer = make_viewer()
         await join(stage, viewer)
-        await until(viewer, lambda: video(viewer))
+        await until(viewer, lambda: any(packet.marker for packet in video(viewer)))
         assert picture_of(viewer).max() < 24
 
 
@@ -244,7 +244,7 @@ async def test_a_viewer_who_may_only_hear_sees_black(stage_of: Any, make_viewer:
         stage.viewers.registry.permit(seat.viewer, video=False)
         stage.tasks.start_soon(stage.play)
         await until(viewer, lambda: len([each for each in viewer.rtp if each.payload_type == 111]) > 10)
-        await until(viewer, lambda: video(viewer))
+        await until(viewer, lambda: any(packet.marker for packet in video(viewer)))
         assert picture_of(viewer).max() < 24
         stage.viewers.registry.permit(seat.viewer, video=True, audio=False)
         await until(viewer, lambda: picture_of(viewer).mean() > 30)
@@ -333,7 +333,9 @@ async def test_what_is_no_token_is_refused_also_where_none_is_needed(
     stage: Any, http: httpx.AsyncClient, make_viewer: MakeViewer, token: str
 ) -> None:
     answer = await http.post(
-        "/whep", content=make_viewer().offer(), headers={**SDP, "Authorization": f"Bearer {token}".encode("latin-1")}
+        "/whep",
+        content=make_viewer().offer(),
+        headers=httpx.Headers([*SDP.items(), ("Authorization", f"Bearer {token}")], encoding="latin-1"),
     )
     assert (answer.status_code, answer.text) == (401, "This is no token of this stream.\n")
 

@@ -14,7 +14,9 @@ import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
 from flowstream import Caller
+from flowstream.proto.rtcp import TransportFeedback
 from flowstream.runtime.audience import Grant
+from flowstream_nodes.webrtc._sender import Sender
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real, pytest.mark.timeout(180)]
 
@@ -98,6 +100,35 @@ async def test_the_page_plays_picture_and_sound(stage_of: Any, browser: Browser)
         facts = r"/^640.360 .* [\d]+ fps .*bit/"
         await wait_for(page, f"document.getElementById('facts').textContent.match({facts})")
         assert stage.viewers.connected == 1
+
+
+@pytest.mark.alone
+async def test_the_browser_tells_of_every_packet_and_its_link_is_found_to_carry_more(
+    stage_of: Any, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+    handle_feedback = Sender.handle_feedback
+
+    def listen(sender: Sender, packet: Any, *, now_ns: int) -> None:
+        told.append(packet)
+        handle_feedback(sender, packet, now_ns=now_ns)
+
+    monkeypatch.setattr(Sender, "handle_feedback", listen)
+    async with stage_of() as stage:
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "playing")
+        (session,) = stage.viewers.sessions.values()
+        stream_bps = 1_100_000  # picture and sound
+        with anyio.fail_after(20):
+            while stage.viewers.reports()[0].bandwidth_bps < 3 * stream_bps:
+                await anyio.lowlevel.checkpoint()
+        await wait_for(page, "window.inbound('video').then((s) => s.framesDecoded > 60)")
+        assert len(told) > 20
+        assert all(isinstance(packet, TransportFeedback) for packet in told), "no REMB beside it"
+        picture = await page.evaluate("window.inbound('video')")
+        assert (picture["packetsLost"], picture["freezeCount"]) == (0, 0)
+        assert session.sender.dropped_pictures == 0
 
 
 @pytest.mark.alone

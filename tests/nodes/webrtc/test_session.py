@@ -27,8 +27,10 @@ from flowstream.proto.rtcp import (
     SourceDescription,
 )
 from flowstream.proto.rtp import RtpPacket, Unwrapper
-from flowstream_nodes.webrtc import _session
-from flowstream_nodes.webrtc._viewers import MAX_PAYLOAD, Feeder
+from flowstream.proto.sdpfrag import Fragment
+from flowstream_nodes.webrtc import _session, _stream
+from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD
+from flowstream_nodes.webrtc._viewers import Feeder
 
 pytestmark = pytest.mark.anyio
 
@@ -101,7 +103,7 @@ async def test_a_viewer_gets_the_very_bytes_from_a_keyframe_on(stage_of: Any, ma
         assert numbers == [(numbers[0] + n) & 0xFFFF for n in range(len(numbers))]
         assert sum(packet.marker for packet in packets) == len(sent)
         assert {packet.payload_type for packet in packets} == {96}
-        assert {packet.extensions for packet in packets} == {((3, b"0"), (5, _session.PLAYOUT_DELAY))}
+        assert {packet.extensions for packet in packets} == {((3, b"0"), (5, _stream.PLAYOUT_DELAY))}
         unwrapper = Unwrapper(32)
         times = sorted({unwrapper.unwrap(packet.timestamp) for packet in packets})
         assert len(times) == len(sent)
@@ -264,7 +266,7 @@ async def test_a_new_node_feeds_the_same_viewer_and_nothing_jumps(
         await send_pictures(stage, viewer, 4)
         before = len(video_of(viewer))
         asked: list[int] = []
-        newer = Feeder(lambda: frozenset({"video"}), lambda: 10, lambda: asked.append(1), lambda: None)
+        newer = Feeder(lambda: frozenset({"video"}), lambda: 10, lambda index: asked.append(1), lambda: None)
         other_size = pictures((320, 180), 1)
         assert other_size[0].keyframe
         with stage.viewers.feeding(newer, media_ns=stage.media_ns()):
@@ -365,6 +367,30 @@ async def test_a_silent_viewer_is_let_go_when_its_consent_ends(stage_of: Any, ma
         stage.clock.skip(1.1)
         await gone(stage)
         assert session.closed_because == "it was silent for 30 s"
+
+
+async def test_after_a_restart_of_ice_the_same_stream_goes_on_elsewhere(stage_of: Any, make_viewer: MakeViewer) -> None:
+    async with stage_of() as stage:
+        viewer = make_viewer()
+        session = await join(stage, viewer)
+        await send_pictures(stage, viewer, 3)
+        here, before = session.ice.selected, session.ice.ufrag
+        answer = stage.viewers.restart(session, Fragment("anew", "x" * 22, 0))
+        await send_pictures(stage, viewer, 3)  # nobody has nominated another path yet
+        assert session.ice.selected == here
+        viewer.restart(answer, "anew")
+        with anyio.fail_after(10):
+            await viewer.checked.wait()
+        await send_pictures(stage, viewer, 3)
+        assert session.ice.selected != here
+        assert session.ice.ufrags == (session.ice.ufrag,)
+        assert before not in stage.viewers._mux._sessions
+        numbers = [packet.sequence_number for packet in video_of(viewer)]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        stage.viewers.dismiss(session.id)
+        await gone(stage)
+        assert not stage.viewers._mux._sessions
+        assert not stage.viewers._mux._peers
 
 
 async def test_whoever_is_dismissed_hears_goodbye(stage_of: Any, make_viewer: MakeViewer) -> None:

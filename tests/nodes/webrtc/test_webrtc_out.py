@@ -42,7 +42,8 @@ def test_it_serves_a_page_and_takes_what_comes_without_viewers() -> None:
         assert node.ctx.is_ready
         (mount,) = node.mounts
         assert (mount.path, mount.page) == ("/out/", True)
-        assert node.facts == {"viewers": 0, "waiting": None, "view": None, "unsent_packets": None}
+        assert {name for name, fact in node.facts.items() if fact is not None} == {"viewers"}
+        assert node.facts["viewers"] == 0
         node.push(KEYFRAME, "video")
         node.push(SOUND, "audio")
         assert get(node, "/").status_code == 200
@@ -76,7 +77,12 @@ def test_the_title_is_the_label_until_it_is_set_and_changes_in_place() -> None:
 def test_all_settings_change_in_place() -> None:
     with harness() as node:
         node.settle()
-        node.reconfigure(title="x", viewers={"max": 3, "approval": "manual"}, origins=["https://example.org"])
+        node.reconfigure(
+            title="x",
+            viewers={"max": 3, "approval": "manual"},
+            origins=["https://example.org"],
+            ice_servers=[{"urls": ["stun:a"]}],
+        )
         assert node.node.config.viewers.max == 3
 
 
@@ -138,8 +144,32 @@ def test_pictures_out_of_order_are_refused_with_the_way_out() -> None:
         ({"viewers": {"most": 3}}, "Extra inputs"),
         ({"titel": "x"}, "Extra inputs"),
         ({"title": "x" * 201}, "at most 200 characters"),
+        ({"ice_servers": [{"urls": []}]}, "at least 1 item"),
+        (
+            {"ice_servers": [{"urls": ["http://x"]}]},
+            "'http://x' is no address of a STUN or TURN server; write turn:HOST",
+        ),
+        ({"ice_servers": [{"urls": ["stun:x>,<y"]}]}, "no address of a STUN or TURN server"),
+        ({"ice_servers": [{"urls": ["turn:x"]}]}, "without 'username' and 'credential'; give both"),
+        ({"ice_servers": [{"urls": ["stun:x"], "username": "a"}]}, "go together; give both or none"),
+        (
+            {"ice_servers": [{"urls": ["turn:x"], "username": "a\r\nSet-Cookie: b", "credential": "c"}]},
+            "'username' travels in a header",
+        ),
+        (
+            {"ice_servers": [{"urls": ["turn:x"], "username": "a", "credential": "ü"}]},
+            "'credential' travels in a header",
+        ),
     ],
 )
 def test_settings_are_checked(written: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         WebrtcOutConfig.model_validate(written)
+
+
+@pytest.mark.parametrize(
+    "url", ["stun:a.example", "stuns:[2001:db8::1]:5349", "turn:192.0.2.1:3478?transport=tcp", "turns:a-b.example:443"]
+)
+def test_addresses_of_relays_are_taken(url: str) -> None:
+    server = {"urls": [url], "username": "viewer", "credential": "a secret"}
+    assert WebrtcOutConfig.model_validate({"ice_servers": [server]}).ice_servers[0].urls == [url]

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from flowstream import Caller
+from flowstream.proto.sdp import agree, parse_offer
+from flowstream.proto.sdpfrag import Fragment
 from flowstream_nodes.webrtc import _whep
+from flowstream_nodes.webrtc._viewers import Admitted
 
 pytestmark = pytest.mark.anyio
+
+PROTO = Path(__file__).parent.parent.parent / "proto"
 
 SDP = {"Content-Type": "application/sdp"}
 TRICKLE = {"Content-Type": "application/trickle-ice-sdpfrag"}
@@ -72,7 +83,7 @@ async def test_a_session_ends_by_delete_and_is_then_unknown(http: httpx.AsyncCli
         ({"content": "v=0\n" + "a=x\n" * 20_000}, 413, "The body is longer than 65536 bytes.\n"),
         (
             {"content": "v=0\nm=video 9 UDP/TLS/RTP/SAVPF 96\na=mid:0\na=recvonly\na=rtpmap:96 VP8/90000\n"},
-            422,
+            406,
             "No video format in common: the offer has VP8; this end sends H264 with packetization-mode 1.\n",
         ),
     ],
@@ -127,26 +138,121 @@ async def test_options_names_the_type_that_is_taken(http: httpx.AsyncClient, off
     assert (answer.status_code, answer.headers["accept-patch"]) == (204, "application/trickle-ice-sdpfrag")
 
 
-async def test_trickled_candidates_are_taken_under_the_right_tag(http: httpx.AsyncClient, offer: str) -> None:
+FRAGMENT = "a=ice-ufrag:{ufrag}\r\na=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n"
+RESTART = f"a=ice-ufrag:anew\r\na=ice-pwd:{'x' * 22}\r\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "text"),
+    [
+        ({}, 204, ""),
+        ({"match": "*"}, 204, ""),
+        ({"match": '"another", {tag}'}, 204, ""),
+        ({"content": "a=candidate:\r\n"}, 204, ""),
+        ({"content": "a=candidate:1 1 tcp 1 nowhere.invalid 9 typ host\r\n"}, 204, ""),
+        ({"match": None}, 428, "If-Match must name the session's ETag, or be * to restart ICE.\n"),
+        ({"match": '"another"'}, 412, "If-Match is not the session's ETag.\n"),
+        ({"match": "{id}"}, 412, "If-Match is not the session's ETag.\n"),
+        ({"match": '"another"', "content": RESTART}, 412, "If-Match is not the session's ETag.\n"),
+        ({"kind": "application/sdp"}, 415, "The body must be application/trickle-ice-sdpfrag.\n"),
+        ({"content": "x" * 70_000}, 413, "The body is longer than 65536 bytes.\n"),
+        ({"content": b"\xff"}, 400, "The body is not UTF-8.\n"),
+        ({"content": ""}, 400, "The fragment cannot be read: line 1: '' is not of the form a=... or m=....\n"),
+        (
+            {"match": "*", "content": "a=ice-ufrag:anew\r\n"},
+            400,
+            "A restart of ICE needs a=ice-pwd beside a=ice-ufrag.\n",
+        ),
+        ({"path": "/whep/unknown"}, 404, "There is no such session (any more).\n"),
+    ],
+)
+async def test_a_patch_is_taken_or_told_why_not(
+    http: httpx.AsyncClient, stage: Any, offer: str, change: dict[str, Any], status: int, text: str
+) -> None:
     made = await http.post("/whep", content=offer, headers=SDP)
-    location, tag = made.headers["location"], made.headers["etag"]
-    ufrag = next(line for line in offer.splitlines() if line.startswith("a=ice-ufrag:"))
-    fragment = f"{ufrag}\r\na=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n"
+    (session,) = stage.viewers.sessions.values()
+    ufrag = next(line for line in offer.splitlines() if line.startswith("a=ice-ufrag:")).partition(":")[2]
+    match = change.get("match", "{tag}")
+    headers = {"Content-Type": change.get("kind", "application/trickle-ice-sdpfrag")}
+    if match is not None:
+        headers["If-Match"] = match.format(tag=made.headers["etag"], id=session.etag)
+    answer = await http.patch(
+        change.get("path", made.headers["location"]),
+        content=change.get("content", FRAGMENT.format(ufrag=ufrag)),
+        headers=headers,
+    )
+    assert (answer.status_code, answer.text) == (status, text)
+    assert "etag" not in answer.headers
+    assert f'"{session.etag}"' == made.headers["etag"]
+    assert session.ice.ufrags == (session.ice.ufrag,)
 
-    async def patch(match: str | None, content: str = fragment, headers: dict[str, str] = TRICKLE) -> httpx.Response:
-        more = {} if match is None else {"If-Match": match}
-        return await http.patch(location, content=content, headers={**headers, **more})
 
-    assert (await patch(tag)).status_code == 204
-    assert (await patch(None)).status_code == 428
-    assert (await patch('"another"')).status_code == 412
-    assert (await patch(tag, headers=SDP)).status_code == 415
-    assert (await patch(tag, "x" * 70_000)).status_code == 413
-    restart = "a=ice-ufrag:other\r\na=ice-pwd:" + "x" * 22 + "\r\n"
-    assert (await patch("*", restart)).status_code == 422
-    assert (await patch(tag, restart)).status_code == 422
-    assert (await http.patch("/whep/unknown", content=fragment, headers=TRICKLE)).status_code == 404
-    assert (await http.get(location)).status_code == 405
+@pytest.mark.parametrize("match", ["*", '"*"', "{tag}"])
+async def test_new_credentials_restart_ice_under_a_new_tag(
+    http: httpx.AsyncClient, stage: Any, offer: str, match: str
+) -> None:
+    made = await http.post("/whep", content=offer, headers=SDP)
+    (session,) = stage.viewers.sessions.values()
+    before = session.ice.ufrag
+    headers = {**TRICKLE, "If-Match": match.format(tag=made.headers["etag"])}
+    answer = await http.patch(made.headers["location"], content=RESTART, headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/trickle-ice-sdpfrag"
+    assert answer.headers["etag"] not in (made.headers["etag"], "")
+    assert answer.headers["etag"] == f'"{session.etag}"'
+    assert session.peer_ufrag == "anew"
+    assert session.ice.ufrag != before
+    assert f"a=ice-ufrag:{session.ice.ufrag}\r\na=ice-pwd:{session.password}\r\na=candidate:1 1 udp " in answer.text
+    again = await http.patch(made.headers["location"], content=RESTART, headers=headers)
+    # The same credentials are no restart; under the tag of before they come too late.
+    assert again.status_code == (412 if match == "{tag}" else 204)
+    assert f'"{session.etag}"' == answer.headers["etag"]
+
+
+async def test_a_session_answers_a_look_with_nothing_and_knows_no_other_method(
+    http: httpx.AsyncClient, offer: str
+) -> None:
+    location = (await http.post("/whep", content=offer, headers=SDP)).headers["location"]
+    for method in ("GET", "HEAD"):
+        answer = await http.request(method, location)
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert (await http.request(method, "/whep/unknown")).status_code == 404
+    for method in ("POST", "PUT"):
+        answer = await http.request(method, location)
+        assert answer.status_code == 405
+        assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "PATCH", "DELETE", "OPTIONS"}
+
+
+async def test_a_tag_on_delete_is_not_looked_at(http: httpx.AsyncClient, offer: str) -> None:
+    location = (await http.post("/whep", content=offer, headers=SDP)).headers["location"]
+    assert (await http.delete(location, headers={"If-Match": '"another"'})).status_code == 200
+
+
+async def test_between_two_nodes_there_is_nothing_to_watch_for_a_moment(
+    http: httpx.AsyncClient, stage: Any, offer: str
+) -> None:
+    stage.viewers._feeders.remove(stage.feeder)
+    answer = await http.post("/whep", content=offer, headers=SDP)
+    stage.viewers._feeders.append(stage.feeder)
+    assert (answer.status_code, answer.headers["retry-after"]) == (409, "5")
+    assert answer.text == "There is nothing to watch right now. Try again in 5 s.\n"
+
+
+async def test_relays_are_told_to_those_who_got_a_session(http: httpx.AsyncClient, stage: Any, offer: str) -> None:
+    assert "link" not in (await http.post("/whep", content=offer, headers=SDP)).headers
+    stage.relays = (
+        _whep.Relay(("stun:relay.example:3478",)),
+        _whep.Relay(("turn:relay.example:3478", "turns:relay.example:443?transport=tcp"), "v", 'a"b\\c'),
+    )
+    answer = await http.post("/whep", content=offer, headers=SDP)
+    login = r'rel="ice-server"; username="v"; credential="a\"b\\c"; credential-type="password"'
+    assert answer.headers["link"] == (
+        '<stun:relay.example:3478>; rel="ice-server", '
+        f"<turn:relay.example:3478>; {login}, <turns:relay.example:443?transport=tcp>; {login}"
+    )
+    # Not before: passwords are not for everybody who asks.
+    assert "link" not in (await http.options("/whep")).headers
+    assert "relay" not in (await http.get("/about")).text
 
 
 async def test_pages_of_elsewhere_get_nothing_unless_they_are_listed(
@@ -174,6 +280,19 @@ async def test_pages_of_elsewhere_get_nothing_unless_they_are_listed(
     assert (await http.options("/whep", headers={"Origin": "https://third.example"})).status_code == 403
     stage.origins = ("*",)
     assert (await http.options("/whep", headers={"Origin": "https://third.example"})).status_code == 204
+    # Whatever is wrong, the page that asked may read it.
+    wrong = await http.post("/whep", content="x", headers={**foreign, "Content-Type": "text/plain"})
+    assert (wrong.status_code, wrong.headers["access-control-allow-origin"]) == (415, "https://elsewhere.example")
+    location = answer.headers["location"]
+    allowed = await http.options(location, headers={**foreign, "Access-Control-Request-Method": "PATCH"})
+    assert allowed.headers["access-control-allow-methods"] == "GET, PATCH, DELETE, OPTIONS"
+    assert "If-Match" in allowed.headers["access-control-allow-headers"]
+    restarted = await http.patch(location, content=RESTART, headers={**TRICKLE, **foreign, "If-Match": "*"})
+    assert (restarted.status_code, restarted.headers["access-control-allow-origin"]) == (
+        200,
+        "https://elsewhere.example",
+    )
+    assert "ETag" in restarted.headers["access-control-expose-headers"]
 
 
 async def test_the_page_of_the_server_itself_is_welcome(http: httpx.AsyncClient, stage: Any, offer: str) -> None:
@@ -209,3 +328,80 @@ async def test_under_a_path_of_its_own_everything_is_found(stage: Any, offer: st
         made = await http.post("/out/whep", content=offer, headers=SDP)
         assert made.headers["location"].startswith("/out/whep/")
         assert (await http.delete(made.headers["location"])).status_code == 200
+
+
+OFFERS = [path.read_text() for path in sorted((PROTO / "offers").glob("*.sdp"))]
+FRAGMENTS = [path.read_text() for path in sorted((PROTO / "fragments").glob("*.sdpfrag"))]
+
+
+class _Door:
+    """Viewers as the application sees them: one session, and offers that are read as always."""
+
+    def __init__(self) -> None:
+        self.sessions = {"known": SimpleNamespace(id="known", etag="tag", peer_ufrag="EsAw", closed_because=None)}
+
+    def admit(self, text: str, caller: Caller) -> Admitted:
+        agree(parse_offer(text), needed={"video"})
+        return Admitted("new", "tag", "v=0\r\n")
+
+    def restart(self, session: Any, fragment: Fragment) -> str:
+        assert fragment.ufrag.isascii()
+        return "a=ice-lite\r\n"
+
+    def dismiss(self, session_id: str) -> None:
+        assert session_id == "known"
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    """Nothing of sense, or what players send with some bytes changed."""
+    if draw(st.booleans()):
+        return draw(st.binary(max_size=200))
+    body = bytearray(draw(st.sampled_from(OFFERS + FRAGMENTS)).encode())
+    for _ in range(draw(st.integers(0, 5))):
+        position = draw(st.integers(0, len(body) - 1))
+        body[position : position + draw(st.integers(0, 8))] = draw(st.binary(max_size=8)) or b"="
+    return bytes(body)
+
+
+@given(
+    method=st.sampled_from(["POST", "PATCH", "DELETE", "GET", "OPTIONS", "PUT"]),
+    path=st.sampled_from(["/whep", "/whep/known", "/whep/other"]),
+    kind=st.sampled_from(["application/sdp", "application/trickle-ice-sdpfrag", "text/plain", ""]) | st.text(),
+    match=st.sampled_from(["*", '"tag"', '"other"', ""]) | st.text(),
+    body=bodies(),
+)
+def test_whatever_comes_is_answered_with_a_status_that_fits(
+    method: str, path: str, kind: str, match: str, body: bytes
+) -> None:
+    headers = [(b"content-type", kind.encode("latin-1", "replace")), (b"if-match", match.encode("latin-1", "replace"))]
+    status = asyncio.run(_status_of(method, path, headers, body))
+    allowed = {
+        ("POST", "/whep"): {201, 400, 406, 413, 415},
+        ("PATCH", "/whep/known"): {200, 204, 400, 412, 413, 415, 428},
+        ("DELETE", "/whep/known"): {200},
+        ("GET", "/whep"): {200},
+        ("GET", "/whep/known"): {204},
+    }
+    fallback = {204} if method == "OPTIONS" else {404, 405}
+    assert status in allowed.get((method, path), fallback)
+
+
+async def _status_of(method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes) -> int:
+    door: Any = _Door()
+    app = _whep.make_app(door, about=lambda: _whep.About("x", True, True), page={})
+    said: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
+        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "headers": headers,
+        "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1),
+    }  # fmt: skip
+    await app(scope, receive, send)
+    return int(said[0]["status"])

@@ -54,7 +54,7 @@ function show(state, sentence = "", detail = "", { again = false } = {}) {
 async function failureOf(response) {
   const text = (await response.text()).trim();
   switch (response.status) {
-    case 422:
+    case 406:
       return new Failure("This browser cannot play the stream", `${text} Chrome, Edge and Safari can; Firefox can where its H.264 plugin is installed.`, null);
     case 503: {
       const wait = 1000 * (Number(response.headers.get("Retry-After")) || 5);
