@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from flowstream.graph.plan import Plan
 from flowstream.runtime.audience import Grant, View, Viewer, ViewerError, tidy_name
 from flowstream.runtime.engine import Engine
 from flowstream.runtime.mounts import path_of
-from flowstream.runtime.viewers import VIEWERS, ViewerRegistry
+from flowstream.runtime.viewers import VIEWERS, ViewerRegistry, readable_id
 
 _logger = logging.getLogger("flowstream.control")
 
@@ -151,7 +150,7 @@ class Desk:
             raise ViewerError("a name is a short line of characters that print", hint="at most 40 of them")
         names = None if node is None else tuple(sorted(self.registries(node)[0].names))
         ends_ns = self._engine.clock.wallclock_ns() + round(seconds * 1e9)
-        grant = Grant(secrets.token_urlsafe(6), ends_ns, names, name)
+        grant = Grant(readable_id(8), ends_ns, names, name)
         token = self._tokens.issue(grant)
         paths = {path_of(view.node) for view in views}
         links = tuple(_with_token(url, token) for path, url in self._pages() if path in paths)

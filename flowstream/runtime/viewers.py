@@ -433,7 +433,7 @@ class ViewerRegistry:
 
     def _new_id(self) -> str:
         while True:
-            id = "".join(secrets.choice(LETTERS) for _ in range(4))
+            id = readable_id(4)
             if id not in self._records:
                 return id
 
@@ -575,6 +575,11 @@ PASS_NS = 12 * 3600 * 1_000_000_000
 
 RETRY_S = 5
 """When somebody who found no place may try again."""
+
+
+def readable_id(length: int) -> str:
+    """An id by chance that people can read, say and type, also on a command line."""
+    return "".join(secrets.choice(LETTERS) for _ in range(length))
 
 
 def full(most: int) -> str:

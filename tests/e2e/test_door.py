@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.running import CHROMIUM, WATCH, Run, comes_true, running, until
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(240)]
 
 GRAPH = """\
 serve: {{listen: "0.0.0.0:0", tls: auto}}
