@@ -31,17 +31,21 @@ if TYPE_CHECKING:
         ResourceBusy,
     )
     from flowstream.graph.builder import Graph, GraphEdge, GraphNode, GraphPort, edge
+    from flowstream.graph.ladder import RENDITIONS, Rendition, ladder
     from flowstream.graph.patch import Change, Patch
     from flowstream.media.caps import AudioCaps, Caps, CapsConflict, EncodedCaps, VideoCaps
+    from flowstream.media.encoder_stats import EncoderStats
     from flowstream.media.frames import AudioFrame, Plane, VideoFrame
     from flowstream.media.packets import EncodedPacket
     from flowstream.media.pyav import AvHeaders
     from flowstream.media.records import Record
+    from flowstream.media.reports import ContentStats, ViewerReport, ViewerReports
     from flowstream.media.signals import EndOfStream, KeyframeRequest
     from flowstream.media.size import Size
     from flowstream.media.targets import Target, Targets
     from flowstream.media.time import NS_PER_S, period_ns, ticks_of, time_of
     from flowstream.node.base import Need, Node, Sink, Snapshot, Source, Transform
+    from flowstream.node.capability import Capability
     from flowstream.node.config import Config, field, live
     from flowstream.node.context import AsgiApp, Context, EndOfInput, Holding
     from flowstream.node.function import FunctionNode, node
@@ -80,6 +84,7 @@ __version__ = "0.1.0"
 __all__ = [
     "NS_PER_S",
     "PROGRAM",
+    "RENDITIONS",
     "Applied",
     "AsgiApp",
     "AspectRatio",
@@ -90,11 +95,13 @@ __all__ = [
     "Bitrate",
     "ByteSize",
     "CallLeftBehind",
+    "Capability",
     "Caps",
     "CapsConflict",
     "Cause",
     "Change",
     "Config",
+    "ContentStats",
     "Context",
     "ControlError",
     "Delivery",
@@ -104,6 +111,7 @@ __all__ = [
     "Emit",
     "EncodedCaps",
     "EncodedPacket",
+    "EncoderStats",
     "EndOfInput",
     "EndOfStream",
     "EndedError",
@@ -147,6 +155,7 @@ __all__ = [
     "Recovered",
     "Refused",
     "ReloadError",
+    "Rendition",
     "ResourceBusy",
     "Run",
     "RunStats",
@@ -166,6 +175,8 @@ __all__ = [
     "Verdict",
     "VideoCaps",
     "VideoFrame",
+    "ViewerReport",
+    "ViewerReports",
     "__version__",
     "edge",
     "field",
@@ -174,6 +185,7 @@ __all__ = [
     "format_bytes",
     "format_duration",
     "format_percentage",
+    "ladder",
     "live",
     "node",
     "open",
@@ -195,17 +207,21 @@ _HOMES = {
     "flowstream.errors": "Diagnostic EndedError FlowstreamError GraphError NegotiationError NodeError "
     "PackError PeerError Place ResourceBusy",
     "flowstream.graph.builder": "Graph GraphEdge GraphNode GraphPort edge",
+    "flowstream.graph.ladder": "RENDITIONS Rendition ladder",
     "flowstream.graph.patch": "Change Patch",
     "flowstream.media.caps": "AudioCaps Caps CapsConflict EncodedCaps VideoCaps",
+    "flowstream.media.encoder_stats": "EncoderStats",
     "flowstream.media.frames": "AudioFrame Plane VideoFrame",
     "flowstream.media.packets": "EncodedPacket",
     "flowstream.media.pyav": "AvHeaders",
     "flowstream.media.records": "Record",
+    "flowstream.media.reports": "ContentStats ViewerReport ViewerReports",
     "flowstream.media.signals": "EndOfStream KeyframeRequest",
     "flowstream.media.size": "Size",
     "flowstream.media.targets": "Target Targets",
     "flowstream.media.time": "NS_PER_S period_ns ticks_of time_of",
     "flowstream.node.base": "Need Node Sink Snapshot Source Transform",
+    "flowstream.node.capability": "Capability",
     "flowstream.node.config": "Config field live",
     "flowstream.node.context": "AsgiApp Context EndOfInput Holding",
     "flowstream.node.function": "FunctionNode node",

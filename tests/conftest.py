@@ -26,7 +26,9 @@ pytest_plugins = ["flowstream.testing.pytest_plugin"]
 
 collect_ignore = ["pack"]  # somebody else's: its tests run where it is installed
 # What runs keep of themselves does not go where the user's runs keep it.
-os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="flowstream-state-")
+KEPT = ("XDG_STATE_HOME", "XDG_CACHE_HOME")
+for variable in KEPT:
+    os.environ[variable] = tempfile.mkdtemp(prefix="flowstream-test-")
 
 SKIPS_FAIL = os.environ.get("FLOWSTREAM_SKIPS") == "fail"
 NAMED = 20
@@ -35,7 +37,8 @@ NAMED = 20
 
 def pytest_unconfigure() -> None:
     """Removes that; not when the interpreter exits, which a process beside others does without much ado."""
-    shutil.rmtree(os.environ["XDG_STATE_HOME"], ignore_errors=True)
+    for variable in KEPT:
+        shutil.rmtree(os.environ[variable], ignore_errors=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

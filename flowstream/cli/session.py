@@ -22,6 +22,7 @@ from flowstream.control.state import Revision
 from flowstream.control.systemd import Notifier
 from flowstream.control.watching import WatchMode, watching
 from flowstream.errors import FlowstreamError, GraphError
+from flowstream.graph.draw import role_of
 from flowstream.graph.plan import Plan
 from flowstream.media.frames import VideoFrame
 from flowstream.runtime.engine import DRAIN_SECONDS, Engine, NodeStatus
@@ -230,9 +231,10 @@ class Session:
 
     def _row(self, engine: Engine, id: str, node: NodeStatus, before: NodeStatus | None, seconds: float) -> Row:
         rates = []
-        node_type = engine.runners[id].planned.node_type
+        planned = engine.runners[id].planned
+        node_type = planned.node_type
         if before is not None and seconds > 0 and node.state == "running":
-            if node_type.outputs:
+            if role_of(planned) != "sink":
                 for name, port in node_type.outputs.items():
                     count = node.emitted.get(name, 0) - before.emitted.get(name, 0)
                     rates.append(_rate(count / seconds, issubclass(port.payloads[0], VideoFrame)))

@@ -114,14 +114,15 @@ _LEFT = 3  # columns that are words
 
 
 def rows_of(stats: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The table of nodes as texts, a row each; what is not there is empty."""
+    """The table of nodes as texts, a row each; what is not there is empty, and so are outputs that no edge leaves."""
+    taken = {(edge["producer"], edge["output"]) for edge in stats["edges"].values()}
     return [
         (
             id,
             node["type"],
             node["state"],
             rate(node["rate_in"]) if node["rate_in"] or node["received"] else "",
-            " + ".join(rate(value) for value in node["rates_out"].values()),
+            " + ".join(rate(value) for name, value in node["rates_out"].items() if (id, name) in taken),
             latency(node["latency"]),
             f"{node['cpu']:.0%}",
             str(node["queued"]) if node["queued"] else "",

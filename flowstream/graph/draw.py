@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from flowstream.graph.carried import carried_text
 from flowstream.graph.plan import Edge, Group, Plan, PlannedNode
+from flowstream.media.records import Record
+from flowstream.node.ports import Input, Output
 
 Role = Literal["source", "transform", "sink", "converter"]
 
@@ -94,12 +96,19 @@ def edge_carries(plan: Plan, edge: Edge) -> str:
 
 
 def role_of(node: PlannedNode) -> Role:
-    """Whether a node is a converter, a source (no inputs), a sink (no outputs) or a transform."""
+    """Whether a node is a converter, a source (no inputs), a sink (media goes in and none comes out) or a transform."""
     if node.conversion:
         return "converter"
     if not node.node_type.inputs:
         return "source"
-    return "transform" if node.node_type.outputs else "sink"
+    outputs = node.node_type.outputs.values()
+    takes_media = any(_is_media(port) for port in node.node_type.inputs.values())
+    is_sink = not outputs or (takes_media and not any(_is_media(port) for port in outputs))
+    return "sink" if is_sink else "transform"
+
+
+def _is_media(port: Input[Any] | Output[Any]) -> bool:
+    return not all(issubclass(each, Record) for each in port.payloads)
 
 
 def converter_text(node: PlannedNode) -> str:

@@ -147,8 +147,8 @@ nodes:
     "FS108": _pair("""\
 nodes:
   pattern: {type: test-pattern}
-  high: «&base {type: hw-encode, from: pattern, preset: fast}|{type: hw-encode, from: pattern, preset: fast}»
-  low: «{<<: *base, bitrate: 600k}|{type: hw-encode, from: pattern, preset: fast, bitrate: 600k}»
+  high: «&base {type: hw-encode, from: pattern, speed: fast}|{type: hw-encode, from: pattern, speed: fast}»
+  low: «{<<: *base, bitrate: 600k}|{type: hw-encode, from: pattern, speed: fast, bitrate: 600k}»
   out: {type: webrtc-out, from: high}
   tape: {type: recorder, inputs: {video: low}, path: low.mp4}
 """),

@@ -61,6 +61,8 @@ def defaults(edge: ResolvedEdge, is_live: bool) -> tuple[Overflow, Limit]:
         return FEEDBACK
     spec = edge.spec
     policy, limit = (LIVE if is_live else OFFLINE)[kind_of(edge)]
+    if is_live and edge.input.items is not None:
+        limit = replace(limit, items=min(limit.items, edge.input.items))
     policy = spec.overflow or policy
     if policy == "latest":
         return policy, Limit(items=1)

@@ -18,7 +18,9 @@ class EncodedPacket:
     ``time_ns`` is its presentation time on the graph's timeline, ``decode_ns`` its decoding time (the same when
     None: no reordering). ``capture_ns`` is the now at which the picture or sound was captured, carried through the
     encoder; None where nobody captured it. ``keyframe`` is true when it can be decoded on its own.
-    h264 and hevc are Annex B with parameter sets before every keyframe.
+    h264 and hevc are Annex B with parameter sets before every keyframe. ``temporal_layer`` is 0 for a picture that all
+    later ones may build on; those of a higher layer can be left out, with all above it, and the rest still decodes.
+    None where the stream has no layers.
     """
 
     caps: EncodedCaps
@@ -28,6 +30,12 @@ class EncodedPacket:
     decode_ns: int | None = None
     duration_ns: int | None = None
     capture_ns: int | None = None
+    temporal_layer: int | None = None
+
+    @property
+    def is_droppable(self) -> bool:
+        """Whether no picture of a lower temporal layer builds on this one."""
+        return bool(self.temporal_layer)
 
     @property
     def size_bytes(self) -> int:

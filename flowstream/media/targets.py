@@ -12,12 +12,14 @@ from flowstream.media.size import Size
 class Target:
     """What one encoder is to aim at: bits per second, frames per second and picture size.
 
-    None leaves a rate or size as it is. Raises ValueError for what no encoder can give.
+    None of a rate or size is what comes in, as far as the encoder's own settings go. One that is ``paused`` encodes
+    nothing, and begins with a keyframe when it is not paused any more. Raises ValueError for what no encoder can give.
     """
 
     bitrate_bps: int
     fps: float | None = None
     size: Size | None = None
+    paused: bool = False
 
     def __post_init__(self) -> None:
         if self.bitrate_bps <= 0:
@@ -30,8 +32,13 @@ class Target:
 class Targets:
     """Targets by the id of the node that each is for, as ``Record[Targets]``.
 
-    One edge of them may go to every encoder: each takes the entry with its own name and leaves the others alone; for
-    an encoder without an entry nothing changes.
+    One edge of them may go to every encoder: each takes the entry with its own name and leaves the others alone. For
+    an encoder without an entry ``rest`` counts; without that, nothing changes.
     """
 
     of: Mapping[str, Target]
+    rest: Target | None = None
+
+    def target_of(self, encoder: str) -> Target | None:
+        """The target of the encoder with this id."""
+        return self.of.get(encoder, self.rest)

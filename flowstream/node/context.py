@@ -142,7 +142,11 @@ class Context(Protocol):
         ...
 
     def report(self, **facts: str | int | float | None) -> None:
-        """Facts about the node for status and the terminal, such as ``viewers=3``; any thread."""
+        """Facts about the node for status and the terminal, such as ``viewers=3``; any thread.
+
+        ``paused``, with the reason, says that nothing comes and that this is meant: nobody then waits for it in vain.
+        None takes a fact back.
+        """
 
 
 class EndOfInput(Exception):  # noqa: N818 - an end is not an error

@@ -51,7 +51,8 @@ class Input(Port, Generic[P]):
     edges. A ``feedback`` input may close a loop: it holds the latest value only, never blocks and carries no end of
     stream. ``follows`` names what of the caps may change in band without anybody noticing (``size``, ``format``,
     ``codec``, ``rate``, ``layout``, ``extradata``); ``otherwise`` is what the node does when anything else changes, for
-    the plan to say: "begin a new file".
+    the plan to say: "begin a new file". ``items`` is how many payloads wait here at most on a live graph, unless the
+    graph says so itself: 1 where what is dropped is to be dropped before a node that takes long.
     """
 
     @overload
@@ -66,6 +67,7 @@ class Input(Port, Generic[P]):
         many: bool = False,
         follows: Iterable[str] = (),
         otherwise: str = "",
+        items: int | None = None,
         doc: str = "",
     ) -> None: ...
     @overload
@@ -81,6 +83,7 @@ class Input(Port, Generic[P]):
         many: bool = False,
         follows: Iterable[str] = (),
         otherwise: str = "",
+        items: int | None = None,
         doc: str = "",
     ) -> None: ...
     @overload
@@ -97,6 +100,7 @@ class Input(Port, Generic[P]):
         many: bool = False,
         follows: Iterable[str] = (),
         otherwise: str = "",
+        items: int | None = None,
         doc: str = "",
     ) -> None: ...
     @overload
@@ -110,6 +114,7 @@ class Input(Port, Generic[P]):
         many: bool = False,
         follows: Iterable[str] = (),
         otherwise: str = "",
+        items: int | None = None,
         doc: str = "",
     ) -> None: ...
     def __init__(
@@ -122,6 +127,7 @@ class Input(Port, Generic[P]):
         many: bool = False,
         follows: Iterable[str] = (),
         otherwise: str = "",
+        items: int | None = None,
         doc: str = "",
     ) -> None:
         if not payloads:
@@ -134,6 +140,7 @@ class Input(Port, Generic[P]):
         self.many = many
         self.follows: frozenset[str] = frozenset(follows)
         self.otherwise = otherwise
+        self.items = items
         self.doc = doc
 
     def handler(self, function: F) -> F:

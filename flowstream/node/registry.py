@@ -23,6 +23,7 @@ from typing import Any
 
 from flowstream.errors import PackError
 from flowstream.node.base import Need, Node
+from flowstream.node.capability import Capability
 from flowstream.node.folder import Folder, without_digest
 from flowstream.node.function import FunctionNode
 
@@ -134,6 +135,20 @@ class Registry:
                     yield type_id, self.get(type_id)
                 except PackError as error:
                     yield type_id, error
+
+    def capabilities(self, *, afresh: bool = False) -> Iterator[Capability]:
+        """What this machine can do, as every pack tells it that has something to tell; a pack that fails is told too.
+
+        ``afresh`` looks again where something is kept from before.
+        """
+        for pack in self.packs:
+            for module in _modules(pack, []):
+                for target in getattr(module, "CAPABILITIES", ()):
+                    try:
+                        place, _, name = str(target).partition(":")
+                        yield from getattr(importlib.import_module(place), name)(afresh)
+                    except Exception as error:  # noqa: BLE001 - whatever a pack raises is its failure, not ours
+                        yield Capability("packs", pack.namespace, "broken", detail=f"{target}: {cause_of(error)}")
 
     def _load(self, namespace: str) -> _Loaded:
         if namespace not in self._loaded:

@@ -1,11 +1,15 @@
 """What a sender keeps to answer NACK with (RFC 4585), and the retransmission stream that carries it (RFC 4588)."""
 
-from collections import deque
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 MAX_PACKETS: Final = 1024
 """Packets kept: what libsrtp's replay window lets a sender protect again when the peer has no RTX."""
+
+MAX_PACKETS_BY_RTX: Final = 8192
+"""The same where the peer has RTX: `MAX_AGE_NS` at 75 Mbit/s. Payloads are shared by all viewers of a stream."""
 
 MAX_AGE_NS: Final = 1_000_000_000
 """Older packets are not sent again: their frame has been given up by then."""
@@ -17,6 +21,9 @@ BURST: Final = 512
 """Packets that may be sent again at once after a quiet time."""
 
 
+_SPARE: Final = 64
+
+
 @dataclass(frozen=True, slots=True)
 class SentPacket:
     """An RTP packet as it was sent, without what the stream makes of it (header, protection)."""
@@ -25,6 +32,14 @@ class SentPacket:
     timestamp: int
     marker: bool
     payload: bytes
+
+
+@dataclass(slots=True)
+class _Run:
+    sent_ns: int
+    timestamp: int
+    payloads: Sequence[bytes]
+    marks_last: bool
 
 
 class History:
@@ -41,38 +56,99 @@ class History:
         self._max_age_ns = max_age_ns
         self._burst = burst
         self._credit = float(burst)
-        self._order: deque[tuple[int, int]] = deque()  # (sent at, sequence number), oldest first
-        self._kept: dict[int, SentPacket] = {}
+        # Runs of packets, oldest first from _start on, by the number of their first packet (not wrapped).
+        self._firsts: list[int] = []
+        self._runs: list[_Run] = []
+        self._start = 0
+        self._skipped = 0  # packets at the beginning of the oldest run that are too many
+        self._next = 0
+        self._count = 0
         self._resent_ns: dict[int, int] = {}
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return self._count
 
     def store(self, packet: SentPacket, *, now_ns: int) -> None:
-        """Keep a packet that was sent just now; its sequence number must not be among those kept."""
-        self._order.append((now_ns, packet.sequence_number))
-        self._kept[packet.sequence_number] = packet
-        self._credit = min(self._credit + 0.5, float(self._burst))
+        """Keep a packet that was sent just now; its sequence number must be above those kept."""
+        self.store_run(
+            packet.sequence_number, packet.timestamp, (packet.payload,), marks_last=packet.marker, now_ns=now_ns
+        )
+
+    def store_run(
+        self, first_number: int, timestamp: int, payloads: Sequence[bytes], *, marks_last: bool, now_ns: int
+    ) -> None:
+        """Keep packets that were sent just now, numbered from ``first_number`` on; their numbers are above those kept.
+
+        ``payloads`` must not change any more; ``marks_last`` says that the last one carries the marker.
+        """
+        count = len(payloads)
+        if not count:
+            return
+        first = self._next + ((first_number - self._next) & 0xFFFF)
+        self._firsts.append(first)
+        self._runs.append(_Run(now_ns, timestamp, payloads, marks_last))
+        self._next = first + count
+        self._count += count
+        self._credit = min(self._credit + 0.5 * count, float(self._burst))
         self._expire(now_ns)
 
     def take(self, sequence_number: int, *, now_ns: int, round_trip_ns: int = 0) -> SentPacket | None:
         """The packet to send again, or None: it is not kept, was just sent, or enough has been sent again."""
         self._expire(now_ns)
-        packet = self._kept.get(sequence_number)
-        if packet is None or self._credit < 1:
+        if self._credit < 1:
             return None
-        resent_ns = self._resent_ns.get(sequence_number)
+        number = self._next - 1 - ((self._next - 1 - sequence_number) & 0xFFFF)
+        packet = self._find(number)
+        if packet is None:
+            return None
+        resent_ns = self._resent_ns.get(number)
         if resent_ns is not None and now_ns - resent_ns < max(MIN_INTERVAL_NS, round_trip_ns):
             return None
-        self._resent_ns[sequence_number] = now_ns
+        self._resent_ns[number] = now_ns
         self._credit -= 1
         return packet
 
+    def newest(self, size: int) -> list[SentPacket]:
+        """The last packets, newest first, together about ``size`` bytes of payload: what probes are padded with."""
+        found: list[SentPacket] = []
+        number = self._next - 1
+        while size > 0 and (packet := self._find(number)) is not None:
+            found.append(packet)
+            size -= max(1, len(packet.payload))
+            number -= 1
+        return found
+
+    def _find(self, number: int) -> SentPacket | None:
+        index = bisect_right(self._firsts, number, self._start) - 1
+        if index < self._start:
+            return None
+        run, offset = self._runs[index], number - self._firsts[index]
+        if offset >= len(run.payloads) or (index == self._start and offset < self._skipped):
+            return None
+        marker = run.marks_last and offset == len(run.payloads) - 1
+        return SentPacket(number & 0xFFFF, run.timestamp, marker, run.payloads[offset])
+
     def _expire(self, now_ns: int) -> None:
-        while self._order and (len(self._order) > self._max_packets or now_ns - self._order[0][0] > self._max_age_ns):
-            _, sequence_number = self._order.popleft()
-            del self._kept[sequence_number]
-            self._resent_ns.pop(sequence_number, None)
+        runs = self._runs
+        while self._count and (
+            self._count > self._max_packets or now_ns - runs[self._start].sent_ns > self._max_age_ns
+        ):
+            left = len(runs[self._start].payloads) - self._skipped
+            is_old = now_ns - runs[self._start].sent_ns > self._max_age_ns
+            gone = left if is_old else min(left, self._count - self._max_packets)
+            if self._resent_ns:
+                first = self._firsts[self._start] + self._skipped
+                for number in range(first, first + gone):
+                    self._resent_ns.pop(number, None)
+            self._count -= gone
+            if gone < left:
+                self._skipped += gone
+            else:
+                self._start += 1
+                self._skipped = 0
+        if self._start > _SPARE and self._start * 2 > len(runs):
+            del self._firsts[: self._start], runs[: self._start]
+            self._start = 0
 
 
 def wrap(packet: SentPacket) -> bytes:

@@ -1,8 +1,13 @@
-"""RTCP (RFC 3550 section 6) with the feedback a sender of video answers: NACK and PLI (RFC 4585), FIR (RFC 5104)."""
+"""RTCP (RFC 3550 section 6) with the feedback a sender of video answers or goes by.
+
+NACK and PLI (RFC 4585), FIR (RFC 5104), transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01)
+and REMB (draft-alvestrand-rmcat-remb-03).
+"""
 
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import ClassVar, Final
 
 MAX_SIZE: Final = 1500
@@ -12,6 +17,7 @@ _NTP_EPOCH_S: Final = 2_208_988_800
 """Seconds from 1900 to 1970."""
 
 _HEAD: Final = struct.Struct("!BBH")
+_FEEDBACK: Final = struct.Struct("!IIHHI")
 _SENDER_INFO: Final = struct.Struct("!IQIII")
 _REPORT: Final = struct.Struct("!IIIIII")
 
@@ -170,15 +176,88 @@ class FullIntraRequest:
         return _pack(self.kind, 4, body + b"".join(struct.pack("!IB3x", ssrc, number) for ssrc, number in self.entries))
 
 
-RtcpPacket = SenderReport | ReceiverReport | SourceDescription | Bye | Nack | PictureLossIndication | FullIntraRequest
+@dataclass(frozen=True, slots=True)
+class TransportFeedback:
+    """Transport-wide feedback: when the packets from ``base_number`` on arrived.
+
+    ``reference_time`` counts 64 ms (signed, 24 bits) on the receiver's clock. ``deltas`` has an entry for each packet
+    in the order of their numbers: units of 250 us since the packet that arrived before it in this order, for the first
+    one since the reference time; None for one that has not arrived. ``feedback_count`` (8 bits) numbers the feedback.
+    """
+
+    kind: ClassVar[int] = 205
+    sender_ssrc: int
+    media_ssrc: int
+    base_number: int
+    reference_time: int
+    feedback_count: int
+    deltas: tuple[int | None, ...]
+
+    def to_bytes(self) -> bytes:
+        """The packet on the wire, padded to words as Chromium does.
+
+        Raises:
+            RtcpError: there is no packet or more than 65535, or a delta does not fit 16 bits.
+        """
+        if not 1 <= len(self.deltas) <= 0xFFFF:
+            raise RtcpError(f"feedback on {len(self.deltas)} packets cannot be written")
+        arrived = [delta for delta in self.deltas if delta is not None]
+        if any(not -0x8000 <= delta <= 0x7FFF for delta in arrived):
+            raise RtcpError("packets arrived too far apart for one feedback")
+        head = _FEEDBACK.pack(
+            self.sender_ssrc,
+            self.media_ssrc,
+            self.base_number,
+            len(self.deltas),
+            (self.reference_time & 0xFFFFFF) << 8 | self.feedback_count & 0xFF,
+        )
+        deltas = b"".join(
+            bytes((each,)) if 0 <= each <= 0xFF else each.to_bytes(2, "big", signed=True) for each in arrived
+        )
+        body = head + _pack_symbols([_symbol(delta) for delta in self.deltas]) + deltas
+        padding = -len(body) % 4
+        if not padding:
+            return _pack(self.kind, 15, body)
+        padded = body + bytes(padding - 1) + bytes((padding,))
+        return _HEAD.pack(0xA0 | 15, self.kind, len(padded) // 4) + padded
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverEstimate:
+    """REMB: what the receiver takes the link to carry, in bits per second, for ``ssrcs`` together."""
+
+    kind: ClassVar[int] = 206
+    sender_ssrc: int
+    bitrate_bps: int
+    ssrcs: tuple[int, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """The packet on the wire; the rate is cut to its 18 highest bits."""
+        exponent = max(0, self.bitrate_bps.bit_length() - 18)
+        rate = len(self.ssrcs) << 24 | exponent << 18 | self.bitrate_bps >> exponent
+        body = struct.pack("!II4sI", self.sender_ssrc, 0, b"REMB", rate)
+        return _pack(self.kind, 15, body + struct.pack(f"!{len(self.ssrcs)}I", *self.ssrcs))
+
+
+RtcpPacket = (
+    SenderReport
+    | ReceiverReport
+    | SourceDescription
+    | Bye
+    | Nack
+    | PictureLossIndication
+    | FullIntraRequest
+    | TransportFeedback
+    | ReceiverEstimate
+)
 
 
 def parse_compound(data: bytes) -> list[RtcpPacket]:
     """Read a compound or reduced-size (RFC 5506) packet.
 
-    Packets of kinds that this module does not know (transport-wide feedback, REMB, XR, APP ...) are skipped by their
-    length alone, so that nothing inside them can spoil the rest; the same holds for padding, and for SDES items other
-    than CNAME.
+    Packets of kinds that this module does not know (XR, APP, application layer feedback other than REMB ...) are
+    skipped by their length alone, so that nothing inside them can spoil the rest; the same holds for padding, and for
+    SDES items other than CNAME.
 
     Raises:
         RtcpError: a length does not fit, the version is not 2, or a packet of a known kind is damaged.
@@ -202,7 +281,9 @@ def parse_compound(data: bytes) -> list[RtcpPacket]:
             body = data[position + 4 : end]
             if first & 0x20:
                 body = _unpad(kind, body)
-            packets.append(parse(count, body))
+            packet = parse(count, body)
+            if packet is not None:
+                packets.append(packet)
         position = end
     return packets
 
@@ -307,13 +388,102 @@ def _parse_fir(_: int, body: bytes) -> FullIntraRequest:
     return FullIntraRequest(int.from_bytes(body[:4], "big"), tuple((ssrc, number) for ssrc, number in entries))
 
 
+def _symbol(delta: int | None) -> int:
+    """What a status chunk says of a packet: 0 not arrived, 1 with a delta of one byte, 2 with one of two."""
+    if delta is None:
+        return 0
+    return 1 if 0 <= delta <= 0xFF else 2
+
+
+def _pack_symbols(symbols: list[int]) -> bytes:
+    """Status chunks (section 3.1.2 to 3.1.4): runs where they are long, else vectors of 14 or 7."""
+    runs = [[symbol, len(list(group))] for symbol, group in groupby(symbols)]
+    chunks: list[int] = []
+    position, index = 0, 0
+    while index < len(runs):
+        symbol, length = runs[index]
+        if length >= 14 or position + length == len(symbols):
+            taken = min(length, 0x1FFF)
+            chunks.append(symbol << 13 | taken)
+        elif 2 not in symbols[position : position + 14]:
+            taken = min(14, len(symbols) - position)
+            bits = symbols[position : position + taken] + [0] * (14 - taken)
+            chunks.append(0x8000 | sum(bit << 13 - place for place, bit in enumerate(bits)))
+        else:
+            taken = min(7, len(symbols) - position)
+            pairs = symbols[position : position + taken] + [0] * (7 - taken)
+            chunks.append(0xC000 | sum(pair << 12 - 2 * place for place, pair in enumerate(pairs)))
+        position += taken
+        while index < len(runs) and taken:
+            step = min(taken, runs[index][1])
+            runs[index][1] -= step
+            taken -= step
+            if not runs[index][1]:
+                index += 1
+    return struct.pack(f"!{len(chunks)}H", *chunks)
+
+
+def _parse_transport_feedback(_: int, body: bytes) -> TransportFeedback:
+    _need("transport-wide feedback", body, _FEEDBACK.size)
+    sender, media, base, count, rest = _FEEDBACK.unpack_from(body)
+    runs: list[tuple[int, int]] = []
+    left = count
+    position = _FEEDBACK.size
+    while left > 0:
+        _need("transport-wide feedback", body, position + 2)
+        chunk = body[position] << 8 | body[position + 1]
+        position += 2
+        if not chunk & 0x8000:
+            run = min(chunk & 0x1FFF, left)
+            if not run:
+                raise RtcpError("transport-wide feedback has an empty run")
+            runs.append((chunk >> 13, run))
+            left -= run
+        elif chunk & 0x4000:
+            runs += [(chunk >> shift & 3, 1) for shift in (12, 10, 8, 6, 4, 2, 0)[:left]]
+            left -= 7
+        else:
+            runs += [(chunk >> shift & 1, 1) for shift in range(13, max(-1, 13 - left), -1)]
+            left -= 14
+    deltas: list[int | None] = []
+    end = len(body)
+    for symbol, run in runs:
+        if symbol == 0:
+            deltas += [None] * run
+            continue
+        if symbol == 3:
+            raise RtcpError("transport-wide feedback has a reserved symbol")
+        if position + symbol * run > end:
+            raise RtcpError("transport-wide feedback is cut off in its deltas")
+        if symbol == 1:
+            deltas += body[position : position + run]
+        else:
+            deltas += struct.unpack_from(f"!{run}h", body, position)
+        position += symbol * run
+    reference = rest >> 8
+    reference -= (reference & 0x800000) << 1
+    return TransportFeedback(sender, media, base, reference, rest & 0xFF, tuple(deltas))
+
+
+def _parse_application_feedback(_: int, body: bytes) -> ReceiverEstimate | None:
+    if body[8:12] != b"REMB":
+        return None
+    _need("REMB", body, 16)
+    rate = int.from_bytes(body[12:16], "big")
+    _need("REMB", body, 16 + 4 * (rate >> 24))
+    ssrcs = struct.unpack_from(f"!{rate >> 24}I", body, 16)
+    return ReceiverEstimate(int.from_bytes(body[:4], "big"), (rate & 0x3FFFF) << (rate >> 18 & 0x3F), ssrcs)
+
+
 # Keyed by packet type and, for feedback, by its format (RFC 4585 section 6.1).
-_PARSERS: Final[dict[tuple[int, int | None], Callable[[int, bytes], RtcpPacket]]] = {
+_PARSERS: Final[dict[tuple[int, int | None], Callable[[int, bytes], RtcpPacket | None]]] = {
     (200, None): _parse_sender_report,
     (201, None): _parse_receiver_report,
     (202, None): _parse_source_description,
     (203, None): _parse_bye,
     (205, 1): _parse_nack,
+    (205, 15): _parse_transport_feedback,
     (206, 1): _parse_pli,
     (206, 4): _parse_fir,
+    (206, 15): _parse_application_feedback,
 }

@@ -7,6 +7,8 @@ from typing import Final, Self
 HEADER_SIZE: Final = 12
 ONE_BYTE_PROFILE: Final = 0xBEDE
 MID_URI: Final = "urn:ietf:params:rtp-hdrext:sdes:mid"
+TRANSPORT_NUMBER_URI: Final = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+CAPTURE_TIME_URI: Final = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"
 PLAYOUT_DELAY_URI: Final = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 
 _HEADER: Final = struct.Struct("!BBHII")
@@ -118,20 +120,82 @@ def pack_playout_delay(*, min_ms: int, max_ms: int) -> bytes:
     return (min_ms // 10 << 12 | max_ms // 10).to_bytes(3, "big")
 
 
-class HeaderWriter:
-    """Writes the headers of one stream: all that stays the same from packet to packet is packed once."""
+def pack_capture_time(ntp_time: int, *, offset: int | None = None) -> bytes:
+    """The value of the abs-capture-time extension: when a picture was taken, as a 64-bit NTP time (`rtcp.to_ntp`).
 
-    def __init__(self, *, payload_type: int, ssrc: int, extensions: tuple[tuple[int, bytes], ...] = ()) -> None:
-        self._extension = pack_extensions(extensions)
-        self._first = 0x80 | bool(extensions) << 4
+    ``offset`` is the estimated difference, in the same units and signed, between the capturing clock and this
+    sender's; 0 says that it is the same clock. A receiver interpolates between the packets that carry it: the first
+    packet of a picture about once a second is enough.
+
+    Raises:
+        RtpError: a value does not fit its 64 bits.
+    """
+    try:
+        value = ntp_time.to_bytes(8, "big")
+        return value if offset is None else value + offset.to_bytes(8, "big", signed=True)
+    except OverflowError:
+        raise RtpError(f"capture time {ntp_time} or its offset {offset} does not fit 64 bits") from None
+
+
+class HeaderWriter:
+    """Writes the headers of one stream: all that stays the same from packet to packet is packed once.
+
+    With ``transport_number_extension`` each header carries its transport-wide sequence number under that id, as the
+    last extension. All headers have ``size`` bytes, but those with extensions of their own.
+
+    Raises:
+        RtpError: an extension does not fit the one-byte form.
+    """
+
+    def __init__(
+        self,
+        *,
+        payload_type: int,
+        ssrc: int,
+        extensions: tuple[tuple[int, bytes], ...] = (),
+        transport_number_extension: int | None = None,
+    ) -> None:
+        self._extensions = extensions
+        self._number_id = transport_number_extension
         self._payload_type = payload_type
         self._ssrc = ssrc
-        self.size: int = HEADER_SIZE + len(self._extension)
+        last = () if transport_number_extension is None else ((transport_number_extension, b"\0\0"),)
+        block = pack_extensions(extensions + last)
+        self._first = 0x80 | bool(block) << 4
+        self.size: int = HEADER_SIZE + len(block)
+        if transport_number_extension is None:
+            self._before, after = block, 0
+        else:
+            end = 4 + sum(1 + len(value) for _, value in extensions) + 1
+            self._before, after = block[:end], len(block) - end - 2
+        number = "H" if transport_number_extension is not None else ""
+        self._pack = struct.Struct(f"!BBHII{len(self._before)}s{number}{after}x").pack
 
-    def pack(self, *, sequence_number: int, timestamp: int, marker: bool) -> bytes:
+    def pack(self, *, sequence_number: int, timestamp: int, marker: bool, transport_number: int = 0) -> bytes:
         """The header of one packet, `size` bytes; the payload follows it."""
         second = marker << 7 | self._payload_type
-        return _HEADER.pack(self._first, second, sequence_number, timestamp, self._ssrc) + self._extension
+        if self._number_id is None:
+            return self._pack(self._first, second, sequence_number, timestamp, self._ssrc, self._before)
+        return self._pack(self._first, second, sequence_number, timestamp, self._ssrc, self._before, transport_number)
+
+    def pack_with(
+        self,
+        extensions: tuple[tuple[int, bytes], ...],
+        *,
+        sequence_number: int,
+        timestamp: int,
+        marker: bool,
+        transport_number: int = 0,
+    ) -> bytes:
+        """The header of a packet with ``extensions`` of its own, such as a capture time; it is longer than `size`.
+
+        Raises:
+            RtpError: an extension does not fit the one-byte form.
+        """
+        last = () if self._number_id is None else ((self._number_id, transport_number.to_bytes(2, "big")),)
+        block = pack_extensions(self._extensions + extensions + last)
+        second = marker << 7 | self._payload_type
+        return _HEADER.pack(0x80 | bool(block) << 4, second, sequence_number, timestamp, self._ssrc) + block
 
 
 class Unwrapper:

@@ -148,6 +148,7 @@ class Stalls:
             retry_at_ns=meter.retry_at_ns,
             failures=tuple(meter.failures),
             cpu=meter.window.over(LATELY_NS).per_second("cpu") / 1e9,
+            is_paused=bool(runner.facts.get("paused")),
         )
 
     def _edge(self, edge: Edge, meter: EdgeMeter) -> EdgeView:

@@ -11,7 +11,7 @@ class NodeView:
     """A node as it stands: its state and since when, what it failed with, and when it is tried again.
 
     ``is_waiting``: it waits for a payload, rather than doing something. ``failures`` are the moments of the last ones,
-    ``cpu`` is the share of a processor that it used lately.
+    ``cpu`` is the share of a processor that it used lately. ``is_paused``: it says that it gives nothing, and means to.
     """
 
     id: str
@@ -24,6 +24,7 @@ class NodeView:
     retry_at_ns: int | None = None
     failures: tuple[int, ...] = ()
     cpu: float = 0.0
+    is_paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,8 +110,9 @@ class _Reasoning:
                 self.outputs[edge.producer].append(edge)
         # Who waits for whom, by which edge: a producer for room, a consumer for something to take.
         self.waits: dict[str, list[tuple[str, EdgeView]]] = {id: [] for id in view.nodes}
+        self.resting = self._resting()
         for edge in edges:
-            if edge.feedback or not self._works(edge.consumer):
+            if edge.feedback or not self._works(edge.consumer) or edge.producer in self.resting:
                 continue
             if edge.waits and self._is_still(edge) and self._works(edge.producer):
                 self.waits[edge.producer].append((edge.consumer, edge))
@@ -135,6 +136,19 @@ class _Reasoning:
 
     def _works(self, node: str) -> bool:
         return self.view.nodes[node].state in ("running", "ready")
+
+    def _resting(self) -> set[str]:
+        """Nodes that are paused, and those that get media from such nodes only: nobody waits for them in vain."""
+        resting = {node.id for node in self.view.nodes.values() if node.is_paused}
+        grows = bool(resting)
+        while grows:
+            grows = False
+            for id, edges in self.inputs.items():
+                givers = [edge.producer for edge in edges if edge.is_media]
+                if id not in resting and givers and resting.issuperset(givers):
+                    resting.add(id)
+                    grows = True
+        return resting
 
     def _is_busy(self, node: str) -> bool:
         """Whether something waits for a node that waits for nothing itself."""
@@ -310,7 +324,7 @@ class _Reasoning:
     def _silent(self, told: set[str]) -> Iterable[Cause]:
         """Nodes that should give something and do not."""
         for id in self.view.nodes:
-            if id in told or not self._works(id) or self.waits[id] or self._is_busy(id):
+            if id in told or id in self.resting or not self._works(id) or self.waits[id] or self._is_busy(id):
                 continue
             given = [edge for edge in self._media_of(id) if self._works(edge.consumer)]
             outputs = dict.fromkeys(edge.output for edge in given)
@@ -460,6 +474,8 @@ def _healthy(view: View) -> str:
 def _healthy_node(view: View, node: NodeView) -> str:
     if node.state not in ("running", "ready"):
         return f"{node.id} has {node.state}" if node.state == "ended" else f"{node.id} is {node.state}"
+    if node.is_paused:
+        return f"{node.id} is paused, and means to be"
     edges = [edge for edge in view.edges if not edge.feedback]
     takes = [f"{_rate(edge.rate)} from {edge.producer}" for edge in edges if edge.consumer == node.id]
     taken = [f"{edge.consumer} takes {_rate(edge.rate)} from it" for edge in edges if edge.producer == node.id]

@@ -439,7 +439,14 @@ class Harness(Generic[C]):
 
 
 async def _run(node: Node[Any], context: Context) -> None:
-    await node.run(context)
+    """A node's life; what fails alone in a task group of it fails as itself, as in the runtime."""
+    try:
+        await node.run(context)
+    except ExceptionGroup as group:
+        error: Exception = group
+        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        raise error from None
 
 
 def _drained(result: Any) -> Any:

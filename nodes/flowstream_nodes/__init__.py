@@ -2,6 +2,12 @@
 
 NODE_API = 1
 
+CAPABILITIES = (
+    "flowstream_nodes.codec.capabilities:capabilities",
+    "flowstream_nodes.capture.capabilities:capabilities",
+)
+"""What `flowstream doctor` asks."""
+
 NODES = {
     "test-pattern": "flowstream_nodes.synth.test_pattern:TestPattern",
     "tone": "flowstream_nodes.synth.tone:Tone",
@@ -16,6 +22,7 @@ NODES = {
     "camera": "flowstream_nodes.capture.camera:Camera",
     "hw-encode": "flowstream_nodes.codec.hw_encode:HwEncode",
     "opus-encode": "flowstream_nodes.codec.opus_encode:OpusEncode",
+    "abr-controller": "flowstream_nodes.adapt.abr_controller:AbrController",
     "decode": "flowstream_nodes.codec.decode:Decode",
     "recorder": "flowstream_nodes.record.recorder:Recorder",
     "webrtc-out": "flowstream_nodes.webrtc.webrtc_out:WebrtcOut",

@@ -130,7 +130,7 @@ def test_a_graph_that_does_not_exist(command: str, call: Call, here: Path) -> No
     assert "Did you mean 'studio.yaml'?" in call(command, "studoi").err
     called = call(command, "xyzzy")
     assert called.status == 2
-    assert "Graphs that come with flowstream: camera, desk, file, hello and rooms." in called.err
+    assert "Graphs that come with flowstream: adaptive, camera, desk, file, hello, ladder and rooms." in called.err
 
 
 @pytest.mark.parametrize("command", ["check", "plan", "draw", "run"])

@@ -11,7 +11,8 @@ import anyio
 from flowstream.control.client import NobodyThere, ask
 from flowstream.control.files import GraphFile
 from flowstream.errors import Diagnostic, GraphError
-from flowstream.graph.plan import Plan
+from flowstream.graph.plan import Edge, Plan
+from flowstream.media.records import Record
 from flowstream.runtime.engine import Engine, NodeStatus
 from tests.e2e.running import PATIENCE_S, Run, until
 
@@ -32,12 +33,22 @@ def checked(graph: Path, folders: Iterable[Path] = (), sets: Mapping[str, str] |
         return error.diagnostics
 
 
+def ends_of(plan: Plan) -> list[str]:
+    """The nodes from which no media goes on; they may tell others about it, or steer them."""
+
+    def is_media(edge: Edge) -> bool:
+        payloads = plan.nodes[edge.producer].node_type.outputs[edge.output].payloads
+        return not edge.feedback and not all(issubclass(each, Record) for each in payloads)
+
+    return [id for id in plan.nodes if not any(is_media(edge) for edge in plan.outputs_of(id))]
+
+
 async def run_for_a_moment(plan: Plan) -> dict[str, NodeStatus]:
     """Runs a plan until enough has arrived at every end of it, or it ended by itself, and gives how its nodes stood.
 
     Raises AssertionError when a node fails, or too little arrives.
     """
-    ends = [id for id in plan.nodes if not any(not edge.feedback for edge in plan.outputs_of(id))]
+    ends = ends_of(plan)
     async with Engine.open() as engine:
 
         def is_enough() -> bool:

@@ -23,10 +23,9 @@ from flowstream.control.door import serves
 from flowstream.control.files import GraphFile
 from flowstream.errors import NodeError
 from flowstream.graph.diagnostics import render
-from flowstream.graph.plan import Plan
 from flowstream.node.registry import Registry
 from flowstream.testing import graph_of
-from tests.docs.graphs import ENOUGH, Watched, checked, compiled, run_for_a_moment
+from tests.docs.graphs import ENOUGH, Watched, checked, compiled, ends_of, run_for_a_moment
 from tests.e2e.running import PATIENCE_S, running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,10 +56,6 @@ def commands(graph: Path) -> list[list[str]]:
 
 def sets_of(command: list[str]) -> dict[str, str]:
     return parse_sets([value for option, value in pairwise(command) if option == "--set"])
-
-
-def ends_of(plan: Plan) -> list[str]:
-    return [id for id in plan.nodes if not plan.outputs_of(id)]
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +227,7 @@ def test_a_template_runs(graph: Path, folder: Path) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("type_id", ["screen", "camera", "display", "file", "webrtc-out"])
+@pytest.mark.parametrize("type_id", ["screen", "camera", "display", "file", "webrtc-out", "abr-controller"])
 def test_graph_of_a_node_type_runs(type_id: str, folder: Path) -> None:
     graph = folder / f"{type_id}.yaml"
     graph.write_text(graph_of(Registry.installed().get(type_id)))

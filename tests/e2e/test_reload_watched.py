@@ -138,7 +138,7 @@ def test_the_encoder_is_replaced(watching: Watching) -> None:
     """The old one codes up to a picture, the new one from the next one on, which is a keyframe."""
 
     def change() -> None:
-        applied = watching.save(GRAPH.replace("1M,", "1M, preset: ultrafast,"))
+        applied = watching.save(GRAPH.replace("1M,", "1M, profile: main,"))
         assert applied["changes"]["encode"]["action"] == "replace"
 
     pictures = watching.during(change)

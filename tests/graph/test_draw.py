@@ -29,7 +29,7 @@ def test_mermaid() -> None:
         '  n0(["Say &quot;hi&quot; &lt;b&gt; &#124; \\<br/><small>pattern</small>"])\n'
         '  n1["encode<br/><small>encode</small>"]\n'
         '  n2["abr<br/><small>abr</small>"]\n'
-        '  n3["out<br/><small>show</small>"]\n'
+        '  n3[["out<br/><small>show</small>"]]\n'
         '  n4[["all<br/><small>discard</small>"]]\n'
         '  n2 -.->|"Record to targets"| n1\n'
         '  n0 -->|"VideoFrame"| n1\n'
@@ -50,7 +50,7 @@ def test_subgraphs_in_mermaid() -> None:
     assert to_mermaid(STUDIO) == (
         "flowchart LR\n"
         '  n0(["camera<br/><small>pattern</small>"])\n'
-        '  n4["out<br/><small>show</small>"]\n'
+        '  n4[["out<br/><small>show</small>"]]\n'
         '  n5["abr<br/><small>abr</small>"]\n'
         '  n6[["tape<br/><small>tape</small>"]]\n'
         '  subgraph g0["The studio<br/><small>lib/studio.yaml</small>"]\n'

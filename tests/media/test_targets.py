@@ -26,3 +26,10 @@ def test_a_bitrate_that_is_none(bitrate_bps: int) -> None:
 def test_a_frame_rate_that_is_none(fps: float) -> None:
     with pytest.raises(ValueError, match="a target frame rate is above 0 frames per second, not"):
         Target(1_000, fps=fps)
+
+
+def test_who_has_no_entry_takes_that_for_the_rest() -> None:
+    low, other = Target(200_000, paused=True), Target(1_000_000)
+    assert Targets({"low": low}, rest=other).target_of("low") is low
+    assert Targets({"low": low}, rest=other).target_of("high") is other
+    assert Targets({"low": low}).target_of("high") is None

@@ -35,6 +35,7 @@ PERIPHERAL = {
     "display": "a screen",
     "file": "a file",
     "webrtc-out": "a port to listen on, and it never ends",
+    "abr-controller": "a page that somebody watches",
 }
 """Types whose graph needs something that is not in every machine; their own tests run it."""
 

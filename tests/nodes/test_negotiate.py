@@ -104,6 +104,8 @@ SILENT = {
     "tone": "its output declares everything",
     "fault": "what comes out is what comes in",
     "probe": "what comes out is what comes in, and reports have no caps",
+    "webrtc-out": "what it gives are reports, which have no caps",
+    "abr-controller": "what it gives are targets, which have no caps",
 }
 """Types that have outputs and nothing to say about them."""
 

@@ -23,6 +23,28 @@ def test_a_packet_can_be_sent_again_at_once_and_then_after_a_round_trip() -> Non
     assert history.take(8, now_ns=51 * MS) is None
 
 
+def test_a_run_of_packets_is_kept_at_once() -> None:
+    history = History(max_packets=4)
+    history.store_run(0xFFFE, 90, (b"a", b"b", b"c"), marks_last=True, now_ns=0)
+    assert history.take(0xFFFF, now_ns=0) == SentPacket(0xFFFF, 90, False, b"b")
+    assert history.take(0, now_ns=0) == SentPacket(0, 90, True, b"c")
+    history.store_run(1, 93, (b"d", b"e"), marks_last=False, now_ns=0)
+    assert history.take(0xFFFE, now_ns=0) is None, "the oldest is one too many"
+    assert history.take(2, now_ns=0) == SentPacket(2, 93, False, b"e")
+    history.store_run(3, 96, (), marks_last=True, now_ns=0)
+    assert len(history) == 4
+
+
+def test_the_newest_packets_pad_probes_and_cost_no_credit() -> None:
+    history = History(burst=1)
+    assert history.newest(1000) == []
+    history.store_run(7, 90, (b"x" * 1000, b"y" * 1000), marks_last=True, now_ns=0)
+    assert [each.sequence_number for each in history.newest(1500)] == [8, 7]
+    assert [each.sequence_number for each in history.newest(800)] == [8]
+    assert len(history.newest(1_000_000)) == 2
+    assert history.take(7, now_ns=0) is not None
+
+
 def test_old_packets_are_forgotten_by_time() -> None:
     history = History(max_age_ns=1000 * MS)
     history.store(packet(1), now_ns=0)
@@ -60,6 +82,27 @@ def test_a_history_has_a_sensible_size() -> None:
 
 def test_a_wrapped_packet_begins_with_its_number() -> None:
     assert wrap(packet(0x1234)) == b"\x12\x34p4660"
+
+
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 300 * MS), st.integers(0, 60)), max_size=120),
+    max_packets=st.integers(1, 40),
+    first=st.integers(0, 0xFFFF),
+)
+def test_runs_give_back_what_single_packets_do(steps: list[tuple[int, int, int]], max_packets: int, first: int) -> None:
+    whole, single = History(max_packets=max_packets, burst=50), History(max_packets=max_packets, burst=50)
+    now_ns, number = 0, first
+    for count, wait_ns, back in steps:
+        now_ns += wait_ns
+        payloads = [b"p%d" % (number + index) for index in range(count)]
+        whole.store_run(number & 0xFFFF, number, payloads, marks_last=True, now_ns=now_ns)
+        for index, payload in enumerate(payloads):
+            last = index == count - 1
+            single.store(SentPacket((number + index) & 0xFFFF, number, last, payload), now_ns=now_ns)
+        number += count
+        wanted = (number - back) & 0xFFFF
+        assert whole.take(wanted, now_ns=now_ns) == single.take(wanted, now_ns=now_ns)
+        assert len(whole) == len(single) <= max_packets
 
 
 @given(

@@ -11,12 +11,14 @@ from flowstream.proto.rtcp import (
     FullIntraRequest,
     Nack,
     PictureLossIndication,
+    ReceiverEstimate,
     ReceiverReport,
     ReportBlock,
     RtcpError,
     RtcpPacket,
     SenderReport,
     SourceDescription,
+    TransportFeedback,
     looks_like_rtcp,
     pack_compound,
     parse_compound,
@@ -35,6 +37,16 @@ PACKETS: st.SearchStrategy[RtcpPacket] = st.one_of(
     st.builds(Bye, st.lists(U32, max_size=5).map(tuple)),
     st.builds(PictureLossIndication, U32, U32),
     st.builds(FullIntraRequest, U32, st.lists(st.tuples(U32, st.integers(0, 255)), max_size=3).map(tuple)),
+    st.builds(
+        TransportFeedback,
+        U32,
+        U32,
+        st.integers(0, 0xFFFF),
+        st.integers(-(1 << 23), (1 << 23) - 1),
+        st.integers(0, 255),
+        st.lists(st.none() | st.integers(0, 255) | st.integers(-0x8000, 0x7FFF), min_size=1, max_size=60).map(tuple),
+    ),
+    st.builds(ReceiverEstimate, U32, st.integers(0, 0x3FFFF), st.lists(U32, max_size=3).map(tuple)),
 )
 
 TWCC = bytes.fromhex("afcd0006" "00000001" "00000002" "00010003" "00010000" "2003" "0401" "0201" "0002")  # fmt: skip
@@ -71,18 +83,47 @@ def test_known_bytes_of_a_source_description() -> None:
     assert SourceDescription(((1, "ab"),)).to_bytes().hex() == "81ca0003" "00000001" "01026162" "00000000"  # fmt: skip
 
 
-def test_transport_wide_feedback_does_not_spoil_the_compound() -> None:
+def test_transport_wide_feedback_with_padding_is_read_and_does_not_spoil_the_compound() -> None:
     pli = PictureLossIndication(1, 2)
     report = ReceiverReport(1)
-    assert parse_compound(report.to_bytes() + TWCC + pli.to_bytes()) == [report, pli]
-    assert parse_compound(pli.to_bytes() + TWCC) == [pli]
+    feedback = TransportFeedback(1, 2, base_number=1, reference_time=256, feedback_count=0, deltas=(4, 1, 2))
+    assert parse_compound(report.to_bytes() + TWCC + pli.to_bytes()) == [report, feedback, pli]
+    assert parse_compound(pli.to_bytes() + TWCC) == [pli, feedback]
+
+
+def test_feedback_of_the_draft_is_written_as_it_is_there() -> None:
+    # Section 3.1: runs where nothing or everything arrived, vectors of one bit and of two between them.
+    lost, small, large = [None] * 20, [1] * 15, [-1]
+    feedback = TransportFeedback(1, 2, 0xFFFE, -1, 255, (*lost, *small, *large, None, 300, 3))
+    data = feedback.to_bytes()
+    assert data[12:20].hex() == "fffe0027" "ffffffff"  # fmt: skip
+    assert data[20:26].hex() == "0014" "200f" "e240"  # fmt: skip
+    assert data[0] == 0xAF  # padded
+    assert parse_compound(data) == [feedback]
+    alternating = TransportFeedback(1, 2, 0, 0, 0, (7, None) * 7)
+    assert alternating.to_bytes()[20:22].hex() == "aaaa"
+    assert parse_compound(alternating.to_bytes()) == [alternating]
+
+
+def test_feedback_that_cannot_be_written_is_refused() -> None:
+    with pytest.raises(RtcpError, match="0 packets"):
+        TransportFeedback(1, 2, 0, 0, 0, ()).to_bytes()
+    with pytest.raises(RtcpError, match="too far apart"):
+        TransportFeedback(1, 2, 0, 0, 0, (0x8000,)).to_bytes()
+
+
+def test_a_receivers_estimate_has_18_bits_of_precision() -> None:
+    (read,) = parse_compound(ReceiverEstimate(1, 123_456_789, (5,)).to_bytes())
+    assert isinstance(read, ReceiverEstimate)
+    assert 0 <= 123_456_789 - read.bitrate_bps < 123_456_789 >> 17
+    assert read.ssrcs == (5,)
 
 
 def test_unknown_kinds_are_skipped() -> None:
-    remb = bytes.fromhex("8fce0005" "00000001" "00000000" "52454d42" "01000001" "00000002")  # fmt: skip
+    application = bytes.fromhex("8fce0003" "00000001" "00000000" "41424344")  # fmt: skip
     extended = bytes.fromhex("80cf0002" "00000001" "04000000")  # fmt: skip
     bye = Bye((9,))
-    assert parse_compound(remb + extended + bye.to_bytes()) == [bye]
+    assert parse_compound(application + extended + bye.to_bytes()) == [bye]
 
 
 def test_padding_is_removed() -> None:
@@ -103,6 +144,14 @@ def test_padding_is_removed() -> None:
         ("81cd000100000001", "NACK is cut off"),
         ("81ce000100000001", "PLI is cut off"),
         ("84ce000100000001", "FIR is cut off"),
+        ("8fcd000100000001", "feedback is cut off"),
+        ("8fcd000400000001000000020001000300010000", "feedback is cut off"),
+        ("8fcd00050000000100000002000100030001000000000000", "empty run"),
+        ("8fcd00050000000100000002000100030001000020030000", "cut off in its deltas"),
+        ("8fcd00050000000100000002000100030001000040030000", "cut off in its deltas"),
+        ("8fcd00050000000100000002000100030001000060030000", "reserved symbol"),
+        ("8fce0003000000010000000052454d42", "REMB is cut off"),
+        ("8fce0004000000010000000052454d4201000001", "REMB is cut off"),
         ("81ca0000", "SDES is cut off"),
         ("81ca00020000000101ff6161", "SDES is cut off"),
         ("80c9000100000001aabb", "stray"),

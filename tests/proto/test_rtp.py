@@ -11,6 +11,7 @@ from flowstream.proto.rtp import (
     RtpError,
     RtpPacket,
     Unwrapper,
+    pack_capture_time,
     pack_extensions,
     pack_playout_delay,
 )
@@ -110,6 +111,36 @@ def test_headers_written_for_a_stream_are_those_of_its_packets(packet: RtpPacket
     header = writer.pack(sequence_number=plain.sequence_number, timestamp=plain.timestamp, marker=plain.marker)
     assert header + plain.payload == plain.to_bytes()
     assert len(header) == writer.size
+
+
+@given(PACKETS, st.integers(0, 0xFFFF), st.lists(EXTENSION, max_size=2).map(tuple))
+def test_headers_carry_their_transport_number_last(
+    packet: RtpPacket, number: int, own: tuple[tuple[int, bytes], ...]
+) -> None:
+    plain = replace(packet, csrcs=(), padding=0)
+    writer = HeaderWriter(
+        payload_type=plain.payload_type, ssrc=plain.ssrc, extensions=plain.extensions, transport_number_extension=9
+    )
+    last = ((9, number.to_bytes(2, "big")),)
+    numbers = {
+        "sequence_number": plain.sequence_number,
+        "timestamp": plain.timestamp,
+        "marker": plain.marker,
+        "transport_number": number,
+    }
+    header = writer.pack(**numbers)
+    assert header + plain.payload == replace(plain, extensions=plain.extensions + last).to_bytes()
+    assert len(header) == writer.size
+    longer = writer.pack_with(own, **numbers)
+    assert longer + plain.payload == replace(plain, extensions=plain.extensions + own + last).to_bytes()
+
+
+def test_a_capture_time_is_an_ntp_time_and_maybe_an_offset() -> None:
+    assert pack_capture_time(0xE5F0C0DE80000000).hex() == "e5f0c0de80000000"
+    assert pack_capture_time(1, offset=-2).hex() == "0000000000000001" "fffffffffffffffe"  # fmt: skip
+    for time, offset in ((1 << 64, None), (-1, None), (0, 1 << 63)):
+        with pytest.raises(RtpError, match="64 bits"):
+            pack_capture_time(time, offset=offset)
 
 
 @given(start=st.integers(0, 0xFFFF), steps=st.lists(st.integers(-0x7FFF, 0x7FFF), max_size=50))

@@ -100,8 +100,8 @@ def test_a_replaced_encoder_is_cut_between_two_pictures(tmp_path: Path) -> None:
     async def main(engine: Engine, apply: Apply) -> None:
         await anyio.sleep(2.01)
         for old, new in (
-            ("400k", "400k, preset: fast"),
-            ("preset: fast", "profile: high"),
+            ("400k", "400k, threads: 2"),
+            ("threads: 2", "profile: high"),
             ("profile: high", "max: 9M"),
         ):
             encoder, tape = engine.runners["encode"], engine.runners["tape"]

@@ -364,6 +364,27 @@ CASES: dict[str, tuple[View, list[tuple[str, Kind, str]]]] = {
 }  # fmt: skip
 
 
+def test_nobody_waits_in_vain_for_a_node_that_is_paused_nor_for_those_behind_it() -> None:
+    nodes = [SCREEN, node("encode", is_paused=True), node("probe"), node("out")]
+    flows = [edge("screen > encode"), still("encode > probe"), still("probe > out")]
+    found = causes(view(nodes, flows))
+    assert found == ()
+    assert verdict(view(nodes, flows), found, "encode") == ["encode is paused, and means to be"]
+    awake = [SCREEN, node("encode"), node("probe"), node("out")]
+    assert [cause.node for cause in causes(view(awake, flows))] == ["encode"]
+
+
+def test_a_second_input_of_what_is_behind_a_paused_node_is_waited_for() -> None:
+    nodes = [SCREEN, node("encode", is_paused=True), node("voice"), node("out")]
+    flows = [
+        edge("screen > encode"),
+        still("encode > out"),
+        edge("screen > voice"),
+        still("voice > out", name="out.audio"),
+    ]
+    assert [cause.node for cause in causes(view(nodes, flows))] == ["voice"]
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_cause_is_one_sentence(case: str) -> None:
     standing, expected = CASES[case]

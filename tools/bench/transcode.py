@@ -17,7 +17,7 @@ from measuring import RUNS, cpu_of, is_quick, medians, tell, tell_ratio
 
 FPS = 30
 BITRATE_BPS = 2_500_000
-BUFFER_BITS = BITRATE_BPS * 2 // 5  # hw-encode's own
+BUFFER_BITS = BITRATE_BPS // 5  # hw-encode's own
 KEYFRAME_S = 2
 THREADS = 2
 GRAPH = f"""
@@ -31,7 +31,7 @@ nodes:
     max: {BITRATE_BPS // 1000}k
     keyframe_interval: {KEYFRAME_S}s
     profile: baseline
-    preset: superfast
+    speed: superfast
     threads: {THREADS}
   tape: {{type: recorder, from: encode, path: ours.mp4}}
 """

@@ -20,6 +20,7 @@ _CV2_CODES = {
     "bgr0": "COLOR_BGRA2YUV_I420",
     "rgba": "COLOR_RGBA2YUV_I420",
 }
+_AREA = "AREA"
 _YUV = ("yuv", "nv", "p0", "uyvy", "yvyu", "y2")
 
 
@@ -36,18 +37,31 @@ class PictureKind:
     full_range: bool
 
 
-def kind_of(frame: VideoFrame, formats: tuple[str, ...]) -> PictureKind:
-    """What ``Pictures.prepare`` will make of the frame for an encoder that takes ``formats``.
+def fitted(width: int, height: int, bound: Size | None) -> Size:
+    """The even size that a picture is encoded in: its own, or as large as fits ``bound`` in its shape.
+
+    Of an upright picture the sides of the bound are exchanged. Nothing is enlarged.
+    """
+    if bound is not None:
+        within = bound if (width >= height) == (bound.width >= bound.height) else Size(bound.height, bound.width)
+        if width > within.width or height > within.height:
+            share = min(within.width / width, within.height / height)
+            width, height = max(2, round(width * share)), max(2, round(height * share))
+    return Size(width & ~1, height & ~1)
+
+
+def kind_of(frame: VideoFrame, formats: tuple[str, ...], bound: Size | None = None) -> PictureKind:
+    """What ``Pictures.prepare`` will make of the frame for an encoder that takes ``formats``, within ``bound``.
 
     Raises NegotiationError for a picture with less than two rows or columns.
     """
     if frame.width < 2 or frame.height < 2:
         raise NegotiationError(f"a picture of {frame.width}x{frame.height} is too small to encode; 2x2 is the least")
-    size = Size(frame.width & ~1, frame.height & ~1)
-    cropped = size != (frame.width, frame.height)
+    size = fitted(frame.width, frame.height, bound)
+    cropped = size == (frame.width & ~1, frame.height & ~1) != (frame.width, frame.height)
     if cropped or not frame.format.startswith(_YUV):  # OpenCV's conversion, and swscale's from RGB
-        return PictureKind(size, "yuv420p", "smpte170m", False)
-    format = frame.format if frame.format in formats else "yuv420p"
+        return PictureKind(size, "yuv420p" if "yuv420p" in formats else formats[0], "smpte170m", False)
+    format = frame.format if frame.format in formats else formats[0]
     matrix = frame.caps.matrix if isinstance(frame.caps.matrix, str) else "smpte170m"
     return PictureKind(size, format, matrix, bool(frame.caps.full_range))
 
@@ -75,23 +89,38 @@ class Pictures:
 
     def prepare(self, frame: VideoFrame, kind: PictureKind) -> AvVideoFrame:
         """The frame as ``kind`` says, under a header of its own; an odd last row or column is left out."""
-        if frame.format == kind.format and kind.size == (frame.width, frame.height):
+        own = Size(frame.width, frame.height)
+        if frame.format == kind.format and kind.size == own:
             return frame.to_av(self._headers)
+        is_smaller = kind.size != (own.width & ~1, own.height & ~1)
         if frame.format in _CV2_CODES and self._cv2 is not None:
-            return self._converted(frame.array(), _CV2_CODES[frame.format], kind.size)
-        if kind.size == (frame.width, frame.height) and frame.format != "gray":  # whose range swscale takes as it is
-            return self._reformatter.reformat(frame.to_av(self._headers), format=kind.format)
-        even = frame.array("bgr24")[: kind.size.height, : kind.size.width]
+            pixels = frame.array()
+            return self._converted(self._scaled(pixels, kind.size) if is_smaller else pixels, frame.format, kind)
+        if (is_smaller or kind.size == own) and frame.format != "gray":  # whose range swscale takes as it is
+            return self._reformatter.reformat(
+                frame.to_av(self._headers), kind.size.width, kind.size.height, kind.format, interpolation=_AREA
+            )
+        pixels = frame.array("bgr24")
+        even = self._scaled(pixels, kind.size) if is_smaller else pixels[: kind.size.height, : kind.size.width]
         if self._cv2 is not None:
-            return self._converted(even, _CV2_CODES["bgr24"], kind.size)
+            return self._converted(even, "bgr24", kind)
         whole = VideoFrame.from_array(even, format="bgr24", time_ns=frame.time_ns)
-        return self._reformatter.reformat(whole.to_av(), format=kind.format)
+        return self._reformatter.reformat(whole.to_av(), kind.size.width, kind.size.height, kind.format)
 
-    def _converted(self, pixels: np.ndarray[Any, Any], code: str, size: Size) -> AvVideoFrame:
+    def _scaled(self, pixels: np.ndarray[Any, Any], size: Size) -> np.ndarray[Any, Any]:
+        if self._cv2 is None:  # swscale will
+            return pixels
+        scaled: np.ndarray[Any, Any] = self._cv2.resize(pixels, size, interpolation=self._cv2.INTER_AREA)
+        return scaled
+
+    def _converted(self, pixels: np.ndarray[Any, Any], format: str, kind: PictureKind) -> AvVideoFrame:
         import numpy as np
 
+        size = kind.size
         shape = (size.height * 3 // 2, size.width)
         if self._i420 is None or self._i420.shape != shape:
             self._i420 = np.empty(shape, np.uint8)
-        self._cv2.cvtColor(pixels[: size.height, : size.width], getattr(self._cv2, code), dst=self._i420)
-        return VideoFrame.from_array(self._i420, format="yuv420p", time_ns=0).to_av()
+        code = getattr(self._cv2, _CV2_CODES[format])
+        self._cv2.cvtColor(pixels[: size.height, : size.width], code, dst=self._i420)
+        picture = VideoFrame.from_array(self._i420, format="yuv420p", time_ns=0).to_av()
+        return picture if kind.format == "yuv420p" else self._reformatter.reformat(picture, format=kind.format)

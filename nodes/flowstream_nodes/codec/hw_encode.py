@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
@@ -16,12 +17,16 @@ from flowstream import (
     Emit,
     EncodedCaps,
     EncodedPacket,
+    EncoderStats,
+    FlowstreamError,
     Input,
     KeyframeRequest,
     Need,
     NegotiationError,
     Output,
+    PictureSize,
     Record,
+    Target,
     Targets,
     Transform,
     VideoCaps,
@@ -30,61 +35,172 @@ from flowstream import (
     format_bitrate,
     live,
 )
-from flowstream.proto.h264 import NAL_SPS, split_annex_b
-from flowstream_nodes.codec._pictures import PictureKind, Pictures, kind_of
-from flowstream_nodes.codec._x264 import X264Encoder, threads_for
+from flowstream.proto.h264 import split_annex_b
+from flowstream_nodes.codec._ffmpeg import open_encoder, threads_for
+from flowstream_nodes.codec._measuring import Measuring, Ssim, thread_ids
+from flowstream_nodes.codec._pictures import PictureKind, Pictures, fitted, kind_of
+from flowstream_nodes.codec._quality import KEYFRAME_NS, PRESETS, ContentSense, Preset
+from flowstream_nodes.codec.encoders import (
+    LAYER_PATTERNS,
+    Candidate,
+    Codec,
+    Content,
+    EncoderSettings,
+    OpenEncoder,
+    Speed,
+    candidates_for,
+)
 
 if TYPE_CHECKING:
     from av.packet import Packet
+    from av.video.frame import VideoFrame as AvVideoFrame
 
 _LEVEL_AT = 7  # after a start code of four bytes, the unit's type, the profile and its constraints
-_NAL_PPS = 8
+# Types of the units that hold parameter sets (ITU-T H.264 table 7-1, H.265 table 7-1).
+_PARAMETER_SETS = {"h264": (7, 8), "hevc": (32, 33, 34)}
 _REOPEN_AT_MOST_EVERY_NS = 2 * NS_PER_S
+_REOPEN_LOWER_AFTER_NS = NS_PER_S // 2
 _LEAST_BPS = 10_000
+_NAL_IDR = 5
+_said: set[str] = set()  # what was passed over and why, once for a process
 
 
 class HwEncodeConfig(Config):
     """Config of ``hw-encode``."""
 
-    codec: Literal["h264"] = field(default="h264", description="What to encode to.")
+    codec: Codec = field(
+        default="h264",
+        description="What to encode to. webrtc-out and recorder take h264, which costs the least, too.",
+    )
+    encoder: str = field(
+        default="auto",
+        description="Which encoder: auto takes hardware that really opens on this machine, else one that runs on the "
+        "processor, and the next one when it fails. Or FFmpeg's name for one, such as libx264; then no other.",
+        examples=["auto"],
+    )
+    preset: Literal["off", "low", "medium", "high", "ultra"] = live(
+        default="off",
+        description="Size, frame rate, bitrate and speed in a word: "
+        + "; ".join(f"{name} is {preset}" for name, preset in PRESETS.items())
+        + ". Each of them is overridden by its own setting.",
+    )
     bitrate: Bitrate = live(
-        default=2_500_000, description="Wanted rate, in bits per second, held within about half a second of a change."
+        default=PRESETS["off"].bitrate_bps,
+        description="Wanted rate, in bits per second, held within about half a second of a change. Left out, it is "
+        "that of the preset.",
     )
     max: Literal["auto"] | Bitrate = field(
         default="auto",
         description="The highest rate that `bitrate` can be raised to without a new encoder, in bits per second; "
         "auto is twice the bitrate.",
     )
-    keyframe_interval: Duration = live(
-        default=2 * NS_PER_S,
-        ge=100_000_000,
+    size: Literal["auto", "source"] | PictureSize = live(
+        default="auto",
+        description="Width and height in pixels within which pictures are encoded: larger ones are made smaller in "
+        "their shape, at a keyframe, and none is enlarged. auto is that of the preset, source leaves them as they are.",
+    )
+    fps: Literal["auto", "source"] | float = live(
+        default="auto",
+        unit="frames per second",
+        description="The most frames per second that are encoded; what comes more often is left out. auto is that of "
+        "the preset, source encodes what comes.",
+    )
+    speed: Literal["auto"] | Speed = live(
+        default="auto",
+        description="Speed against quality, under the names of libx264; other encoders take the step of theirs that "
+        "comes next to it. auto is that of the preset.",
+    )
+    content: Literal["auto"] | Content = live(
+        default="auto",
+        description="What the pictures show, for the settings that suit it: motion and camera spread bits to where "
+        "eyes look and have a keyframe every 2 s, text keeps edges and has one every 4 s. auto looks at the pictures "
+        "and decides at a keyframe: of text most pixels stay exactly as they are.",
+    )
+    keyframe_interval: Literal["auto"] | Duration = live(
+        default="auto",
         description="Longest time between keyframes: a recording can be entered at each, and a short interval costs "
-        "quality. Viewers who join ask for one of their own.",
+        "quality. They come at multiples of it in media time, so that encoders of one picture have theirs together. "
+        "Viewers who join ask for one of their own. auto goes by the content, 2 s or 4 s.",
+    )
+    intra_refresh: bool = live(
+        default=False,
+        description="Renew the picture column by column over 2 s instead of by large keyframes (libx264 only): an even "
+        "rate on a narrow link. Keyframes then come when asked for and with an interval of your own.",
     )
     profile: Literal["baseline", "main", "high"] = field(
         default="baseline", description="H.264 profile; (constrained) baseline is what every browser decodes."
     )
-    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = field(
-        default="superfast", description="Speed against quality, as libx264 names it."
+    temporal_layers: int = field(
+        default=1,
+        ge=1,
+        le=3,
+        unit="layers",
+        description="Layers of the frame rate (vp8 and vp9): pictures of a higher one can be left out on the way and "
+        "the rest still decodes, at a half or a quarter of the rate.",
     )
     threads: Literal["auto"] | int = field(
         default="auto",
         unit="slices",
         description="Slices of a picture that are coded at once, 1 to 16; auto goes by the picture's size.",
     )
+    stats_interval: Duration = live(
+        default=NS_PER_S, ge=100_000_000, description="Time between two records of `stats`, in media time."
+    )
+    ssim: bool = live(
+        default=False,
+        description="Compare a picture of each record of `stats` with what viewers see of it (structural similarity). "
+        "That takes a decoder along: about a third more processor time.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_the_preset(cls, given: Any) -> Any:
+        """Puts in the preset's bitrate where none is given, so that it shows and compares like a written one."""
+        if isinstance(given, dict) and "bitrate" not in given and (preset := PRESETS.get(str(given.get("preset")))):
+            return {**given, "bitrate": preset.bitrate_bps}
+        return given
 
     @model_validator(mode="after")
     def _bounds(self) -> HwEncodeConfig:
-        if self.bitrate < _LEAST_BPS:
+        bitrate = self.bitrate
+        if bitrate < _LEAST_BPS:
             least = format_bitrate(_LEAST_BPS)
-            raise ValueError(f"a bitrate of {format_bitrate(self.bitrate)} carries no picture; {least} is the least")
-        if self.ceiling_bps < self.bitrate:
-            raise ValueError(
-                f"max ({format_bitrate(self.ceiling_bps)}) is below bitrate ({format_bitrate(self.bitrate)})"
-            )
+            raise ValueError(f"a bitrate of {format_bitrate(bitrate)} carries no picture; {least} is the least")
+        if self.ceiling_bps < bitrate:
+            raise ValueError(f"max ({format_bitrate(self.ceiling_bps)}) is below bitrate ({format_bitrate(bitrate)})")
         if isinstance(self.threads, int) and not 1 <= self.threads <= 16:
             raise ValueError(f"threads is {self.threads}; it goes from 1 to 16, or is auto")
+        if isinstance(self.fps, float) and not 0 < self.fps <= 240:
+            raise ValueError(f"fps is {self.fps:g}; it is above 0, to 240, or auto or source")
+        if isinstance(self.keyframe_interval, int) and self.keyframe_interval < 100_000_000:
+            raise ValueError("keyframe_interval is below 100ms, which leaves no bits for what is between keyframes")
+        if self.profile != "baseline" and self.codec != "h264":
+            raise ValueError(f"profile ({self.profile}) is for h264, and codec is {self.codec}; leave it out")
+        if self.temporal_layers > 1 and self.codec not in ("vp8", "vp9"):
+            raise ValueError(
+                f"temporal_layers ({self.temporal_layers}) is for vp8 and vp9: encoders of {self.codec} make none; "
+                "a second hw-encode at a lower fps does the same for viewers"
+            )
+        self._check_encoder()
         return self
+
+    def _check_encoder(self) -> None:
+        if self.encoder == "auto":
+            return
+        names = [each.name for each in candidates_for(self.codec, layers=self.temporal_layers)]
+        if self.encoder not in names:
+            raise ValueError(f"{self.encoder} is no encoder for {self.codec}; these are: auto, {', '.join(names)}")
+
+    @property
+    def aim(self) -> Preset:
+        """Size, frame rate, bitrate and speed, of the preset or of the settings that override it."""
+        preset = PRESETS[self.preset]
+        return Preset(
+            size=preset.size if self.size == "auto" else None if self.size == "source" else self.size,
+            fps=preset.fps if self.fps == "auto" else None if self.fps == "source" else self.fps,
+            bitrate_bps=self.bitrate,
+            speed=preset.speed if self.speed == "auto" else self.speed,
+        )
 
     @property
     def ceiling_bps(self) -> int:
@@ -92,14 +208,34 @@ class HwEncodeConfig(Config):
         return 2 * self.bitrate if self.max == "auto" else self.max
 
 
+@dataclass(slots=True)
+class _Opened:
+    """An encoder at work, and what it was opened for."""
+
+    encoder: OpenEncoder
+    candidate: Candidate
+    settings: EncoderSettings
+    at_ns: int
+    ssim: Ssim | None = None
+    position: int = 0  # in the pattern of temporal layers
+
+
 class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
-    """Encode pictures to H.264 without delay, at a bitrate that can be changed while running.
+    """Encode pictures to H.264, or H.265, VP8, VP9 or AV1, without delay and at a bitrate that changes while it runs.
 
     Takes any raw format; yuv420p and nv12 are encoded from where they lie. A picture of odd width or height loses its
     last column or row. Size and format may change while running: the next picture is then a keyframe. Requests for a
-    keyframe are answered here and not passed on. A picture that is not later than the one before is left out and
-    counted. Targets steer the bitrate, in place and up to `max`: the entry under this node's id counts, until a reload
-    changes `bitrate`.
+    keyframe are answered here, many by one, and not passed on. A picture that is not later than the one before is left
+    out and counted. One picture waits at most: who cannot keep up loses pictures before they are encoded.
+
+    Targets steer bitrate, frame rate and size: the entry under this node's id counts, until a reload changes one of
+    them. A target can also pause it: then it encodes nothing, and goes on with a keyframe. H.264 by libx264 changes its
+    rate in place, up to `max`. The others take a new encoder for it, which begins with a keyframe; so do another size,
+    speed or content.
+
+    `encoder: auto` takes hardware where a test of it passed (NVENC, QSV, AMF, VideoToolbox, Media Foundation, V4L2) and
+    goes on with the next encoder, with a keyframe, when one fails; `flowstream doctor` shows which there are and why
+    not. No hardware encoder was ever run by this project, and PyAV's wheels for Linux have no VAAPI.
 
     ```yaml
     flowstream: 1
@@ -113,55 +249,80 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
     thread = True
     needs = (Need("av"),)
 
-    video = Input(VideoFrame, follows={"format", "size"}, doc="Pictures of any raw format.")
-    targets = Input(Record[Targets], feedback=True, doc="Bitrates to aim at, by the id of the encoder they are for.")
+    video = Input(VideoFrame, follows={"format", "size"}, items=1, doc="Pictures of any raw format.")
+    targets = Input(Record[Targets], feedback=True, doc="Rates and sizes to aim at, by the id of the encoder.")
     packets = Output(
         EncodedPacket,
-        caps=EncodedCaps(codec="h264"),
+        caps=EncodedCaps(codec=("h264", "hevc", "vp8", "vp9", "av1")),
         main=True,
-        doc="Access units, Annex B, with parameter sets before every keyframe.",
+        doc="Access units; of h264 and hevc Annex B, with parameter sets before every keyframe.",
     )
+    stats = Output(Record[EncoderStats], doc="What it measures of itself, every `stats_interval`: EncoderStats.")
 
     def __init__(self, config: HwEncodeConfig | None = None) -> None:
         super().__init__(config)
         self._ceiling_bps = self.config.ceiling_bps
-        self._bitrate_bps = self.config.bitrate
-        self._encoder: X264Encoder[VideoFrame] | None = None
-        self._kind: PictureKind | None = None
-        self._caps = EncodedCaps(codec="h264")
+        self._aim = self.config.aim
+        self._steers = True
+        self._opened: _Opened | None = None
+        self._candidates: list[Candidate] = []
+        self._caps = EncodedCaps(codec=self.config.codec)
         self._keyframe_wanted = False
-        self._keyframe_ns = 0
-        self._opened_ns = 0
+        self._is_paused = False
+        self._must_reopen = False
         self._last_ns: int | None = None
+        self._encoded_ns: int | None = None
+        self._due_ns: int | None = None
         self._left_out = 0
+        self._is_overloaded = False
 
     def open(self) -> None:
+        """Finds out which encoders there are; the first picture opens one."""
         self._pictures = Pictures()
+        self._sense = ContentSense()
+        self._measuring = Measuring()
+        self._candidates = self._usable()
 
     @classmethod
     def updates_in_place(cls, opened: HwEncodeConfig, new: HwEncodeConfig, /) -> bool | str:
         """True, or why a change of live fields needs a new encoder."""
-        return True if new.bitrate <= opened.ceiling_bps else _above(new.bitrate, opened.ceiling_bps)
+        before_bps, after_bps = opened.bitrate, new.bitrate
+        if after_bps > opened.ceiling_bps:
+            return _above(after_bps, opened.ceiling_bps)
+        if new.codec != "h264" and after_bps != before_bps:
+            return _fixed(new.codec)
+        return True
 
     def accepts(self, config: HwEncodeConfig, /) -> None:
-        if config.bitrate > self._ceiling_bps:
-            raise ValueError(_above(config.bitrate, self._ceiling_bps))
+        """Refuses a rate that the open encoder cannot reach."""
+        bitrate_bps = config.bitrate
+        if bitrate_bps > self._ceiling_bps:
+            raise ValueError(_above(bitrate_bps, self._ceiling_bps))
+        if config.codec != "h264" and bitrate_bps != self.config.bitrate:
+            raise ValueError(_fixed(config.codec))
 
     @classmethod
     def negotiate(cls, config: HwEncodeConfig, incoming: Mapping[str, Caps], /) -> Mapping[str, Caps]:
         """Codec and profile, and the size where that of the pictures is known."""
         video = incoming.get("video")
-        sides = (video.width, video.height) if isinstance(video, VideoCaps) else (None, None)
-        width, height = (side & ~1 if isinstance(side, int) else None for side in sides)
-        return {"packets": EncodedCaps(codec=config.codec, width=width, height=height, profile=config.profile)}
+        width = height = None
+        if isinstance(video, VideoCaps) and isinstance(video.width, int) and isinstance(video.height, int):
+            width, height = fitted(video.width, video.height, config.aim.size)
+        profile = config.profile if config.codec == "h264" else None
+        return {"packets": EncodedCaps(codec=config.codec, width=width, height=height, profile=profile)}
 
     def reconfigured(self, old: HwEncodeConfig, /) -> None:
-        if self.config.bitrate != old.bitrate:
-            self._aim_at(self.config.bitrate)
+        """Takes what changed; what the open encoder cannot change waits for the next picture, a keyframe."""
+        if self.config.aim != old.aim:
+            self._steer(self.config.aim)
+        if (self.config.content, self.config.intra_refresh) != (old.content, old.intra_refresh):
+            self._must_reopen = True
+        if self.config.ssim != old.ssim and self._opened is not None:
+            self._opened.ssim = Ssim(self.config.codec) if self.config.ssim else None
 
     @targets.handler
     def on_targets(self, targets: Record[Targets]) -> None:
-        """Takes the bitrate under this node's id, within what it was opened for.
+        """Takes what stands under this node's id, within what it was opened for.
 
         Raises NegotiationError for a record of something else.
         """
@@ -171,102 +332,303 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
                 f"{self.ctx.name}.targets takes records of Targets, but was given {given}",
                 hint="connect it to the output of a node that makes targets",
             )
-        target = targets.value.of.get(self.ctx.name)
+        target = targets.value.target_of(self.ctx.name)
         if target is not None:
-            self._aim_at(min(max(target.bitrate_bps, _LEAST_BPS), self._ceiling_bps))
-            self.ctx.report(bitrate_bps=self._bitrate_bps)
+            self._is_paused = target.paused
+            self._steer(self._targeted(target))
+            self.ctx.report(
+                bitrate_bps=None if self._is_paused else self._aim.bitrate_bps,
+                paused="by its target" if self._is_paused else None,
+            )
 
-    def _aim_at(self, bitrate_bps: int) -> None:
-        self._bitrate_bps = bitrate_bps
-        if self._encoder is not None:
-            self._encoder.set_bitrate(bitrate_bps)
+    def _targeted(self, target: Target) -> Preset:
+        own = self.config.aim
+        fps = target.fps if target.fps is not None else own.fps
+        return Preset(
+            size=target.size if target.size is not None else own.size,
+            fps=fps if own.fps is None or fps is None else min(fps, own.fps),
+            bitrate_bps=min(max(target.bitrate_bps, _LEAST_BPS), self._ceiling_bps),
+            speed=self._aim.speed,
+        )
+
+    def _steer(self, aim: Preset) -> None:
+        before, self._aim = self._aim, aim
+        if aim.speed != before.speed:
+            self._must_reopen = True
+        if self._opened is not None:
+            self._steers = self._opened.encoder.set_bitrate(aim.bitrate_bps)
 
     def requested(self, port: str, signal: KeyframeRequest, /) -> None:
+        """The next picture is a keyframe, however many ask."""
         self._keyframe_wanted = True
 
-    def process(self, frame: VideoFrame) -> Iterator[Emit[EncodedPacket]]:
+    def process(self, frame: VideoFrame) -> Iterator[Emit[Any]]:
+        """One picture in, its packet out, and a record now and then."""
         if self._last_ns is not None and frame.time_ns <= self._last_ns:
             self._left_out += 1
             self.ctx.report(left_out=self._left_out)
             return
         self._last_ns = frame.time_ns
-        kind = kind_of(frame, X264Encoder.formats)
-        encoder = self._encoder
-        if encoder is None or kind != self._kind or self._is_outgrown(encoder, frame.time_ns):
-            if encoder is not None:
-                yield from self._emits(encoder.flush())
-            encoder = self._open_encoder(frame, kind, encoder)
-        keyframe = self._keyframe_wanted or frame.time_ns - self._keyframe_ns >= self.config.keyframe_interval
-        picture = self._pictures.prepare(frame, kind)
-        packets = encoder.encode(picture, frame, time_ns=frame.time_ns, keyframe=keyframe)
+        if self.config.content == "auto":
+            self._sense.look(frame)
+        if self._is_paused:
+            self._keyframe_wanted = True
+            return
+        if not self._is_its_turn(frame.time_ns):
+            return
+        begun_ns = self.ctx.now_ns()
+        self._measuring.begin(frame.time_ns)
+        record = self._record(frame.time_ns)
+        self._measuring.came(frame.time_ns, self._stands_ns(frame))
+        is_due = self._is_keyframe_due(frame.time_ns)
+        keyframe = self._keyframe_wanted or is_due
+        opened, packets = self._ready(frame, keyframe=keyframe)
+        yield from self._emits(opened, packets)
+        picture = self._pictures.prepare(frame, opened.settings.kind)
+        keyframe = self._keyframe_wanted or is_due
+        if opened.ssim is not None and record is not None:
+            opened.ssim.original(picture)
+        opened, packets = self._encoded(opened, picture, frame, keyframe=keyframe)
         if keyframe:
-            self._keyframe_wanted, self._keyframe_ns = False, frame.time_ns
-        yield from self._emits(packets)
+            self._keyframe_wanted = False
+        emits = list(self._emits(opened, packets))
+        self._measuring.took(self.ctx.now_ns() - begun_ns)
+        yield from emits
+        if record is not None:
+            yield self.stats(record)
 
-    def finish(self) -> Iterator[Emit[EncodedPacket]]:
-        if self._encoder is not None:
-            yield from self._emits(self._encoder.flush())
-            self._encoder = None
+    def finish(self) -> Iterator[Emit[Any]]:
+        """What is still inside."""
+        if self._opened is not None:
+            yield from self._emits(self._opened, self._opened.encoder.flush())
+            self._opened = None
 
     def close(self) -> None:
-        self._encoder = None
+        """Gives the encoder back."""
+        self._opened = None
 
-    def _is_outgrown(self, encoder: X264Encoder[VideoFrame], time_ns: int) -> bool:
-        return encoder.is_outgrown and time_ns - self._opened_ns >= _REOPEN_AT_MOST_EVERY_NS
+    # --- what is encoded when -------------------------------------------------------------------------------------
 
-    def _open_encoder(
-        self, frame: VideoFrame, kind: PictureKind, before: X264Encoder[VideoFrame] | None
-    ) -> X264Encoder[VideoFrame]:
-        interval_ns = before.interval_ns if before is not None and before.interval_ns else frame.duration_ns
+    def _is_keyframe_due(self, time_ns: int) -> bool:
+        """At multiples of the interval, so that encoders which began at different times have theirs together."""
+        before_ns, self._encoded_ns = self._encoded_ns, time_ns
+        return before_ns is None or time_ns // self._interval_ns != before_ns // self._interval_ns
+
+    def _is_its_turn(self, time_ns: int) -> bool:
+        """Thins pictures out to the wanted rate, in media time; keeps the beat while they come on time."""
+        fps = self._aim.fps
+        if fps is None:
+            self._due_ns = None
+            return True
+        period_ns = round(NS_PER_S / fps)
+        due_ns = self._due_ns if self._due_ns is not None else time_ns
+        # A picture that comes a little early is the one that was meant: clocks jitter.
+        if time_ns < due_ns - period_ns // 8:
+            return False
+        self._due_ns = (due_ns if time_ns - due_ns < period_ns else time_ns) + period_ns
+        return True
+
+    def _stands_ns(self, frame: VideoFrame) -> int | None:
+        fps = self._aim.fps
+        if fps is None or frame.duration_ns is None:
+            return frame.duration_ns
+        return max(frame.duration_ns, round(NS_PER_S / fps))
+
+    @property
+    def _content(self) -> Content:
+        content = self.config.content
+        return (self._sense.content or "camera") if content == "auto" else content
+
+    @property
+    def _interval_ns(self) -> int:
+        if self.config.keyframe_interval != "auto":
+            return self.config.keyframe_interval
+        opened = self._opened
+        return 1 << 62 if opened is not None and opened.settings.intra_refresh else KEYFRAME_NS[self._content]
+
+    # --- encoders ---------------------------------------------------------------------------------------------------
+
+    def _usable(self) -> list[Candidate]:
+        """The encoders to take, one after the other."""
+        candidates = candidates_for(self.config.codec, layers=self.config.temporal_layers)
+        if self.config.encoder != "auto":
+            return [each for each in candidates if each.name == self.config.encoder]
+        from flowstream_nodes.codec.probing import cache_file, find
+
+        hardware = find([each for each in candidates if each.is_hardware], cache=cache_file())
+        works = {found.candidate.name: found.reason for found in hardware}
+        usable = [each for each in candidates if not works.get(each.name)]
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in works.items() if reason)
+        if reasons and usable and not usable[0].is_hardware:
+            self._say_once(f"{self.config.codec} is encoded by {usable[0].name}, on the processor ({reasons})")
+        return usable
+
+    def _say_once(self, text: str, *, is_warning: bool = False) -> None:
+        if text not in _said:
+            _said.add(text)
+            (self.ctx.log.warning if is_warning else self.ctx.log.info)("%s", text)
+
+    def _ready(self, frame: VideoFrame, *, keyframe: bool) -> tuple[_Opened, list[tuple[Packet[Any], VideoFrame]]]:
+        """The encoder for a frame, and what the one before it still had inside."""
+        opened = self._opened
+        formats = opened.candidate.formats if opened is not None else self._candidates[0].formats
+        kind = kind_of(frame, formats, self._aim.size)
+        if opened is not None and kind == opened.settings.kind and not self._is_outgrown(opened, frame, keyframe):
+            return opened, []
+        rest = opened.encoder.flush() if opened is not None else []
+        return self._open_next(frame, opened), rest
+
+    def _is_outgrown(self, opened: _Opened, frame: VideoFrame, keyframe: bool) -> bool:
+        if self._must_reopen or (keyframe and opened.settings.content != self._content):
+            return True
+        age_ns = frame.time_ns - opened.at_ns
+        if not self._steers:
+            wanted, has = self._aim.bitrate_bps, opened.settings.bitrate_bps
+            patience_ns = _REOPEN_LOWER_AFTER_NS if wanted < has else _REOPEN_AT_MOST_EVERY_NS
+            return abs(wanted - has) * 10 > has and age_ns >= patience_ns
+        return opened.encoder.is_outgrown and age_ns >= _REOPEN_AT_MOST_EVERY_NS
+
+    def _open_next(self, frame: VideoFrame, before: _Opened | None) -> _Opened:
+        """Opens the first encoder that opens for this frame. Raises FlowstreamError when none does."""
+        self._measuring.processor.follow(frozenset())
+        self._opened = None
+        while True:
+            candidate = self._candidates[0]
+            settings = self._settings(frame, candidate, before)
+            threads = thread_ids()
+            try:
+                encoder = open_encoder(candidate, settings)
+            except ValueError as error:
+                self._pass_over(candidate, str(error))
+                continue
+            self._measuring.processor.follow(thread_ids() - threads)
+            ssim = Ssim(self.config.codec) if self.config.ssim else None
+            opened = _Opened(encoder, candidate, settings, frame.time_ns, ssim)
+            self._opened, self._keyframe_wanted, self._must_reopen, self._steers = opened, True, False, True
+            self.ctx.report(encoder=candidate.name, size=str(settings.kind.size))
+            return opened
+
+    def _settings(self, frame: VideoFrame, candidate: Candidate, before: _Opened | None) -> EncoderSettings:
+        kind = kind_of(frame, candidate.formats, self._aim.size)
+        interval_ns = self._stands_ns(frame)
+        if before is not None and before.encoder.interval_ns:
+            interval_ns = before.encoder.interval_ns
         threads = self.config.threads
-        self._encoder = X264Encoder(
+        return EncoderSettings(
             kind=kind,
-            bitrate_bps=self._bitrate_bps,
+            bitrate_bps=self._aim.bitrate_bps,
             ceiling_bps=self._ceiling_bps,
             interval_ns=interval_ns,
-            nominal_ns=before.nominal_ns if before is not None else None,
-            level_idc=self._level_idc() if kind == self._kind else None,
+            nominal_ns=before.encoder.nominal_ns if before is not None else None,
+            level_idc=self._level_idc() if before is not None and kind == before.settings.kind else None,
             profile=self.config.profile,
-            preset=self.config.preset,
+            speed=self._aim.speed,
+            content=self._content,
+            intra_refresh=self.config.intra_refresh and candidate.name == "libx264",
             threads=threads_for(kind.size) if threads == "auto" else threads,
+            layers=self.config.temporal_layers,
         )
-        self._kind, self._opened_ns, self._keyframe_wanted = kind, frame.time_ns, True
-        self.ctx.report(size=str(kind.size))
-        return self._encoder
+
+    def _pass_over(self, candidate: Candidate, reason: str) -> None:
+        """Goes on without a candidate. Raises FlowstreamError when it was the last."""
+        left = [each for each in self._candidates if each is not candidate]
+        if not left:
+            raise FlowstreamError(
+                f"{self.ctx.name} cannot encode {self.config.codec}: {reason}",
+                hint="flowstream doctor shows the encoders of this machine; encoder: auto takes any of them",
+            )
+        self._candidates = left
+        self._say_once(f"{reason}; going on with {left[0].name}", is_warning=True)
+
+    def _encoded(
+        self, opened: _Opened, picture: AvVideoFrame, frame: VideoFrame, *, keyframe: bool
+    ) -> tuple[_Opened, list[tuple[Packet[Any], VideoFrame]]]:
+        """Encodes a frame, by the next encoder when this one fails: the frame is then a keyframe, and none is lost."""
+        while True:
+            try:
+                return opened, opened.encoder.encode(picture, frame, time_ns=frame.time_ns, keyframe=keyframe)
+            except ValueError as error:
+                self._pass_over(opened.candidate, str(error))
+                opened = self._open_next(frame, opened)
+                picture, keyframe = self._pictures.prepare(frame, opened.settings.kind), True
+                self._keyframe_wanted = False
 
     def _level_idc(self) -> int | None:
         """The level that the stream states so far (sequence parameter set, ITU-T H.264 section 7.3.2.1.1)."""
-        return self._caps.extradata[_LEVEL_AT] if self._caps.extradata else None
+        return self._caps.extradata[_LEVEL_AT] if self._caps.extradata and self._caps.codec == "h264" else None
 
-    def _emits(self, packets: list[tuple[Packet[Any], VideoFrame]]) -> Iterator[Emit[EncodedPacket]]:
+    # --- what comes out ---------------------------------------------------------------------------------------------
+
+    def _emits(self, opened: _Opened, packets: list[tuple[Packet[Any], VideoFrame]]) -> Iterator[Emit[EncodedPacket]]:
         for packet, frame in packets:
             data = bytes(packet)
-            if packet.is_keyframe:
-                self._caps = self._caps_of(data)
+            keyframe = packet.is_keyframe
+            if keyframe and opened.settings.intra_refresh:  # where a refresh begins counts as one for FFmpeg
+                keyframe = any(_unit_type(unit, "h264") == _NAL_IDR for unit in split_annex_b(data))
+            if keyframe:
+                self._caps = self._caps_of(data, opened.settings.kind)
+                opened.position = 0
+            layer = None
+            if opened.settings.layers > 1:
+                pattern = LAYER_PATTERNS[opened.settings.layers]
+                layer = pattern[opened.position % len(pattern)]
+                opened.position += 1
+            self._measuring.encoded(packet, len(data))
+            if opened.ssim is not None:
+                opened.ssim.decode(packet)
             yield self.packets(
                 EncodedPacket(
                     caps=self._caps,
                     data=data,
                     time_ns=frame.time_ns,
-                    keyframe=packet.is_keyframe,
-                    duration_ns=frame.duration_ns,
+                    keyframe=keyframe,
+                    duration_ns=self._stands_ns(frame),
                     capture_ns=frame.capture_ns,
+                    temporal_layer=layer,
                 )
             )
 
-    def _caps_of(self, keyframe: bytes) -> EncodedCaps:
+    def _caps_of(self, keyframe: bytes, kind: PictureKind) -> EncodedCaps:
         """The caps of what follows a keyframe: the same object for as long as its parameter sets are the same."""
-        sets = [unit for unit in split_annex_b(keyframe) if unit[0] & 0x1F in (NAL_SPS, _NAL_PPS)]
-        extradata = b"".join(b"\x00\x00\x00\x01" + unit for unit in sets)
-        assert self._kind is not None
+        codec, extradata = self.config.codec, None
+        if types := _PARAMETER_SETS.get(codec):
+            sets = [unit for unit in split_annex_b(keyframe) if _unit_type(unit, codec) in types]
+            extradata = b"".join(b"\x00\x00\x00\x01" + unit for unit in sets)
         caps = EncodedCaps(
-            codec="h264",
-            width=self._kind.size.width,
-            height=self._kind.size.height,
-            profile=self.config.profile,
+            codec=codec,
+            width=kind.size.width,
+            height=kind.size.height,
+            profile=self.config.profile if codec == "h264" else None,
             extradata=extradata,
         )
         return self._caps if caps == self._caps else caps
+
+    def _record(self, time_ns: int) -> Record[EncoderStats] | None:
+        """What was measured, when it is time for a record."""
+        opened = self._opened
+        if opened is None or not self._measuring.is_due(time_ns, self.config.stats_interval):
+            return None
+        stats = self._measuring.close(
+            time_ns,
+            encoder=self.ctx.name,
+            size=opened.settings.kind.size,
+            ssim=opened.ssim.value if opened.ssim is not None else None,
+        )
+        if stats is None:
+            return None
+        self.ctx.report(encode_ms=stats.encode_ms_mean, qp=stats.qp_mean)
+        if stats.overload and not self._is_overloaded:
+            self.ctx.log.info(
+                "encoding takes up to %.0f ms for a picture, and they come every %.0f ms: some are dropped before it; "
+                "a smaller size, a lower fps or a faster speed helps", stats.encode_ms_p95, stats.frame_budget_ms,
+            )  # fmt: skip
+        self._is_overloaded = stats.overload
+        content = self._sense.content if self.config.content == "auto" else self.config.content
+        return Record(replace(stats, content=content), time_ns)
+
+
+def _unit_type(unit: bytes, codec: str) -> int:
+    return unit[0] & 0x1F if codec == "h264" else unit[0] >> 1 & 0x3F
 
 
 def _above(bitrate_bps: int, ceiling_bps: int) -> str:
@@ -274,3 +636,7 @@ def _above(bitrate_bps: int, ceiling_bps: int) -> str:
         f"bitrate {format_bitrate(bitrate_bps)} is above the {format_bitrate(ceiling_bps)} that the encoder was opened "
         f"for; a larger max makes room"
     )
+
+
+def _fixed(codec: str) -> str:
+    return f"an encoder of {codec} takes no other bitrate while it is open; the new one begins with a keyframe"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
 
+from flowstream import ViewerReport
 from flowstream.proto import stun
 from flowstream.proto.ice import Expired, Forgotten, IceLite, Outcome, Pair, Reply, Retired, Selected, Verified
 from flowstream.proto.retransmit import History, SentPacket, wrap
@@ -212,6 +213,7 @@ class ViewerSession:
         from aiortc import rtcdtlstransport as dtls
 
         self.id = session_id
+        self.name = secrets.token_hex(4)  # for those who are told of it: the id lets its owner end the session
         self.etag = secrets.token_urlsafe(9)
         self.connected = False
         self.closed_because: str | None = None
@@ -325,6 +327,16 @@ class ViewerSession:
         elif self.awaits_keyframe:
             return False
         return True
+
+    def report(self) -> ViewerReport:
+        """What the receiver reports of this viewer tell of its link (RFC 3550 section 6.4.1)."""
+        stream = self.streams.get("video") or next(iter(self.streams.values()))
+        block = stream.last_report
+        return ViewerReport(
+            viewer=self.name,
+            loss=block.fraction_lost / 256 if block is not None else 0.0,
+            rtt_ms=self.round_trip_ns / 1e6,
+        )
 
     def send(self, kind: Kind, payloads: Sequence[bytes], *, ticks: int, now_ns: int) -> None:
         """Sends one access unit at a position of the timeline."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import anyio
 
-from flowstream import EncodedPacket, Holding, ResourceBusy, ticks_of
+from flowstream import EncodedPacket, Holding, ResourceBusy, ViewerReport, ticks_of
 from flowstream.proto.h264 import packetize, profile_level_id, split_annex_b
 from flowstream.proto.keyframe import KeyframeRequests
 from flowstream.proto.sdp import Kind, Stream, Transport, agree, parse_offer, write_answer
@@ -111,6 +111,10 @@ class Viewers:
     def unsent_packets(self) -> int:
         """Packets that the kernel had no room for."""
         return self._mux.unsent_packets
+
+    def reports(self) -> tuple[ViewerReport, ...]:
+        """What is known of the links of those who are connected."""
+        return tuple(session.report() for session in self.sessions.values() if session.connected)
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:

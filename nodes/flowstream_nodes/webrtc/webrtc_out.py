@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import field_validator, model_validator
 
@@ -17,15 +17,24 @@ from flowstream import (
     Need,
     NegotiationError,
     Node,
+    Output,
+    Record,
+    ViewerReports,
     field,
     live,
 )
 from flowstream.proto.sdp import Kind
 
+if TYPE_CHECKING:
+    from flowstream_nodes.webrtc._viewers import Viewers
+
 _ICE_URL: Final = re.compile(
     r"(?:stuns?|turns?):(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:\?transport=(?:udp|tcp))?"
 )
 """RFC 7064 and RFC 7065."""
+
+REPORTS_NS = 250_000_000
+"""How often it tells who watches."""
 
 
 class ViewersConfig(Config):
@@ -142,6 +151,11 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         doc="The sound: Opus.",
     )
 
+    reports = Output(
+        Record[ViewerReports],
+        doc="Who watches, and what each viewer says of its link: losses and round trip. For an abr-controller.",
+    )
+
     _last: EncodedPacket | None = None
 
     async def run(self, ctx: Context) -> None:
@@ -156,6 +170,8 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
             raise ValueError("there is no server to show it; give the graph 'serve: {listen: \"127.0.0.1:8080\"}'")
         host, port = ctx.listen
         page = await ctx.in_thread(_load)
+        import anyio
+
         from flowstream_nodes.webrtc._viewers import Feeder, open_viewers
         from flowstream_nodes.webrtc._whep import About, Relay, make_app
 
@@ -188,14 +204,25 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                 with viewers.feeding(feeder, media_ns=ctx.media_ns()):
                     report()
                     ctx.ready()
-                    async for kind, packet in ctx.merge(self.video, self.audio):
-                        if kind == "video":
-                            self._check_order(packet)
-                            viewers.send_video(packet, feeder)
-                        else:
-                            viewers.send_audio(packet, feeder)
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(self._tell_reports, ctx, viewers)
+                        async for kind, packet in ctx.merge(self.video, self.audio):
+                            if kind == "video":
+                                self._check_order(packet)
+                                viewers.send_video(packet, feeder)
+                            else:
+                                viewers.send_audio(packet, feeder)
+                        tasks.cancel_scope.cancel()
         if not kinds():
             raise ValueError("neither 'video' nor 'audio' is connected; connect at least one")
+
+    async def _tell_reports(self, ctx: Context, viewers: Viewers) -> None:
+        """Also while no picture comes: it may be waiting for somebody to watch."""
+        while True:
+            if ctx.is_connected(self.reports):
+                found = ViewerReports(ctx.name, viewers.reports())
+                await ctx.emit(self.reports(Record(found, ctx.media_ns())))
+            await ctx.sleep_until_ns(ctx.now_ns() + REPORTS_NS)
 
     def _check_order(self, packet: EncodedPacket) -> None:
         last, self._last = self._last, packet

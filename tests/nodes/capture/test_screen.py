@@ -17,6 +17,7 @@ from flowstream import PeerError
 from flowstream.testing.conformance import check_node
 from flowstream.testing.harness import Harness
 from flowstream_nodes.capture import screen as screen_module
+from flowstream_nodes.capture.capabilities import capabilities
 from flowstream_nodes.capture.screen import Screen, ScreenConfig
 
 pytestmark = pytest.mark.real
@@ -72,6 +73,11 @@ def test_what_is_on_the_screen_is_in_the_picture() -> None:
     assert later.array()[100, 100, :3].tolist() == [0, 0, 0xFF]
     assert frame.array()[100, 100, :3].tolist() == [0x80, 0x40, 0x20]  # the picture before is untouched
     assert screen.facts["size"] == "640x480"
+
+
+def test_doctor_tells_of_the_screen(display: str) -> None:
+    (screen,) = [each for each in capabilities(False) if each.kind == "screen"]
+    assert (screen.state, screen.name, screen.detail) == ("works", f"screen {display}", "640x480")
 
 
 @pytest.mark.usefixtures("display")

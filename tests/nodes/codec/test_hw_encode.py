@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from flowstream import (
     KeyframeRequest,
     NegotiationError,
     Record,
+    Size,
     Target,
     Targets,
     VideoCaps,
@@ -24,7 +26,7 @@ from flowstream import (
 )
 from flowstream.proto.h264 import profile_level_id, split_annex_b
 from flowstream.testing import Harness, make_frame
-from flowstream_nodes.codec._x264 import PictureRate
+from flowstream_nodes.codec._ffmpeg import PictureRate
 from flowstream_nodes.codec.hw_encode import HwEncode, HwEncodeConfig
 
 FRAME_NS = 33_333_333
@@ -36,18 +38,23 @@ class Encoding:
     def __init__(self, *, interval_ns: int = FRAME_NS, **config: Any) -> None:
         self.node = HwEncode(HwEncodeConfig.model_validate(config))
         self.facts: dict[str, Any] = {}
-        self.node.ctx = SimpleNamespace(report=self.facts.update)
+        self.node.ctx = SimpleNamespace(
+            name="encode", report=self.facts.update, now_ns=lambda: 0, log=logging.getLogger("test")
+        )
         self.node.open()
         self.interval_ns = interval_ns
         self.time_ns = 0
         self.packets: list[EncodedPacket] = []
+        self.records: list[Record[Any]] = []
 
     def give(self, array: np.ndarray[Any, Any], format: str, **fields: Any) -> list[EncodedPacket]:
         frame = VideoFrame.from_array(array, format=format, time_ns=self.time_ns, **fields)
         return self.give_frame(frame)
 
     def give_frame(self, frame: VideoFrame) -> list[EncodedPacket]:
-        new = [emit.payload for emit in self.node.process(frame)]
+        given = [emit.payload for emit in self.node.process(frame)]
+        new = [each for each in given if isinstance(each, EncodedPacket)]
+        self.records += [each for each in given if isinstance(each, Record)]
         self.time_ns += self.interval_ns
         self.packets += new
         return new
@@ -122,6 +129,30 @@ def test_the_rate_follows_a_change_within_a_second(
     assert sum(packet.keyframe for packet in encoding.packets) <= 3  # nothing was reopened on the way
 
 
+@pytest.mark.parametrize("top", ["auto", "8M"])
+def test_a_step_down_is_reached_in_600_ms_and_back_up_in_a_second(moving: list[np.ndarray[Any, Any]], top: str) -> None:
+    encoding = Encoding(bitrate="2.5M", max=top, keyframe_interval="60s")
+    source, second = there_and_back(moving), 1_000_000_000
+
+    def run_for(duration_ns: int) -> int:
+        end_ns = encoding.time_ns + duration_ns
+        while encoding.time_ns < end_ns:
+            encoding.give(next(source), "yuv420p", duration_ns=FRAME_NS)
+        return encoding.time_ns
+
+    down = run_for(2 * second)
+    encoding.set(bitrate="600k")
+    up = run_for(2 * second)
+    encoding.set(bitrate="2.5M")
+    end = run_for(3 * second)
+    # Over half a second, beginning when the rate has to be there.
+    for at_ns in range(down + 600_000_000, up - second // 2, 100_000_000):
+        assert encoding.rate_bps(at_ns, at_ns + second // 2) == pytest.approx(600_000, rel=0.1), at_ns - down
+    for at_ns in range(up + second, end - second // 2, 100_000_000):
+        assert encoding.rate_bps(at_ns, at_ns + second // 2) == pytest.approx(2_500_000, rel=0.1), at_ns - up
+    assert sum(packet.keyframe for packet in encoding.packets) == 1, "no keyframe but the first"
+
+
 def test_pictures_that_become_rare_reach_the_rate_with_the_same_parameter_sets(
     moving: list[np.ndarray[Any, Any]],
 ) -> None:
@@ -160,7 +191,14 @@ def test_the_plan_is_told_the_same() -> None:
         ({"bitrate": "3M", "max": "2M"}, "max (2M) is below bitrate (3M)"),
         ({"threads": 17}, "threads is 17; it goes from 1 to 16, or is auto"),
         ({"bitrate": "1k"}, "a bitrate of 1k carries no picture"),
-        ({"codec": "vp8"}, "h264"),
+        ({"codec": "mpeg2"}, "h264"),
+        ({"codec": "vp8", "profile": "high"}, "profile (high) is for h264, and codec is vp8; leave it out"),
+        ({"temporal_layers": 2}, "temporal_layers (2) is for vp8 and vp9: encoders of h264 make none"),
+        ({"encoder": "libx265"}, "libx265 is no encoder for h264; these are: auto, h264_nvenc, "),
+        ({"codec": "vp9", "temporal_layers": 2, "encoder": "vp9_qsv"}, "these are: auto, libvpx-vp9"),
+        ({"fps": 0}, "fps is 0; it is above 0, to 240, or auto or source"),
+        ({"keyframe_interval": "50ms"}, "keyframe_interval is below 100ms"),
+        ({"preset": "ultra", "max": "5M"}, "max (5M) is below bitrate (14M)"),
     ],
 )
 def test_a_config_that_cannot_be_is_refused(config: dict[str, Any], words: str) -> None:
@@ -316,6 +354,21 @@ def test_the_picture_rate_is_not_fooled_by_a_pause() -> None:
     assert rate.interval_ns == pytest.approx(FRAME_NS, rel=0.2)
 
 
+def test_encoders_of_one_picture_have_their_keyframes_together_whenever_they_began() -> None:
+    early, late = Encoding(keyframe_interval="1s"), Encoding(keyframe_interval="1s")
+    late.time_ns = 17 * FRAME_NS
+    while early.time_ns < 3_500_000_000:
+        early.give(grey(), "bgr24")
+        if early.time_ns > late.time_ns:
+            late.give(grey(), "bgr24")
+        if early.time_ns == 45 * FRAME_NS:
+            late.node.requested("packets", KeyframeRequest())
+    first, second = ([p.time_ns for p in each.packets if p.keyframe] for each in (early, late))
+    assert first == [0, 31 * FRAME_NS, 61 * FRAME_NS, 91 * FRAME_NS]
+    assert len(second) == 5, "its own beginning and a request move nothing"
+    assert second[1:2] + second[3:] == first[1:]
+
+
 # --- targets --------------------------------------------------------------------------------------------------------
 
 
@@ -348,7 +401,7 @@ def test_a_target_before_the_first_picture_counts_and_so_does_one_over_a_new_siz
             picture = array if n < 20 else array[:90]
             encode.push(VideoFrame.from_array(picture, time_ns=n * FRAME_NS, duration_ns=FRAME_NS), "video")
         encode.finish()
-        packets = encode.payloads()
+        packets = encode.payloads("packets")
     assert sum(len(packet.data) for packet in packets[10:20]) * 8 * 3 < 1_000_000
     assert sum(len(packet.data) for packet in packets[30:]) * 8 * 3 < 1_000_000
 
@@ -359,9 +412,44 @@ def test_a_reload_of_the_bitrate_comes_before_the_target_and_one_of_something_el
         assert isinstance(node, HwEncode)
         encode.push(targets(encode=300_000), "targets")
         encode.reconfigure(keyframe_interval="5s")
-        assert node._bitrate_bps == 300_000
+        assert node._aim.bitrate_bps == 300_000
         encode.reconfigure(bitrate="800k")
-        assert node._bitrate_bps == 800_000
+        assert node._aim.bitrate_bps == 800_000
+
+
+def test_a_paused_encoder_encodes_nothing_and_goes_on_with_a_keyframe() -> None:
+    def told(is_paused: bool) -> Record[Targets]:
+        return Record(Targets({}, rest=Target(300_000, paused=is_paused)), 0)
+
+    with Harness(HwEncode, {"bitrate": "1M", "keyframe_interval": "60s"}, name="encode", threads=True) as encode:
+        assert len(encode.push(make_frame(0), "video")) == 1
+        encode.push(told(True), "targets")
+        assert (encode.facts["bitrate_bps"], encode.facts["paused"]) == (None, "by its target")
+        assert [encode.push(make_frame(n), "video") for n in range(1, 4)] == [[], [], []]
+        encode.push(told(False), "targets")
+        assert (encode.facts["bitrate_bps"], encode.facts["paused"]) == (300_000, None)
+        (first,) = encode.push(make_frame(4), "video")
+        (second,) = encode.push(make_frame(5), "video")
+        assert (first.keyframe, second.keyframe) == (True, False)
+
+
+def test_a_target_that_names_no_size_or_rate_takes_what_comes_again() -> None:
+    def told(**target: Any) -> Record[Targets]:
+        return Record(Targets({"encode": Target(500_000, **target)}), 0)
+
+    with Harness(HwEncode, {"bitrate": "1M"}, name="encode", threads=True) as encode:
+
+        def shown(first: int) -> tuple[int, int | None]:
+            frames = [VideoFrame.from_array(grey(), time_ns=n * FRAME_NS) for n in range(first, first + 30)]
+            packets = [each for frame in frames for each in encode.push(frame, "video") if not isinstance(each, Record)]
+            return len(packets), packets[-1].caps.width
+
+        width = grey().shape[1]
+        assert shown(0) == (30, width)
+        encode.push(told(size=Size(width // 2, width // 2), fps=10.0), "targets")
+        assert shown(30) == (10, width // 2)
+        encode.push(told(), "targets")
+        assert shown(60) == (30, width)
 
 
 def test_a_record_of_something_else_is_refused() -> None:
@@ -384,7 +472,7 @@ def test_every_row_of_any_even_height_is_encoded(format: str, height: int) -> No
     with Harness(HwEncode, {"bitrate": "5M"}) as encode:
         encode.push(VideoFrame.from_array(picture, time_ns=0).writable(format), "video")
         encode.finish()
-        (frame,) = decoded(encode.payloads())
+        (frame,) = decoded(encode.payloads("packets"))
     assert (frame.width, frame.height) == (64, height)
     off = np.abs(frame.reformat(format="bgr24").to_ndarray().astype(int) - picture)
     assert max(off[: height - 24].max(), off[-8:].max()) <= 16

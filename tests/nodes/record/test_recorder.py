@@ -35,7 +35,7 @@ def pictures(*, width: int = 64, start_ns: int = 0, seconds: float = 3.0, keyfra
             level = 255 if time_ns % S < S // 10 else 0
             array = np.full((48, width, 3), level, np.uint8)
             encode.push(VideoFrame.from_array(array, time_ns=time_ns, duration_ns=FRAME_NS))
-        return tuple(encode.payloads())
+        return tuple(encode.payloads("packets"))
 
 
 @cache

@@ -246,6 +246,11 @@ async def test_receiver_reports_give_loss_and_round_trip(stage_of: Any, make_vie
                 await anyio.lowlevel.checkpoint()
         assert session.streams["video"].last_report == block
         assert session.round_trip_ns > 49_000_000
+        (told,) = stage.viewers.reports()
+        assert told.loss == block.fraction_lost / 256
+        assert told.rtt_ms == session.round_trip_ns / 1e6
+        assert told.bandwidth_bps is None
+        assert told.viewer != session.id, "the id is a key: whoever knows it can end the session"
 
 
 async def test_a_new_node_feeds_the_same_viewer_and_nothing_jumps(

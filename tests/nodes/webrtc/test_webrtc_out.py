@@ -11,9 +11,9 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from flowstream import EncodedCaps, EncodedPacket, NegotiationError, ResourceBusy
+from flowstream import EncodedCaps, EncodedPacket, NegotiationError, ResourceBusy, ViewerReports
 from flowstream.testing.harness import Harness
-from flowstream_nodes.webrtc.webrtc_out import WebrtcOut, WebrtcOutConfig
+from flowstream_nodes.webrtc.webrtc_out import REPORTS_NS, WebrtcOut, WebrtcOutConfig
 
 LOOPBACK = ("127.0.0.1", 0)
 KEYFRAME = EncodedPacket(EncodedCaps(codec="h264"), b"\0\0\1\x67\x42\xc0\x1f\0\0\1\x65abc", time_ns=0)
@@ -48,6 +48,21 @@ def test_it_serves_a_page_and_takes_what_comes_without_viewers() -> None:
         assert get(node, "/").status_code == 200
         assert node.finish() == []
         assert node.mounts == []
+
+
+def test_it_tells_who_watches_also_while_no_picture_comes() -> None:
+    with harness() as node:
+        node.settle()
+        node.advance(REPORTS_NS)
+        node.advance(REPORTS_NS)
+        assert [each.value for each in node.payloads()] == 3 * [ViewerReports("out", ())]
+        node.finish()
+        node.advance(REPORTS_NS)
+        assert len(node.payloads()) == 3
+    with harness(connected={"video"}) as node:
+        node.settle()
+        node.advance(REPORTS_NS)
+        assert node.payloads() == []
 
 
 def test_the_title_is_the_label_until_it_is_set_and_changes_in_place() -> None:

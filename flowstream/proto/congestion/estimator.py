@@ -1,0 +1,434 @@
+"""What one path carries, from what its receiver tells: transport-wide feedback, else REMB, else loss reports.
+
+The rate follows draft-ietf-rmcat-gcc-02 section 5.5 (multiplicative, near what the path was found to carry additive
+increase; decrease on a growing queue), and differs from it in what libwebrtc has learned since and in two points more:
+
+- What the path carries is measured while a queue keeps it busy, so that one decrease is enough. The queue that has
+  built up is then drained by sending less for a moment, in proportion to it: the path stays in use meanwhile.
+- A path that shows no queue is probed now and then, so that the estimate finds a wider one in a second or two, and
+  without a full sender.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from flowstream.proto.congestion.delay import DelayMeter
+from flowstream.proto.congestion.loss import LossMeter
+from flowstream.proto.congestion.probing import Probe, Probing
+from flowstream.proto.congestion.sent import SentPackets, Told
+from flowstream.proto.rtcp import TransportFeedback
+
+MS: Final = 1_000_000
+NS_PER_S: Final = 1_000_000_000
+
+START_BPS: Final = 300_000
+LEAST_BPS: Final = 50_000
+MOST_BPS: Final = 100_000_000
+
+State = Literal["starting", "rising", "holding", "draining", "silent"]
+"""Nothing is known yet; there may be more; a queue is about to empty; a queue is drained; nothing comes back."""
+
+Bound = Literal["nothing", "delay", "loss", "in-flight", "silence", "sender", "most", "receiver"]
+"""What keeps the estimate from being higher.
+
+Nothing does, it is on its way up; a queue grew; packets are lost; too much is on its way; no feedback comes; too little
+is sent to know more; it is the highest that is wanted; the receiver says so (REMB).
+"""
+
+_DECREASE = 0.97  # of what came through while the path was busy
+_NEAR = (0.85, 1.1)  # times what the path was found to carry: there it rises by steps
+_STEADY = 0.1  # up to this much wavering; a path that wavers more is found out anew each time
+_REMEMBERED_NS = 30 * NS_PER_S  # how long what was found is believed
+_RISE_PER_S = 1.4
+_RISE_WAVERING = 5.0  # more than that, times how much the path wavers
+_PACKET_BITS = 1200 * 8
+_QUEUE_NS = 60 * MS  # a queue this long is too long even if it no longer grows
+_QUEUE_IS_OURS_NS = 2 * NS_PER_S  # a queue that stays longer although less is sent is somebody else's
+_EMPTY_NS = 12 * MS
+_DRAINS_IN_NS = 400 * MS
+_LEAST_DRAINING = 0.5
+_BUSY_SPAN_NS = 120 * MS
+_RECEIVED_SPAN_NS = 500 * MS
+_SILENT_AFTER_NS = 500 * MS
+_SENDER_BOUND = 0.65  # of the estimate: who sends less does not find out whether it is too low
+_HEADROOM = 1.5  # times what came through: as far as an estimate may rise on it
+_IN_FLIGHT_NS = 250 * MS  # of the estimate beyond the round trip
+_FEW_LOSSES, _MANY_LOSSES = 0.02, 0.10
+_REMB_LASTS_NS = 5 * NS_PER_S
+_ROUND_TRIP_MOST_NS = 2 * NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What is known of a path.
+
+    ``bandwidth_bps`` is what it is taken to carry, ``target_bps`` what to send now, IP and UDP headers included:
+    less than that while a queue is drained. ``loss`` is a share from 0 to 1.
+    """
+
+    bandwidth_bps: int
+    target_bps: int
+    loss: float
+    round_trip_ns: int
+    queue_delay_ns: int
+    state: State
+    bound: Bound
+
+    @property
+    def why(self) -> str:
+        """The bound as a sentence."""
+        return _WHY[self.bound].format(
+            loss=f"{100 * self.loss:.1f} %",
+            queue=f"{self.queue_delay_ns // MS} ms",
+            trip=f"{self.round_trip_ns // MS} ms",
+        )
+
+
+_WHY: Final[dict[Bound, str]] = {
+    "nothing": "the path has carried all so far",
+    "delay": "more makes packets wait on the path (now {queue})",
+    "loss": "more is lost on the path (now {loss})",
+    "in-flight": "what was sent has not been seen to arrive yet (round trip {trip})",
+    "silence": "the receiver tells nothing any more",
+    "sender": "too little is sent to find out whether the path carries more",
+    "most": "no more is wanted",
+    "receiver": "the receiver asks for no more",
+}
+
+
+class BandwidthEstimator:
+    """Follows one path. ``now_ns`` does not go back.
+
+    `sent` is told of every packet, the ``handle`` methods of what comes back; `poll` is due now and then (every 20 to
+    50 ms) and gives the probe to send. `target_bps` is always up to date; `estimate` has the rest.
+    """
+
+    def __init__(
+        self, *, now_ns: int, start_bps: int = START_BPS, least_bps: int = LEAST_BPS, most_bps: int = MOST_BPS
+    ) -> None:
+        self.target_bps: int = start_bps
+        self.most_bps: int = most_bps
+        """The highest rate that is of use: no probe goes beyond it."""
+        self.packets: SentPackets = SentPackets()
+        self._bps = float(start_bps)
+        self._start_bps = start_bps
+        self._least_bps = least_bps
+        self._delay = DelayMeter()
+        self._loss = LossMeter()
+        self._probing = Probing(start_bps=start_bps)
+        self._state: State = "starting"
+        self._bound: Bound = "nothing"
+        self._round_trip_ns = 100 * MS
+        self._least_trip_ns = 0
+        self._capacity_bps: float | None = None
+        self._capacity_ns = 0
+        self._wavers = 0.0  # how much one measure differs from what was known, as a share
+        self._now_ns = now_ns
+        self._fed_ns: int | None = None  # when feedback last came
+        self._silent_ns: int | None = None  # when the rate was last halved for want of it
+        self._before_silence_bps = 0.0
+        self._fell_ns: int | None = None
+        self._over_since_ns: int | None = None
+        self._patience_ns = _QUEUE_NS
+        self._jumped_ns: int | None = None
+        self._remb: tuple[int, int] | None = None
+        self._reported_loss = 0.0
+        self._sent_since_ns = now_ns
+        self._sent_bytes = 0
+        self._sent_bps: float | None = None
+
+    # --- what is sent -----------------------------------------------------------------------------------------------
+
+    def sent(self, sizes: Sequence[int], *, now_ns: int, probe: int = 0) -> None:
+        """Packets that were sent just now, numbered from ``packets.next_number`` on.
+
+        ``sizes`` are in bytes as on the wire, IP and UDP headers included; ``probe`` is the `Probe.number` that the
+        pacer gave with them.
+        """
+        self._sent_bytes += self.packets.add(sizes, now_ns=now_ns, probe=probe)
+
+    def poll(self, *, now_ns: int) -> Probe | None:
+        """What is due by the clock; gives the probe to send now, if any."""
+        self._now_ns = now_ns
+        self._measure_sending(now_ns)
+        self._watch_silence(now_ns)
+        self._set_target()
+        if self._fed_ns is None or self._silent_ns is not None:
+            # Before anything comes back nothing can be found; the first packets of media show that it does.
+            return None
+        is_quiet = self._state in ("starting", "rising") and self._delay.queue_ns < _EMPTY_NS
+        limit_bps = self._loss.limit_bps
+        is_quiet = is_quiet and (limit_bps is None or limit_bps > self._bps)
+        return self._probing.poll(estimate_bps=int(self._bps), most_bps=self.most_bps, is_quiet=is_quiet, now_ns=now_ns)
+
+    # --- what comes back --------------------------------------------------------------------------------------------
+
+    def handle_feedback(self, feedback: TransportFeedback, *, now_ns: int) -> None:
+        """Transport-wide feedback."""
+        told = self.packets.take(feedback, now_ns=now_ns)
+        if not told.arrivals and not told.lost:
+            return
+        self._now_ns = now_ns
+        if self._silent_ns is not None and told.arrivals:
+            self._end_silence()
+        elapsed_ns = min(now_ns - self._fed_ns, NS_PER_S) if self._fed_ns is not None else 0
+        self._fed_ns = now_ns
+        if told.round_trip_ns is not None:
+            self._follow_round_trip(told.round_trip_ns)
+        arrivals = told.arrivals
+        self._delay.add(arrivals)
+        self._count_losses(told, now_ns)
+        found = self._probing.add(arrivals, estimate_bps=int(self._bps))
+        is_over = self._is_over(now_ns)
+        if is_over:
+            self._decrease(now_ns)
+        elif found is not None and found.bps > self._bps and self._state != "draining":
+            self._bps = float(found.bps)
+            self._jumped_ns = now_ns
+            self._loss.lift(found.bps)
+            if found.is_bound:
+                self._learn_capacity(float(found.bps), now_ns)
+            elif self._capacity_bps is not None and found.bps > self._capacity_bps:
+                self._capacity_bps = None
+        else:
+            self._increase(elapsed_ns, now_ns)
+        self._set_target()
+
+    def handle_remb(self, bps: int, *, now_ns: int) -> None:
+        """What the receiver estimates (REMB): a bound where there is transport-wide feedback, else the estimate."""
+        self._now_ns = now_ns
+        self._remb = (max(bps, self._least_bps), now_ns)
+        if self._fed_ns is None:
+            self._bps = float(min(self._remb[0], self.most_bps))
+            self._state, self._bound = "rising", "receiver"
+        self._set_target()
+
+    def handle_report(self, *, loss: float, round_trip_ns: int | None, now_ns: int) -> None:
+        """A receiver report: ``loss`` is a share. It counts only where there is neither feedback nor REMB.
+
+        Then the rate follows it as in draft-ietf-rmcat-gcc-02 section 6: up by 8 % a report without losses, down by
+        half the share that is lost beyond 10 %.
+        """
+        self._now_ns = now_ns
+        if round_trip_ns is not None and self._fed_ns is None:
+            self._follow_round_trip(round_trip_ns)
+        if self._fed_ns is not None:
+            return
+        self._reported_loss = loss
+        if self._remb is None or now_ns - self._remb[1] > _REMB_LASTS_NS:
+            if loss > _MANY_LOSSES:
+                self._bps *= 1 - 0.5 * loss
+                self._state, self._bound = "holding", "loss"
+            elif loss < _FEW_LOSSES:
+                self._bps = min(self._bps * 1.08, self._app_bound())
+                self._state, self._bound = "rising", "nothing"
+            self._bps = min(max(self._bps, self._least_bps), self.most_bps)
+        self._set_target()
+
+    def path_changed(self, *, now_ns: int) -> None:
+        """The peer is reached by another path: what was learned of the old one says nothing about it."""
+        self._now_ns = now_ns
+        self.packets.forget()
+        self._delay.reset()
+        self._loss.reset()
+        self._capacity_bps = None
+        self._least_trip_ns = 0
+        self._over_since_ns = self._fell_ns = None
+        before_bps = self._bps
+        self._bps = min(self._bps, float(self._start_bps))
+        self._state, self._bound = "starting", "nothing"
+        self._probing.sooner()
+        self._probing.ask(int(before_bps))
+        self._set_target()
+
+    # --- what is known ----------------------------------------------------------------------------------------------
+
+    @property
+    def round_trip_ns(self) -> int:
+        """Smoothed."""
+        return self._round_trip_ns
+
+    def estimate(self) -> Estimate:
+        """All that is known now."""
+        has_feedback = self._fed_ns is not None
+        return Estimate(
+            bandwidth_bps=int(self._bounded_bps()),
+            target_bps=self.target_bps,
+            loss=self._loss.share if has_feedback else self._reported_loss,
+            round_trip_ns=self._round_trip_ns,
+            queue_delay_ns=self._delay.queue_ns,
+            state=self._state,
+            bound=self._bound_now(),
+        )
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _follow_round_trip(self, round_trip_ns: int) -> None:
+        round_trip_ns = min(round_trip_ns, _ROUND_TRIP_MOST_NS)
+        is_first = not self._least_trip_ns
+        self._round_trip_ns += (round_trip_ns - self._round_trip_ns) // (1 if is_first else 8)
+        if is_first or round_trip_ns < self._least_trip_ns:
+            self._least_trip_ns = max(round_trip_ns, 1)
+
+    def _count_losses(self, told: Told, now_ns: int) -> None:
+        self._loss.add(
+            received=len(told.arrivals),
+            lost=told.lost - told.late,
+            size=sum([arrival[2] for arrival in told.arrivals]),
+            estimate_bps=int(self._bps),
+            least_bps=self._least_bps,
+            now_ns=now_ns,
+        )
+
+    def _is_over(self, now_ns: int) -> bool:
+        """Whether a queue grows, or is too long and does not shrink although less is sent."""
+        queue_ns, trend = self._delay.queue_ns, self._delay.trend
+        if queue_ns <= self._patience_ns:
+            if queue_ns < _EMPTY_NS:
+                self._patience_ns = _QUEUE_NS
+            self._over_since_ns = None
+        elif self._over_since_ns is None:
+            self._over_since_ns = now_ns
+        elif now_ns - self._over_since_ns > _QUEUE_IS_OURS_NS:
+            self._patience_ns = queue_ns + queue_ns // 4
+            self._over_since_ns = None
+        if self._fell_ns is not None and now_ns - self._fell_ns < self._round_trip_ns + 100 * MS:
+            return False
+        is_long = self._over_since_ns is not None and trend.slope >= 0
+        return (trend.usage == "over" and queue_ns >= _EMPTY_NS // 2) or is_long
+
+    def _decrease(self, now_ns: int) -> None:
+        busy_bps = self._delay.busy_bps(span_ns=_BUSY_SPAN_NS, waited_ns=_EMPTY_NS // 2)
+        passed_bps = busy_bps or self._delay.received_bps(span_ns=_BUSY_SPAN_NS)
+        if passed_bps is None:
+            lowered_bps = self._bps * 0.85
+        else:
+            self._learn_capacity(float(passed_bps), now_ns)
+            lowered_bps = _DECREASE * passed_bps
+        if self._jumped_ns is not None and now_ns - self._jumped_ns < NS_PER_S:
+            self._probing.failed()
+        elif lowered_bps < 0.7 * self._bps:
+            self._probing.sooner()
+        self._bps = max(min(self._bps, lowered_bps), float(self._least_bps))
+        self._jumped_ns = None
+        self._fell_ns = now_ns
+        self._state, self._bound = "draining", "delay"
+
+    def _learn_capacity(self, bps: float, now_ns: int) -> None:
+        known = self._capacity_bps
+        if known is None:
+            self._capacity_bps = bps
+        else:
+            error = abs(bps - known) / known
+            self._wavers += 0.3 * (min(error, 0.5) - self._wavers)
+            self._capacity_bps = 0.7 * known + 0.3 * bps if error < 0.25 else bps
+        self._capacity_ns = now_ns
+
+    def _increase(self, elapsed_ns: int, now_ns: int) -> None:
+        queue_ns, usage = self._delay.queue_ns, self._delay.trend.usage
+        if self._state == "draining":
+            is_given_up = self._fell_ns is not None and now_ns - self._fell_ns > _QUEUE_IS_OURS_NS
+            if queue_ns > _EMPTY_NS and not is_given_up:
+                return
+            self._state = "holding"
+        if usage == "under":
+            self._state = "holding"
+            return
+        if usage == "over":
+            return
+        if self._state != "starting" or queue_ns < _EMPTY_NS:
+            self._state = "rising"
+        seconds = elapsed_ns / NS_PER_S
+        capacity = self._capacity_bps
+        if capacity is not None and now_ns - self._capacity_ns > _REMEMBERED_NS:
+            capacity = self._capacity_bps = None
+        if capacity is not None and self._bps > _NEAR[1] * capacity:
+            capacity = self._capacity_bps = None
+        if capacity is not None and self._bps >= _NEAR[0] * capacity and self._wavers < _STEADY:
+            step = max(4000.0, _PACKET_BITS * NS_PER_S / (self._round_trip_ns + 100 * MS))
+            raised = self._bps + min(step, 0.08 * self._bps) * seconds
+        else:
+            raised = self._bps * (_RISE_PER_S + _RISE_WAVERING * self._wavers) ** seconds
+        bound = self._app_bound()
+        if raised > bound:
+            self._bound = "sender"
+            raised = max(self._bps, bound)
+        elif self._bound != "delay" or (capacity is None):
+            self._bound = "nothing"
+        if raised >= self.most_bps:
+            raised, self._bound = float(self.most_bps), "most"
+        self._bps = raised
+
+    def _app_bound(self) -> float:
+        """How far the estimate may rise: what is not sent tells nothing."""
+        if self._sent_bps is not None and self._sent_bps < _SENDER_BOUND * self._bps:
+            return self._bps
+        received_bps = self._delay.received_bps(span_ns=_RECEIVED_SPAN_NS)
+        return float(self.most_bps) if received_bps is None else _HEADROOM * received_bps + 10_000
+
+    def _measure_sending(self, now_ns: int) -> None:
+        elapsed_ns = now_ns - self._sent_since_ns
+        if elapsed_ns >= _RECEIVED_SPAN_NS:
+            self._sent_bps = self._sent_bytes * 8e9 / elapsed_ns
+            self._sent_since_ns, self._sent_bytes = now_ns, 0
+
+    def _watch_silence(self, now_ns: int) -> None:
+        if self._fed_ns is None or not self.packets.in_flight_bytes:
+            if self._silent_ns is None:
+                self._fed_ns = self._fed_ns and now_ns  # an idle sender hears nothing, and that is no silence
+            return
+        since_ns = max(self._fed_ns, self._silent_ns or 0)
+        if now_ns - since_ns < max(_SILENT_AFTER_NS, 3 * self._round_trip_ns):
+            return
+        if self._silent_ns is None:
+            self._before_silence_bps = self._bps
+        self._silent_ns = now_ns
+        self._bps = max(self._bps / 2, float(self._least_bps))
+        self._state, self._bound = "silent", "silence"
+
+    def _end_silence(self) -> None:
+        """Something arrives again: what was queued in the meantime says nothing about the path as it is now."""
+        self._silent_ns = None
+        self._delay.reset()
+        self._loss.reset()
+        self.packets.forget()
+        self._state, self._bound = "rising", "nothing"
+        self._capacity_bps = None
+        self._fell_ns = None
+        self._probing.sooner()
+        self._probing.ask(int(0.85 * self._before_silence_bps))
+
+    def _bounded_bps(self) -> float:
+        bps = self._bps
+        if self._loss.limit_bps is not None:
+            bps = min(bps, self._loss.limit_bps)
+        if self._remb is not None and self._now_ns - self._remb[1] <= _REMB_LASTS_NS:
+            bps = min(bps, self._remb[0])
+        return max(bps, float(self._least_bps))
+
+    def _window_bytes(self) -> float:
+        return self._bps * (self._least_trip_ns + _IN_FLIGHT_NS) / 8e9
+
+    def _set_target(self) -> None:
+        bps = self._bounded_bps()
+        if self._state == "draining":
+            bps *= max(_LEAST_DRAINING, 1 - self._delay.queue_ns / _DRAINS_IN_NS)
+        if self._fed_ns is not None:
+            in_flight, window = self.packets.in_flight_bytes, self._window_bytes()
+            if in_flight > window:
+                bps *= window / in_flight
+        self.target_bps = max(int(bps), self._least_bps)
+
+    def _bound_now(self) -> Bound:
+        if self._bound == "silence":
+            return "silence"
+        if self._fed_ns is not None and self.packets.in_flight_bytes > self._window_bytes():
+            return "in-flight"
+        bounded_bps = self._bounded_bps()
+        if bounded_bps < self._bps:
+            limit_bps = self._loss.limit_bps
+            return "loss" if limit_bps is not None and limit_bps <= bounded_bps else "receiver"
+        return self._bound

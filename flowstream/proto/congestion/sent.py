@@ -1,0 +1,126 @@
+"""Transport-wide sequence numbers, and what is remembered of each packet until the receiver has told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from flowstream.proto.rtcp import TransportFeedback
+from flowstream.proto.rtp import Unwrapper
+
+SPAN: Final = 4096
+"""Packets remembered: more than two seconds at 20 Mbit/s. Feedback on older ones is ignored."""
+
+_TICK_NS: Final = 250_000
+_TICKS_PER_REFERENCE: Final = 256  # 64 ms
+_IN_FLIGHT, _ARRIVED, _LOST, _UNKNOWN = range(4)
+
+
+Arrival = tuple[int, int, int, int]
+"""A packet that arrived: when, on the receiver's clock, and when it was sent, on ours, both in ns; its size in bytes;
+and the number of the probe that it belongs to, 0 for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one feedback says that was not known yet.
+
+    ``arrivals`` are in the order of arrival. ``lost`` counts packets that had not arrived, ``late`` those that count as
+    lost before and have arrived after all. ``round_trip_ns`` is that of the newest packet that arrived, with the time
+    that the receiver took to tell; None when none did.
+    """
+
+    arrivals: list[Arrival]
+    lost: int
+    late: int
+    round_trip_ns: int | None
+
+
+class SentPackets:
+    """Numbers the packets of one transport, audio and video alike, and remembers the last `SPAN` of them."""
+
+    def __init__(self) -> None:
+        self.in_flight_bytes: int = 0
+        self._next = 0  # not wrapped
+        self._sent_ns = [0] * SPAN
+        self._sizes = [0] * SPAN
+        self._probes = [0] * SPAN
+        self._states = [_ARRIVED] * SPAN
+        self._told_to = 0  # all below are told of, or never will be
+        self._reference = Unwrapper(24)
+
+    @property
+    def next_number(self) -> int:
+        """The 16-bit number that the next packet carries."""
+        return self._next & 0xFFFF
+
+    def add(self, sizes: Sequence[int], *, now_ns: int, probe: int = 0) -> int:
+        """Packets that were sent just now, numbered from `next_number` on; ``sizes`` in bytes as on the wire.
+
+        Gives the sum of them.
+        """
+        number = self._next
+        sent_ns, kept, probes, states = self._sent_ns, self._sizes, self._probes, self._states
+        for size in sizes:
+            slot = number % SPAN
+            if not states[slot]:
+                self.in_flight_bytes -= kept[slot]
+            sent_ns[slot] = now_ns
+            kept[slot] = size
+            probes[slot] = probe
+            states[slot] = _IN_FLIGHT
+            number += 1
+        self._next = number
+        total = sum(sizes)
+        self.in_flight_bytes += total
+        return total
+
+    def take(self, feedback: TransportFeedback, *, now_ns: int) -> Told:
+        """What a feedback tells; packets that were never sent, or that it told of before, are left out."""
+        number = self._next - ((self._next - feedback.base_number) & 0xFFFF)
+        oldest = max(0, self._next - SPAN)
+        arrived_ns = self._reference.unwrap(feedback.reference_time & 0xFFFFFF) * _TICKS_PER_REFERENCE * _TICK_NS
+        self._give_up(max(oldest, self._told_to), min(number, self._next))
+        arrivals: list[Arrival] = []
+        lost = late = 0
+        newest_sent_ns: int | None = None
+        in_order = True
+        states, kept, probes = self._states, self._sizes, self._probes
+        for delta in feedback.deltas:
+            if delta is not None:
+                arrived_ns += delta * _TICK_NS
+                in_order = in_order and delta >= 0
+            if oldest <= number < self._next:
+                slot = number % SPAN
+                state = states[slot]
+                if delta is None:
+                    if not state:
+                        states[slot] = _LOST
+                        self.in_flight_bytes -= kept[slot]
+                        lost += 1
+                elif state != _ARRIVED:
+                    if not state:
+                        self.in_flight_bytes -= kept[slot]
+                    elif state == _LOST:
+                        late += 1
+                    states[slot] = _ARRIVED
+                    newest_sent_ns = self._sent_ns[slot]
+                    arrivals.append((arrived_ns, newest_sent_ns, kept[slot], probes[slot]))
+            number += 1
+        self._told_to = max(self._told_to, min(number, self._next))
+        if not in_order:
+            arrivals.sort()
+        return Told(arrivals, lost, late, None if newest_sent_ns is None else max(0, now_ns - newest_sent_ns))
+
+    def forget(self) -> None:
+        """Nothing counts as in flight any more: the path was dead, or is another one."""
+        self._give_up(max(0, self._next - SPAN), self._next)
+
+    def _give_up(self, first: int, end: int) -> None:
+        """Packets of which nothing was told (the feedback was lost) are neither lost nor in flight."""
+        for number in range(first, end):
+            slot = number % SPAN
+            if not self._states[slot]:
+                self._states[slot] = _UNKNOWN
+                self.in_flight_bytes -= self._sizes[slot]

@@ -1,0 +1,102 @@
+"""Queues and trends from hand-made arrivals."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowstream.proto.congestion.delay import DelayMeter
+from flowstream.proto.congestion.sent import Arrival
+
+MS = 1_000_000
+
+
+def arrival(arrived_ns: int, sent_ns: int, size: int, probe: int) -> Arrival:
+    return (arrived_ns, sent_ns, size, probe)
+
+
+def arrive(
+    meter: DelayMeter, delays_ms: list[float], *, since_ms: int = 0, every_ms: int = 10, size: int = 1000
+) -> None:
+    """A packet every 10 ms, each with its one-way delay; the receiver's clock is an hour ahead."""
+    ahead_ns = 3600 * 1_000_000_000
+    meter.add(
+        [
+            arrival(
+                round((since_ms + every_ms * index + delay) * MS) + ahead_ns,
+                (since_ms + every_ms * index) * MS,
+                size,
+                0,
+            )
+            for index, delay in enumerate(delays_ms)
+        ]
+    )
+
+
+def test_a_steady_delay_is_no_queue_whatever_the_clocks_say() -> None:
+    meter = DelayMeter()
+    arrive(meter, [40] * 100)
+    assert meter.trend.usage == "normal"
+    assert meter.queue_ns == 0
+
+
+def test_a_growing_delay_is_a_queue_and_a_shrinking_one_ends_it() -> None:
+    meter = DelayMeter()
+    arrive(meter, [40] * 50)
+    arrive(meter, [40 + index for index in range(50)], since_ms=500)
+    assert meter.trend.usage == "over"
+    assert meter.queue_ns == pytest.approx(48 * MS, abs=2 * MS)
+    arrive(meter, [max(40.0, 90 - 2 * index) for index in range(30)], since_ms=1000)
+    assert meter.trend.usage == "under"
+    arrive(meter, [40] * 60, since_ms=1300)
+    assert meter.trend.usage == "normal"
+    assert meter.queue_ns == 0
+
+
+def test_what_comes_through_a_busy_path_is_measured_while_the_queue_lasts() -> None:
+    meter = DelayMeter()
+    arrive(meter, [40] * 60, every_ms=10)  # 800 kbit/s without a queue
+    assert meter.busy_bps(span_ns=200 * MS, waited_ns=6 * MS) is None
+    assert meter.received_bps(span_ns=500 * MS) == 800_000
+    # From now on a packet takes 15 ms on the wire: 533 kbit/s.
+    arrive(meter, [40 + 5 * index for index in range(30)], since_ms=600)
+    busy_bps = meter.busy_bps(span_ns=200 * MS, waited_ns=6 * MS)
+    assert busy_bps == pytest.approx(533_333, rel=0.01)
+
+
+def test_a_slow_drift_of_the_clocks_is_forgotten_with_the_least_delay() -> None:
+    meter = DelayMeter()
+    for second in range(120):
+        arrive(meter, [40 + second * 0.1] * 20, since_ms=1000 * second, every_ms=50)
+        assert meter.queue_ns <= 4.1 * MS
+
+
+def test_packets_that_come_in_bursts_are_one_group() -> None:
+    meter = DelayMeter()
+    arrivals = []
+    for burst in range(50):  # everything of 40 ms comes at once, as Wi-Fi gives it
+        arrivals += [arrival((burst * 40 + 80) * MS, (burst * 40 + 10 * index) * MS, 1000, 0) for index in range(4)]
+    meter.add(arrivals)
+    assert meter.trend.usage == "normal"
+    assert len(meter.done) == 49
+
+
+def test_a_jump_of_a_clock_starts_anew() -> None:
+    meter = DelayMeter()
+    arrive(meter, [40] * 50)
+    arrive(meter, [10_000] * 50, since_ms=500)
+    assert meter.trend.usage == "normal"
+    assert meter.queue_ns == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1 << 40), st.integers(0, 1 << 40), st.integers(1, 1500)), max_size=60),
+    st.booleans(),
+)
+def test_any_arrivals_are_taken(raw: list[tuple[int, int, int]], is_sorted: bool) -> None:
+    meter = DelayMeter()
+    arrivals = [arrival(arrived, sent, size, 0) for arrived, sent, size in raw]
+    meter.add(sorted(arrivals) if is_sorted else arrivals)
+    assert meter.queue_ns >= 0
+    assert len(meter.done) <= 256
+    for value in (meter.busy_bps(span_ns=MS, waited_ns=0), meter.received_bps(span_ns=MS)):
+        assert value is None or value >= 0

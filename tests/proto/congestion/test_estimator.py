@@ -1,0 +1,243 @@
+"""The estimate on a scripted clock; what it makes of whole paths is in tests/tools/test_congestion.py."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowstream.proto.congestion.arrivals import Arrivals
+from flowstream.proto.congestion.estimator import LEAST_BPS, BandwidthEstimator
+from flowstream.proto.rtcp import TransportFeedback
+
+MS = 1_000_000
+S = 1000 * MS
+
+
+class Path:
+    """A sender at the target rate (or a given one) and a receiver behind a path of one rate, 30 ms away."""
+
+    def __init__(self, estimator: BandwidthEstimator, path_bps: int) -> None:
+        self.estimator = estimator
+        self.path_bps = path_bps
+        self.now_ms = 0
+        self.is_cut = False
+        self.probes: list[int] = []
+        self._arrivals = Arrivals(ssrc=1)
+        self._under_way: list[tuple[int, int]] = []
+        self._back: list[tuple[int, TransportFeedback]] = []
+        self._free_ns = 0
+        self._due = 0.0
+
+    def run(self, seconds: float, *, rate_bps: int | None = None) -> None:
+        for _ in range(round(1000 * seconds)):
+            now_ns = self.now_ms * MS
+            if self.now_ms % 5 == 0:
+                self._due += (rate_bps or self.estimator.target_bps) * 0.005 / 8
+                count, self._due = int(self._due // 1200), self._due % 1200
+                self._send(count, 0, now_ns)
+            if self.now_ms % 20 == 0:
+                probe = self.estimator.poll(now_ns=now_ns)
+                if probe is not None:
+                    self.probes.append(probe.bps)
+                    self._send(probe.size // 1200, probe.number, now_ns)
+            while self._under_way and self._under_way[0][0] <= now_ns:
+                arrived_ns, number = self._under_way.pop(0)
+                self._arrivals.add(number, now_ns=arrived_ns)
+            if self.now_ms % 50 == 0:
+                feedback = self._arrivals.take(media_ssrc=2)
+                if feedback is not None:
+                    self._back.append((now_ns + 30 * MS, feedback))
+            while self._back and self._back[0][0] <= now_ns:
+                self.estimator.handle_feedback(self._back.pop(0)[1], now_ns=now_ns)
+            self.now_ms += 1
+
+    def _send(self, count: int, probe: int, now_ns: int) -> None:
+        first = self.estimator.packets.next_number
+        self.estimator.sent([1200] * count, now_ns=now_ns, probe=probe)
+        for index in range(count):
+            if not self.is_cut:
+                self._free_ns = max(self._free_ns, now_ns) + 1200 * 8 * S // self.path_bps
+                self._under_way.append((self._free_ns + 30 * MS, (first + index) & 0xFFFF))
+
+
+def test_it_finds_a_path_in_two_seconds_and_stays_there() -> None:
+    estimator = BandwidthEstimator(now_ns=0)
+    path = Path(estimator, 3_000_000)
+    path.run(2)
+    assert 2_400_000 <= estimator.estimate().bandwidth_bps <= 3_300_000
+    lowest, highest = 1 << 40, 0
+    for _ in range(60):
+        path.run(0.5)
+        lowest = min(lowest, estimator.target_bps)
+        highest = max(highest, estimator.target_bps)
+    assert lowest >= 2_100_000
+    assert highest <= 3_600_000
+    assert estimator.estimate().loss == 0
+    assert estimator.round_trip_ns == pytest.approx(70 * MS, rel=0.5)
+
+
+def test_a_drop_is_followed_within_a_second_and_its_queue_drained() -> None:
+    estimator = BandwidthEstimator(now_ns=0)
+    path = Path(estimator, 3_000_000)
+    path.run(10)
+    path.path_bps = 1_000_000
+    states = set()
+    for _ in range(10):
+        path.run(0.1)
+        states.add((estimator.estimate().state, estimator.estimate().bound))
+    assert ("draining", "delay") in states
+    assert estimator.target_bps <= 1_100_000
+    path.run(0.5)
+    assert estimator.estimate().queue_delay_ns <= 40 * MS
+    path.run(5)
+    assert 800_000 <= estimator.target_bps <= 1_100_000
+
+
+def test_a_wider_path_is_found_by_probing_although_the_queue_says_nothing() -> None:
+    estimator = BandwidthEstimator(now_ns=0)
+    path = Path(estimator, 1_000_000)
+    path.run(20)
+    path.path_bps = 4_000_000
+    path.run(5)
+    assert estimator.target_bps >= 3_000_000
+
+
+def test_who_sends_little_learns_by_probes_only_and_is_told_so() -> None:
+    estimator = BandwidthEstimator(now_ns=0, most_bps=5_000_000)
+    path = Path(estimator, 20_000_000)
+    path.run(20, rate_bps=200_000)
+    assert estimator.target_bps == 5_000_000
+    assert max(path.probes) <= 5_000_000
+    before = len(path.probes)
+    path.run(20, rate_bps=200_000)
+    assert len(path.probes) == before, "the highest that is of use was found"
+    assert estimator.estimate().bound == "most"
+    limited = BandwidthEstimator(now_ns=0)
+    Path(limited, 2_000_000).run(20, rate_bps=200_000)
+    assert limited.estimate().bound == "sender"
+    assert 1_500_000 <= limited.target_bps <= 2_200_000
+
+
+def test_a_silent_path_halves_the_rate_and_its_return_finds_the_old_one() -> None:
+    estimator = BandwidthEstimator(now_ns=0)
+    path = Path(estimator, 3_000_000)
+    path.run(10)
+    path.is_cut = True
+    path.run(3)
+    assert estimator.estimate().state == "silent"
+    assert "tells nothing" in estimator.estimate().why
+    assert estimator.target_bps <= 300_000
+    path.run(7)
+    assert estimator.target_bps == LEAST_BPS
+    path.is_cut = False
+    path.run(2.5)
+    assert estimator.target_bps >= 2_000_000
+
+
+def test_who_sends_nothing_is_not_silent() -> None:
+    estimator = BandwidthEstimator(now_ns=0)
+    path = Path(estimator, 3_000_000)
+    path.run(5)
+    before = estimator.estimate().bandwidth_bps
+    for now_ms in range(path.now_ms + 200, path.now_ms + 60_000, 20):
+        if not estimator.packets.in_flight_bytes:
+            estimator.poll(now_ns=now_ms * MS)
+    assert estimator.estimate().bandwidth_bps >= 0.5 * before
+
+
+def test_another_path_begins_anew_and_asks_for_the_old_rate() -> None:
+    estimator = BandwidthEstimator(now_ns=0)
+    path = Path(estimator, 3_000_000)
+    path.run(10)
+    estimator.path_changed(now_ns=path.now_ms * MS)
+    assert estimator.target_bps <= 300_000
+    assert estimator.estimate().state == "starting"
+    path.run(2)
+    assert estimator.target_bps >= 2_000_000
+
+
+def test_too_much_under_way_holds_back_before_any_feedback_says_so() -> None:
+    estimator = BandwidthEstimator(now_ns=0)
+    path = Path(estimator, 3_000_000)
+    path.run(5)
+    before = estimator.target_bps
+    estimator.sent([1200] * 400, now_ns=path.now_ms * MS)
+    estimator.poll(now_ns=path.now_ms * MS)
+    assert estimator.target_bps < 0.5 * before
+    assert estimator.estimate().bound == "in-flight"
+
+
+def test_remb_is_the_estimate_without_feedback_and_a_bound_with_it() -> None:
+    estimator = BandwidthEstimator(now_ns=0)
+    estimator.handle_remb(1_250_000, now_ns=S)
+    assert estimator.target_bps == 1_250_000
+    assert estimator.estimate().bound == "receiver"
+    estimator.handle_report(loss=0.5, round_trip_ns=80 * MS, now_ns=S)
+    assert estimator.target_bps == 1_250_000
+    assert (estimator.estimate().loss, estimator.estimate().round_trip_ns) == (0.5, 80 * MS)
+    estimator.handle_remb(1, now_ns=2 * S)
+    assert estimator.target_bps == LEAST_BPS
+
+    bounded = BandwidthEstimator(now_ns=0)
+    path = Path(bounded, 3_000_000)
+    path.run(5)
+    bounded.handle_remb(700_000, now_ns=path.now_ms * MS)
+    assert bounded.target_bps == 700_000
+    assert bounded.estimate().bound == "receiver"
+    path.run(6)
+    assert bounded.target_bps > 700_000, "an old REMB bounds nothing"
+
+
+def test_reports_are_the_last_resort() -> None:
+    estimator = BandwidthEstimator(now_ns=0, start_bps=1_000_000, most_bps=1_200_000)
+    estimator.handle_report(loss=0.05, round_trip_ns=None, now_ns=S)
+    assert estimator.target_bps == 1_000_000
+    estimator.handle_report(loss=0.2, round_trip_ns=None, now_ns=2 * S)
+    assert estimator.target_bps == 900_000
+    assert estimator.estimate().why == "more is lost on the path (now 20.0 %)"
+    for second in range(3, 10):
+        estimator.handle_report(loss=0.0, round_trip_ns=50 * MS, now_ns=second * S)
+    assert estimator.target_bps == 1_200_000
+
+
+FEEDBACK = st.builds(
+    TransportFeedback,
+    st.just(1),
+    st.just(2),
+    st.integers(0, 0xFFFF) | st.integers(0, 60),
+    st.integers(-(1 << 23), (1 << 23) - 1) | st.integers(0, 30),
+    st.integers(0, 255),
+    st.lists(st.none() | st.integers(0, 255) | st.integers(-0x8000, 0x7FFF), min_size=1, max_size=40).map(tuple),
+)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3000), st.integers(0, 20))
+        | FEEDBACK
+        | st.tuples(st.just("remb"), st.integers(0, 1 << 40))
+        | st.tuples(st.just("report"), st.floats(0, 1), st.none() | st.integers(0, 10**10)),
+        max_size=40,
+    )
+)
+def test_whatever_a_receiver_tells_the_target_stays_within_its_bounds(steps: list[object]) -> None:
+    estimator = BandwidthEstimator(now_ns=0, most_bps=5_000_000)
+    now_ns = 0
+    for step in steps:
+        match step:
+            case TransportFeedback():
+                estimator.handle_feedback(step, now_ns=now_ns)
+            case ("remb", int(bps)):
+                estimator.handle_remb(bps, now_ns=now_ns)
+            case ("report", float(loss), trip):
+                assert trip is None or isinstance(trip, int)
+                estimator.handle_report(loss=loss, round_trip_ns=trip, now_ns=now_ns)
+            case (int(wait_ms), int(count)):
+                now_ns += wait_ms * MS
+                probe = estimator.poll(now_ns=now_ns)
+                estimator.sent([1200] * count, now_ns=now_ns, probe=probe.number if probe else 0)
+        assert LEAST_BPS <= estimator.target_bps <= 5_000_000
+        estimate = estimator.estimate()
+        assert estimate.bandwidth_bps <= 5_000_000
+        assert 0 <= estimate.loss <= 1
+        assert min(estimate.queue_delay_ns, estimate.round_trip_ns) >= 0
+        assert estimate.why

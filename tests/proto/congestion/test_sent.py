@@ -1,0 +1,180 @@
+"""What is remembered of sent packets, and the receiver's record of arrivals: each tells the other's story."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowstream.proto.congestion.arrivals import Arrivals
+from flowstream.proto.congestion.sent import SPAN, Arrival, SentPackets
+from flowstream.proto.rtcp import TransportFeedback, parse_compound
+
+MS = 1_000_000
+
+
+def arrival(arrived_ns: int, sent_ns: int, size: int, probe: int) -> Arrival:
+    return (arrived_ns, sent_ns, size, probe)
+
+
+def feedback(base: int, deltas: tuple[int | None, ...], *, reference: int = 0) -> TransportFeedback:
+    return TransportFeedback(1, 2, base & 0xFFFF, reference, 0, deltas)
+
+
+def test_feedback_says_what_arrived_when_and_what_did_not() -> None:
+    packets = SentPackets()
+    packets.add([100, 200], now_ns=10 * MS)
+    packets.add([300], now_ns=20 * MS, probe=7)
+    assert (packets.next_number, packets.in_flight_bytes) == (3, 600)
+    told = packets.take(feedback(0, (4, None, 8), reference=1), now_ns=50 * MS)
+    assert told.arrivals == [arrival(65 * MS, 10 * MS, 100, 0), arrival(67 * MS, 20 * MS, 300, 7)]
+    assert (told.lost, told.late, told.round_trip_ns) == (1, 0, 30 * MS)
+    assert packets.in_flight_bytes == 0
+
+
+def test_what_was_told_counts_once_and_a_late_packet_is_taken_back() -> None:
+    packets = SentPackets()
+    packets.add([100, 100], now_ns=0)
+    packets.take(feedback(0, (0, None)), now_ns=MS)
+    again = packets.take(feedback(0, (0, 40)), now_ns=2 * MS)
+    assert again.arrivals == [arrival(10 * MS, 0, 100, 0)]
+    assert (again.lost, again.late) == (0, 1)
+    assert packets.take(feedback(0, (0, 40)), now_ns=3 * MS).arrivals == []
+
+
+def test_arrivals_come_in_their_order_in_time() -> None:
+    packets = SentPackets()
+    packets.add([1, 2], now_ns=0)
+    told = packets.take(feedback(0, (100, -40)), now_ns=MS)
+    assert [each[2] for each in told.arrivals] == [2, 1]
+
+
+def test_packets_whose_feedback_was_lost_are_neither_lost_nor_in_flight() -> None:
+    packets = SentPackets()
+    packets.add([100] * 4, now_ns=0)
+    told = packets.take(feedback(2, (0, 0)), now_ns=MS)
+    assert (told.lost, len(told.arrivals), packets.in_flight_bytes) == (0, 2, 0)
+
+
+def test_feedback_on_what_was_never_sent_is_ignored() -> None:
+    packets = SentPackets()
+    packets.add([100], now_ns=0)
+    told = packets.take(feedback(0, (0, 0, 0)), now_ns=MS)
+    assert len(told.arrivals) == 1
+    assert packets.take(feedback(40_000, (0,)), now_ns=MS).arrivals == []
+    assert SentPackets().take(feedback(5, (1, None)), now_ns=MS).lost == 0
+
+
+def test_memory_is_bounded_and_the_oldest_are_given_up() -> None:
+    packets = SentPackets()
+    for _ in range(3):
+        packets.add([10] * SPAN, now_ns=0)
+    assert packets.in_flight_bytes == 10 * SPAN
+    assert packets.take(feedback(0, (0,)), now_ns=MS).arrivals == []
+    packets.forget()
+    assert packets.in_flight_bytes == 0
+
+
+def test_the_reference_time_wraps() -> None:
+    packets = SentPackets()
+    packets.add([1, 1], now_ns=0)
+    (before,) = packets.take(feedback(0, (0,), reference=(1 << 23) - 1), now_ns=0).arrivals
+    (after,) = packets.take(feedback(1, (0,), reference=-(1 << 23)), now_ns=0).arrivals
+    assert after[0] - before[0] == 64 * MS
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 0xFFFF), st.lists(st.none() | st.integers(-9, 300), max_size=40)),
+        max_size=30,
+    )
+)
+def test_any_feedback_leaves_the_books_in_order(steps: list[tuple[int, int, list[int | None]]]) -> None:
+    packets = SentPackets()
+    sent = told = 0
+    for index, (count, base, deltas) in enumerate(steps):
+        packets.add([100] * count, now_ns=index * MS)
+        sent += count
+        outcome = packets.take(feedback(base % 50, tuple(deltas)), now_ns=index * MS)
+        told += len(outcome.arrivals)
+        assert told <= sent
+        assert 0 <= packets.in_flight_bytes <= 100 * sent
+        assert [each[0] for each in outcome.arrivals] == sorted(a[0] for a in outcome.arrivals)
+    packets.forget()
+    assert packets.in_flight_bytes == 0
+
+
+@given(
+    fates=st.lists(st.tuples(st.booleans(), st.integers(0, 200), st.booleans()), min_size=1, max_size=300),
+    first=st.sampled_from([0, 0xFFF0]),
+)
+def test_the_sender_learns_each_arrival_that_the_receiver_recorded(
+    fates: list[tuple[bool, int, bool]], first: int
+) -> None:
+    packets = SentPackets()
+    packets.add([1] * first, now_ns=0)
+    arrivals = Arrivals(ssrc=1)
+    now_ns, expected, learned = 64 * MS, [], []
+
+    def tell() -> None:
+        while (told := arrivals.take(media_ssrc=2)) is not None:
+            (read,) = parse_compound(told.to_bytes())
+            assert isinstance(read, TransportFeedback)
+            learned.extend(each[0] for each in packets.take(read, now_ns=now_ns).arrivals)
+
+    for arrives, later_ms, tells in fates:
+        number = packets.next_number
+        packets.add([100], now_ns=now_ns)
+        now_ns += later_ms * MS
+        if arrives:
+            arrivals.add(number, now_ns=now_ns)
+            expected.append(now_ns)
+        if tells:
+            tell()
+    tell()
+    assert learned == expected
+
+
+def test_gaps_of_seconds_and_numbers_are_split_over_feedbacks() -> None:
+    arrivals = Arrivals(ssrc=1)
+    arrivals.add(0, now_ns=0)
+    arrivals.add(1, now_ns=20_000 * MS)
+    arrivals.add(3000, now_ns=20_001 * MS)
+    told = []
+    while (each := arrivals.take(media_ssrc=2)) is not None:
+        told.append(each)
+    assert [each.feedback_count for each in told] == list(range(len(told)))
+    assert sum(delta is not None for each in told for delta in each.deltas) == 3
+    assert max(len(each.to_bytes()) for each in told) < 1400
+
+
+def test_the_record_is_bounded() -> None:
+    arrivals = Arrivals(ssrc=1)
+    for number in range(20_000):
+        arrivals.add(number, now_ns=number)
+    count = 0
+    while (told := arrivals.take(media_ssrc=2)) is not None:
+        count += sum(delta is not None for delta in told.deltas)
+    assert count == 4096
+
+
+def test_a_second_copy_changes_nothing() -> None:
+    arrivals = Arrivals(ssrc=1)
+    arrivals.add(5, now_ns=MS)
+    arrivals.add(5, now_ns=9 * MS)
+    told = arrivals.take(media_ssrc=2)
+    assert told is not None
+    assert told.deltas == (4,)
+    assert arrivals.take(media_ssrc=2) is None
+
+
+@pytest.mark.parametrize("late", [1, 2])
+def test_a_packet_that_comes_late_is_told_after_all(late: int) -> None:
+    arrivals = Arrivals(ssrc=1)
+    for number in {0, 1, 2, 3} - {late}:
+        arrivals.add(number, now_ns=MS)
+    first = arrivals.take(media_ssrc=2)
+    assert first is not None
+    assert first.deltas[late] is None
+    arrivals.add(late, now_ns=5 * MS)
+    second = arrivals.take(media_ssrc=2)
+    assert second is not None
+    assert (second.base_number, second.deltas) == (late, (20,))
