@@ -24,10 +24,8 @@ CLOSE_S = 15
 
 PREFERENCES: dict[str, bool | int | str] = {
     "marionette.port": 0,
-    # Media plays without a click, and comes in over loopback.
+    # Media plays without a click.
     "media.autoplay.default": 0,
-    "media.peerconnection.ice.loopback": True,
-    "media.peerconnection.ice.obfuscate_host_addresses": False,
     # It says nothing to anybody and fetches nothing, its H.264 decoder among that.
     "app.normandy.enabled": False,
     "app.update.enabled": False,
@@ -92,6 +90,15 @@ class Firefox:
             f"if ({condition}) done(true); else setTimeout(look, 50); }}; look();"
         )
         await self.command("WebDriver:ExecuteAsyncScript", script=script, args=[])
+
+    async def see(self, pictures: int) -> None:
+        """Waits until the page's video has shown so many new pictures."""
+        script = (
+            "const [wanted, done] = arguments; const video = document.querySelector('video'); let seen = 0;"
+            "const count = () => { if (++seen === wanted) done(); else video.requestVideoFrameCallback(count); };"
+            "video.requestVideoFrameCallback(count);"
+        )
+        await self.command("WebDriver:ExecuteAsyncScript", script=script, args=[pictures])
 
     async def picture(self, path: Path) -> None:
         """Writes what is seen of the page as PNG."""

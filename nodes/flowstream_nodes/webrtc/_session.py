@@ -82,15 +82,12 @@ class RtpStream:
             extensions.append((track.mid_extension, track.mid.encode()))
         if track.playout_delay_extension is not None:
             extensions.append((track.playout_delay_extension, PLAYOUT_DELAY))
-        self._header = HeaderWriter(
-            payload_type=track.format.payload_type, ssrc=self.ssrc, extensions=tuple(extensions)
-        )
+        self._track = track
+        self._extensions = tuple(extensions)
+        self.codec: str | None = None
+        self._header: HeaderWriter | None = None
         self._rtx_header: HeaderWriter | None = None
-        if track.rtx_payload_type is not None and self.rtx_ssrc is not None:
-            self._rtx_header = HeaderWriter(
-                payload_type=track.rtx_payload_type, ssrc=self.rtx_ssrc, extensions=tuple(extensions)
-            )
-        self._history = History() if "nack" in track.format.feedback else None
+        self._history: History | None = None
         # A first number below 2**15 keeps both ends' rollover counters the same when early packets are lost.
         self._sequence_number = secrets.randbelow(1 << 15)
         self._rtx_sequence_number = secrets.randbelow(1 << 15)
@@ -100,8 +97,15 @@ class RtpStream:
         """The RTP timestamp of a position on the timeline, in ticks of the stream's clock."""
         return (self._timestamp_offset + ticks) & 0xFFFFFFFF
 
-    def packets(self, payloads: Sequence[bytes], *, ticks: int, now_ns: int) -> list[bytes]:
+    def can_send(self, codec: str) -> bool:
+        """Whether the viewer takes a codec."""
+        return self._track.choice(codec) is not None
+
+    def packets(self, payloads: Sequence[bytes], *, codec: str, ticks: int, now_ns: int) -> list[bytes]:
         """RTP packets of one access unit; the last of a picture carries the marker."""
+        if codec != self.codec:
+            self._change_codec(codec)
+        assert self._header is not None
         timestamp = self.timestamp_at(ticks)
         number = self._sequence_number
         last = len(payloads) - 1 if self.kind == "video" else -1
@@ -118,12 +122,27 @@ class RtpStream:
         self.packets_sent += len(payloads)
         return packets
 
+    def _change_codec(self, codec: str) -> None:
+        choice = self._track.choice(codec)
+        assert choice is not None, "whoever sends has asked can_send()"
+        self.codec = codec
+        self._header = HeaderWriter(
+            payload_type=choice.format.payload_type, ssrc=self.ssrc, extensions=self._extensions
+        )
+        self._rtx_header = None
+        if choice.rtx_payload_type is not None and self.rtx_ssrc is not None:
+            self._rtx_header = HeaderWriter(
+                payload_type=choice.rtx_payload_type, ssrc=self.rtx_ssrc, extensions=self._extensions
+            )
+        # What was sent in another codec would go out under the wrong payload type, and is not needed after a keyframe.
+        self._history = History() if "nack" in choice.format.feedback else None
+
     def resend(self, sequence_numbers: Sequence[int], *, now_ns: int, round_trip_ns: int) -> list[bytes]:
         """What can be sent again of ``sequence_numbers``: on the retransmission stream, else the very same bytes.
 
         The same bytes again are safe under SRTP: the same index then protects the same plaintext.
         """
-        if self._history is None:
+        if self._history is None or self._header is None:
             return []
         packets: list[bytes] = []
         for number in sequence_numbers:
@@ -318,13 +337,18 @@ class ViewerSession:
             ]
             self._send_rtcp([*reports, SourceDescription(tuple((each.ssrc, self._cname) for each in active))])
 
-    def takes_video(self, *, is_keyframe: bool) -> bool:
-        """Whether a picture may go to this viewer: never a dependent one before its first keyframe."""
-        if not self.connected or "video" not in self.streams:
+    def takes_video(self, codec: str, *, is_keyframe: bool) -> bool:
+        """Whether a picture may go to this viewer: never a dependent one before its first keyframe, nor before the
+        first of another codec. A viewer that lacks the codec is let go: a player that comes again is told why."""
+        stream = self.streams.get("video")
+        if not self.connected or stream is None:
+            return False
+        if not stream.can_send(codec):
+            self.close(f"the stream is {codec} now, which it does not play")
             return False
         if is_keyframe:
             self.awaits_keyframe = False
-        elif self.awaits_keyframe:
+        elif self.awaits_keyframe or codec != stream.codec:
             return False
         return True
 
@@ -338,11 +362,11 @@ class ViewerSession:
             rtt_ms=self.round_trip_ns / 1e6,
         )
 
-    def send(self, kind: Kind, payloads: Sequence[bytes], *, ticks: int, now_ns: int) -> None:
+    def send(self, kind: Kind, payloads: Sequence[bytes], *, codec: str, ticks: int, now_ns: int) -> None:
         """Sends one access unit at a position of the timeline."""
         stream = self.streams.get(kind)
         if stream is not None and self.connected:
-            self._send_rtp(stream.packets(payloads, ticks=ticks, now_ns=now_ns))
+            self._send_rtp(stream.packets(payloads, codec=codec, ticks=ticks, now_ns=now_ns))
 
     async def _connect(self) -> None:
         import pylibsrtp

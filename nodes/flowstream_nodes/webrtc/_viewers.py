@@ -12,10 +12,10 @@ from typing import Any, Final
 import anyio
 
 from flowstream import EncodedPacket, Holding, ResourceBusy, ViewerReport, ticks_of
-from flowstream.proto.h264 import packetize, profile_level_id, split_annex_b
 from flowstream.proto.keyframe import KeyframeRequests
 from flowstream.proto.sdp import Kind, Stream, Transport, agree, parse_offer, write_answer
 from flowstream.proto.sdpfrag import Fragment, write_fragment
+from flowstream_nodes.webrtc._codecs import payloads_of, profile_of
 from flowstream_nodes.webrtc._mux import UdpMux
 from flowstream_nodes.webrtc._session import ViewerSession
 
@@ -95,6 +95,7 @@ class Viewers:
         self._cname = secrets.token_hex(6)
         self._timelines: dict[Kind, _Timeline] = {kind: _Timeline(rate) for kind, rate in CLOCK_RATES.items()}
         self._requests = KeyframeRequests()
+        self._codec: str | None = None
         self._profile: str | None = None
         self._feeders: list[Feeder] = []
         self._current: dict[Kind, Feeder] = {}
@@ -144,11 +145,13 @@ class Viewers:
         if self._is_closing or not self._feeders:
             raise NothingShownError("there is nothing to watch right now")
         kinds = frozenset[Kind]().union(*(feeder.kinds() for feeder in self._feeders))
-        agreement = agree(parse_offer(offer_text), needed=kinds, profile_level_id=self._profile)
+        agreement = agree(
+            parse_offer(offer_text), needed=kinds, video_codec=self._codec, profile_level_id=self._profile
+        )
         most = self._feeders[-1].most()
         if len(self.sessions) >= most:
             raise FullError(most)
-        streams = _draw_ssrcs({track.kind: track.rtx_payload_type is not None for track in agreement.tracks.values()})
+        streams = _draw_ssrcs({track.kind: track.has_rtx for track in agreement.tracks.values()})
         session = ViewerSession(
             session_id=secrets.token_urlsafe(16),
             agreement=agreement,
@@ -181,21 +184,24 @@ class Viewers:
         return True
 
     def send_video(self, packet: EncodedPacket, feeder: Feeder) -> None:
-        """One access unit of H.264 (Annex B) to everybody who has had a keyframe, or is getting one."""
+        """One access unit to everybody who has had a keyframe, or is getting one; what cannot be sent is left out."""
         if self._is_superseded(feeder, "video"):
             return
         ticks = self._timelines["video"].advance(packet.time_ns)
-        units: list[bytes] | None = None
+        codec = packet.caps.codec
+        assert isinstance(codec, str), "packets have one codec"
         if packet.keyframe:
             self._requests.arrived()
-            units = split_annex_b(packet.data)
-            self._profile = profile_level_id(units) or self._profile
-        receivers = [each for each in self.sessions.values() if each.takes_video(is_keyframe=packet.keyframe)]
+            self._codec = codec
+            self._profile = (profile_of(packet) or self._profile) if codec == "h264" else None
+        receivers = [
+            each for each in list(self.sessions.values()) if each.takes_video(codec, is_keyframe=packet.keyframe)
+        ]
         if receivers:
-            payloads = packetize(units or split_annex_b(packet.data), max_size=MAX_PAYLOAD)
+            payloads = payloads_of(packet, max_size=MAX_PAYLOAD)
             now_ns = self._holding.now_ns()
             for session in receivers:
-                session.send("video", payloads, ticks=ticks, now_ns=now_ns)
+                session.send("video", payloads, codec=codec, ticks=ticks, now_ns=now_ns)
 
     def send_audio(self, packet: EncodedPacket, feeder: Feeder) -> None:
         """One Opus packet to everybody; it is one RTP payload (RFC 7587)."""
@@ -204,7 +210,7 @@ class Viewers:
         ticks = self._timelines["audio"].advance(packet.time_ns)
         now_ns = self._holding.now_ns()
         for session in self.sessions.values():
-            session.send("audio", (packet.data,), ticks=ticks, now_ns=now_ns)
+            session.send("audio", (packet.data,), codec="opus", ticks=ticks, now_ns=now_ns)
 
     async def tick_forever(self) -> None:
         """Looks at every clock from time to time; runs as long as the viewers are held."""

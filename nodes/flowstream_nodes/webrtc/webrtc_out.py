@@ -23,7 +23,7 @@ from flowstream import (
     field,
     live,
 )
-from flowstream.proto.sdp import Kind
+from flowstream.proto.sdp import VIDEO_CODECS, Kind
 
 if TYPE_CHECKING:
     from flowstream_nodes.webrtc._viewers import Viewers
@@ -106,8 +106,9 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
     """Show a stream to viewers in their browsers, with a fraction of a second of delay.
 
     Serves a page at ``/<node>/`` and, for other players, a WHEP endpoint at ``/<node>/whep``. Takes H.264 without
-    B-frames, and Opus; both are passed on as they come, so one encoder serves every viewer. A new viewer, or one that
-    lost too much, makes it ask for a keyframe upstream; requests of several are joined.
+    B-frames, VP8, VP9 or AV1, and Opus; they are passed on as they come, so one encoder serves every viewer. A new
+    viewer, or one that lost too much, makes it ask for a keyframe upstream; requests of several are joined. A viewer
+    that lacks the codec is told which one it would need.
 
     Media travels on UDP at the address where the graph serves (``serve.listen``), on the same port number when it is
     free. Viewers stay connected across reloads: what feeds this node may be replaced, the page goes on.
@@ -138,10 +139,12 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
 
     video = Input(
         EncodedPacket,
-        caps=EncodedCaps(codec="h264"),
+        caps=EncodedCaps(codec=VIDEO_CODECS),
         optional=True,
         follows={"size", "extradata"},
-        doc="The picture: H.264 in Annex B form with parameter sets before every keyframe, no B-frames.",
+        otherwise="let go of viewers that do not play the other format",
+        doc="The picture: H.264 in Annex B form with parameter sets before every keyframe and no B-frames, which every "
+        "browser plays but a Firefox without its plugin; VP8 and VP9, which Safari plays too; or AV1.",
     )
     audio = Input(
         EncodedPacket,

@@ -1,4 +1,4 @@
-"""GStreamer's webrtcbin as WHEP player: python3 gstreamer.py URL PICTURES
+"""GStreamer's webrtcbin as WHEP player: python3 gstreamer.py URL PICTURES [h264 | vp8]
 
 Runs in the system's Python, which has GObject introspection; decodes what comes.
 """
@@ -19,8 +19,10 @@ from gi.repository import GLib, Gst, GstSdp, GstWebRTC  # noqa: E402
 CAPS = {
     "h264": "application/x-rtp,media=video,encoding-name=H264,payload=97,clock-rate=90000,packetization-mode=(string)1,"
     "profile-level-id=(string)42e01f,rtcp-fb-nack=(boolean)true,rtcp-fb-nack-pli=(boolean)true",
+    "vp8": "application/x-rtp,media=video,encoding-name=VP8,payload=97,clock-rate=90000,rtcp-fb-nack=(boolean)true,"
+    "rtcp-fb-nack-pli=(boolean)true",
 }
-DECODER = {"h264": "rtph264depay ! h264parse ! openh264dec"}
+DECODER = {"h264": "rtph264depay ! h264parse ! openh264dec", "vp8": "rtpvp8depay ! vp8dec"}
 
 
 class Player:
@@ -120,4 +122,4 @@ class Player:
 
 if __name__ == "__main__":
     Gst.init(None)
-    sys.stdout.write(json.dumps(Player(sys.argv[1], int(sys.argv[2])).run()))
+    sys.stdout.write(json.dumps(Player(sys.argv[1], int(sys.argv[2]), *sys.argv[3:]).run()))

@@ -27,6 +27,10 @@ window.inbound = async (kind) => {
   const all = [...(await window.connections.at(-1).getStats()).values()];
   return all.find((each) => each.type === "inbound-rtp" && each.kind === kind) ?? {};
 };
+window.codec = async () => {
+  const all = await window.connections.at(-1).getStats();
+  return all.get((await window.inbound("video")).codecId)?.mimeType;
+};
 window.state = () => document.getElementById("stage").dataset.state;
 window.sentence = () => document.getElementById("sentence").textContent;
 """
@@ -138,6 +142,35 @@ async def test_a_resolution_change_goes_on_in_the_same_connection(
         assert (await page.evaluate("window.inbound('video')"))["packetsLost"] == 0
 
 
+@pytest.mark.parametrize("codec", ["vp8", "vp9", "av1"])
+async def test_other_codecs_play_too(stage_of: Any, browser: Browser, pictures: Any, codec: str) -> None:
+    async with stage_of() as stage:
+        stage.picture = pictures(codec=codec)
+        stage.send_picture()
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "playing")
+        await wait_for(page, "window.inbound('video').then((s) => s.framesDecoded > 45)")
+        assert (await page.evaluate("window.inbound('video')"))["packetsLost"] == 0
+        assert await page.evaluate("window.codec()") == f"video/{codec.upper()}"
+
+
+async def test_a_stream_goes_on_in_another_codec_over_the_same_connection(
+    stage_of: Any, browser: Browser, pictures: Any
+) -> None:
+    async with stage_of() as stage:
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "playing")
+        for codec in ("vp8", "h264"):
+            stage.picture, stage.position = pictures(codec=codec), 0
+            await wait_for(page, f"window.codec().then((name) => name === 'video/{codec.upper()}')")
+            count = await decoded(page)
+            await wait_for(page, f"window.inbound('video').then((s) => s.framesDecoded > {count} + 20)")
+        assert await page.evaluate("window.connections.length") == 1
+        assert (await page.evaluate("window.inbound('video')"))["packetsLost"] == 0
+
+
 async def test_sound_alone_plays_too(stage_of: Any, browser: Browser) -> None:
     async with stage_of(kinds=frozenset({"audio"})) as stage:
         stage.picture = ()
@@ -215,6 +248,7 @@ async def test_a_full_house_and_then_a_free_place(stage_of: Any, browser: Browse
 
 async def test_a_browser_without_the_format_is_told_so(stage_of: Any, browser: Browser) -> None:
     async with stage_of() as stage:
+        stage.send_picture()
         page = await browser.new_page()
         await page.add_init_script(WATCH)
         await page.add_init_script(

@@ -47,7 +47,9 @@ async def play(command: list[str], url: str) -> dict[str, Any]:
     """What a player reports of its session."""
     variables = {**os.environ, "NODE_PATH": str(FOLDER)}
     with anyio.fail_after(90):
-        done = await anyio.run_process([*command, f"{url}/whep", str(PICTURES)], env=variables, check=False)
+        done = await anyio.run_process(
+            [*command[:2], f"{url}/whep", str(PICTURES), *command[2:]], env=variables, check=False
+        )
     assert done.returncode == 0, done.stderr.decode() + done.stdout.decode()
     report: dict[str, Any] = json.loads(done.stdout)
     return report
@@ -78,9 +80,25 @@ async def test_a_player_sees_a_keyframe_first_gets_another_when_it_asks_and_leav
 
 async def test_a_player_without_h264_is_told_what_is_missing(stage_of: Any) -> None:
     command = player("wrtc")
-    async with stage_of(host="0.0.0.0") as stage:  # libnice comes from no loopback address
+    async with stage_of(host="0.0.0.0") as stage:
+        stage.send_picture()
         report = await play(command, stage.url)
         assert report["status"] == 406
         assert report["text"].startswith("No video format in common: the offer has VP8, VP9")
         assert report["text"].endswith("; this end sends H264 with packetization-mode 1.\n")
         assert not stage.viewers.sessions
+
+
+@pytest.mark.parametrize(("name", "codec"), [("wrtc", "vp8"), ("wrtc", "vp9"), ("wrtc", "av1"), ("gstreamer", "vp8")])
+async def test_a_player_decodes_what_browsers_without_h264_play(
+    stage_of: Any, pictures: Any, name: str, codec: str
+) -> None:
+    command = player(name)
+    async with stage_of(host="0.0.0.0") as stage:
+        stage.picture = pictures(gop=1000, codec=codec)
+        stage.send_picture()
+        stage.tasks.start_soon(stage.play)
+        report = await play([*command, codec] if name == "gstreamer" else command, stage.url)
+        assert report["status"] == 201
+        assert report["pictures"] >= PICTURES
+        assert report["left"] == 200

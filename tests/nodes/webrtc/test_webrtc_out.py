@@ -120,7 +120,9 @@ def test_with_nothing_connected_it_says_so() -> None:
 def test_other_formats_are_refused_by_name() -> None:
     with harness() as node:
         node.settle()
-        with pytest.raises(NegotiationError, match=r"out\.video takes codec h264, but the test gives hevc"):
+        with pytest.raises(
+            NegotiationError, match=r"out\.video takes codec h264 or vp8 or vp9 or av1, but the test gives hevc"
+        ):
             node.push(EncodedPacket(EncodedCaps(codec="hevc"), b"x", time_ns=0), "video")
 
 

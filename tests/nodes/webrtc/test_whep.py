@@ -81,9 +81,10 @@ async def test_a_session_ends_by_delete_and_is_then_unknown(http: httpx.AsyncCli
         ({"content": b"\xff\xfe"}, 400, "The body is not UTF-8.\n"),
         ({"content": "v=0\n" + "a=x\n" * 20_000}, 413, "The body is longer than 65536 bytes.\n"),
         (
-            {"content": "v=0\nm=video 9 UDP/TLS/RTP/SAVPF 96\na=mid:0\na=recvonly\na=rtpmap:96 VP8/90000\n"},
+            {"content": "v=0\nm=video 9 UDP/TLS/RTP/SAVPF 96\na=mid:0\na=recvonly\na=rtpmap:96 H265/90000\n"},
             406,
-            "No video format in common: the offer has VP8; this end sends H264 with packetization-mode 1.\n",
+            "No video format in common: the offer has H265; this end sends "
+            "H264 with packetization-mode 1 or VP8 or VP9 or AV1.\n",
         ),
     ],
     ids=["other type", "no type", "empty", "not text", "too long", "no format"],
