@@ -118,6 +118,11 @@ class Viewers:
         return tuple(session.report() for session in self.sessions.values() if session.connected)
 
     @property
+    def wallclock_ms(self) -> int:
+        """UTC by the clock that the sender reports tell, in ms."""
+        return self._holding.wallclock_ns() // 1_000_000
+
+    @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """Where joins and leaves are written."""
         return self._holding.log

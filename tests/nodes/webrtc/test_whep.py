@@ -303,14 +303,21 @@ async def test_the_page_and_its_parts(http: httpx.AsyncClient, stage: Any) -> No
     assert "script-src 'self'" in page.headers["content-security-policy"]
     assert "muted" in page.text
     assert "playsinline" in page.text
-    for name, kind in (("viewer.js", "text/javascript"), ("viewer.css", "text/css")):
-        assert f'"{name}"' in page.text
+    for name, kind in (
+        ("viewer.js", "text/javascript"),
+        ("session.js", "text/javascript"),
+        ("panel.js", "text/javascript"),
+        ("viewer.css", "text/css"),
+    ):
+        assert f'"{name}"' in page.text or f'"./{name}"' in (await http.get("/viewer.js")).text
         part = await http.get(f"/{name}")
         assert part.headers["content-type"].startswith(kind)
     assert (await http.get("/secret.txt")).status_code == 404
     assert (await http.get("/%2e%2e/_whep.py")).status_code == 404
     stage.title = "<b>Desk</b>"
-    assert (await http.get("/about")).json() == {"title": "<b>Desk</b>", "video": True, "audio": True}
+    about = (await http.get("/about")).json()
+    assert abs(about.pop("now") - stage.clock.wallclock_ns() / 1e6) < 60_000
+    assert about == {"title": "<b>Desk</b>", "video": True, "audio": True}
 
 
 async def test_under_a_path_of_its_own_everything_is_found(stage: Any, offer: str) -> None:
