@@ -219,7 +219,7 @@ async def open_stage(
                 about=lambda: About(stage.title, "video" in kinds, "audio" in kinds, stage.origins, stage.relays),
                 page=read_page(),
             )
-            with viewers.feeding(feeder, media_ns=0):
+            with viewers.feeding(feeder, media_ns=stage.media_ns()):
                 async with serve(app, port) as stage.url:
                     yield stage
         tasks.cancel_scope.cancel()

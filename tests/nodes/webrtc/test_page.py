@@ -283,7 +283,9 @@ async def test_a_path_that_falls_silent_is_looked_for_anew_in_the_same_session(s
         await wait_for(page, "window.connections.at(-1).connectionState === 'disconnected'")
         await wait_for(page, "window.connections.at(-1).connectionState === 'connected'")
         assert session.ice.ufrag != before
-        assert session.ice.ufrags == (session.ice.ufrag,)
+        with anyio.fail_after(10):
+            while session.ice.ufrags != (session.ice.ufrag,):  # until a path is nominated
+                await page.evaluate("0")
         count = await decoded(page)
         await wait_for(page, f"window.inbound('video').then((s) => s.framesDecoded > {count} + 20)")
         await wait_for_state(page, "playing")
@@ -321,8 +323,9 @@ async def test_the_statistics_show_what_arrives(stage_of: Any, browser: Browser)
         await wait_for(page, f"{shown}('rate-now').match(/^(1[.]\\d Mbit|9\\d\\d kbit)[/]s$/)")
         await wait_for(page, f"{shown}('loss-now') === '0 %'")
         await wait_for(page, f"{shown}('buffer-now').match(/^[\\d.]+ ms$/)")
-        await wait_for(page, f"{shown}('delay-now').match(/^[\\d.]+ ms$/)")
-        assert await page.inner_text("#delay-label") == "Capture to screen"
+        # The pictures were taken when they were sent: what is left is the way, the buffer and the decoder.
+        await wait_for(page, f"{shown}('delay-label') === 'Capture to screen'")
+        await wait_for(page, f"{shown}('delay-now').match(/^(?!0[.]0)\\d{{1,2}}([.]\\d)? ms$/)")
         assert await page.inner_text("#row-sound") == "opus"
         await wait_for(page, "document.getElementById('rate-line').points.length > 3")
         await page.keyboard.press("i")
