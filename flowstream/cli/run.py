@@ -51,7 +51,8 @@ def command(
     last_good: bool,
     replays: Mapping[str, Replay],
 ) -> int:
-    """Run GRAPH: a file, or the name of a graph that comes with flowstream (hello, rooms, desk, camera, file).
+    """Run GRAPH: a file, or the name of a graph that comes with flowstream (hello, rooms, ladder, adaptive, desk,
+    camera, file).
 
     Each LAYER is a file over it: what stands there counts instead, null takes something away.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from flowstream.errors import Diagnostic, FlowstreamError
 from flowstream.graph.described import patch_to_json
@@ -102,6 +103,8 @@ class EventLog:
         async def tell(text: str) -> None:
             with anyio.fail_after(STALL_SECONDS):
                 await send(text.encode())
+            # Who reads many at once holds up nobody, and that a client has left is heard before the next one.
+            await anyio.lowlevel.checkpoint()
 
         await tell(f"retry: {RETRY_MS}\n\n")
         while True:

@@ -41,6 +41,7 @@ _CAPS: Mapping[str, type[Caps]] = {each.__name__: each for each in (VideoCaps, A
 _OF = {"VideoFrame": VideoCaps, "AudioFrame": AudioCaps, "EncodedPacket": EncodedCaps}
 # What stands elsewhere than in the head, or belongs to the memory of one process.
 _APART = frozenset({"caps", "planes", "data", "value", "origin", "private"})
+_MOST_LAYER = 7  # of what RTP payload formats have room for
 _FOLDER_MODULE = "flowstream_folder_"
 
 
@@ -266,6 +267,8 @@ def _checked(name: str, value: Any) -> Any:
             raise ByteFormError(f"{name} is no time or count")
     elif name == "keyframe" and type(value) is not bool:
         raise ByteFormError("keyframe is neither true nor false")
+    elif name == "temporal_layer" and (type(value) is not int or not 0 <= value <= _MOST_LAYER):
+        raise ByteFormError("temporal_layer is no number of a layer")
     return value
 
 

@@ -57,10 +57,11 @@ class Snapshot:
 class Node(Generic[C]):
     """A node type with any ports and a life of its own: it overrides ``run``.
 
-    Class attributes: ``thread`` runs its calls on a thread of its own, ``needs`` names libraries it imports when it
-    runs, ``is_live`` is for sources that cannot be slowed down, ``serves`` for nodes that mount an application, so that
-    the graph has an address, ``restores`` are the versions of a snapshot that ``restore`` knows, ``asyncio_only`` is
-    for nodes that use asyncio themselves and so cannot run on trio. A node object lives for one run.
+    Class attributes: ``thread`` runs its calls on a thread of its own (one that gives way to others, if the node is no
+    source and works on pictures), ``needs`` names libraries it imports when it runs, ``is_live`` is for sources that
+    cannot be slowed down, ``serves`` for nodes that mount an application, so that the graph has an address,
+    ``restores`` are the versions of a snapshot that ``restore`` knows, ``asyncio_only`` is for nodes that use asyncio
+    themselves and so cannot run on trio. A node object lives for one run.
     """
 
     type_id: ClassVar[str] = ""

@@ -106,16 +106,18 @@ class Channel:
         feeds = self.feeds
         while feeds:
             feed = feeds[0]
-            item = feed.queue.poll()
+            queue = feed.queue
+            makes_wait = bool(queue.waiting)
+            item = queue.poll()
             if item is not None:
-                if feed.queue.policy == "block":
+                if makes_wait:
                     feed.space.set()
                 self.countdown -= 1
                 if not self.countdown and self.meter is not None:
                     self.countdown = self.meter(item)
                 return item
-            if feed.queue.wants_keyframe:
-                feed.queue.wants_keyframe = False
+            if queue.wants_keyframe:
+                queue.wants_keyframe = False
                 feed.outlet.request(KeyframeRequest(f"{self.edge.name} overflowed"))
             if not feed.closed or len(feeds) == 1:
                 return None

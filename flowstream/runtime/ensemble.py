@@ -26,13 +26,15 @@ from flowstream.runtime.wakeup import is_on_trio
 READY_SECONDS = 30.0
 """How long nodes may take to open."""
 
+FAILURES_KEPT = 32
+
 
 class Ensemble:
     """The instances of a graph's nodes, those that are coming and going included. For the event loop.
 
     ``runners`` are those in place, by node id in the plan's order, and ``supervisors`` what decides on their restarts;
     ``alive`` are all that have begun and not ended: those that are being prepared, or were replaced and finish, too.
-    ``failures`` are those that nothing followed. ``finished`` is set when the graph is over.
+    ``failures`` are those that nothing followed, the last ones. ``finished`` is set when the graph is over.
     """
 
     def __init__(
@@ -282,8 +284,9 @@ class Ensemble:
         failure = node_error(runner)
         if dependents is None:
             dependents = dict.fromkeys(edge.consumer for edge in self.plan.outputs_of(runner.planned.id))
-        if wait_ns is None:
-            self.failures.append(failure)
+        if wait_ns is None:  # without its cause, whose traceback holds the node and all that it had in its hands
+            self.failures.append(NodeError(failure.node, failure.message, hint=failure.hint, place=failure.place))
+            del self.failures[:-FAILURES_KEPT]
         if not isinstance(runner.error, FlowstreamError):
             runner.log.error("failed", exc_info=runner.error)
         self.graph.tell(NodeFailed(failure, runner.planned.id, tuple(dependents), wait_ns))

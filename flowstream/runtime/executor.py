@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -26,6 +27,12 @@ R = TypeVar("R")
 
 Settled = Callable[[Any, BaseException | None], None]
 """Takes what a call returned, or what it raised; on the loop."""
+
+GIVES_WAY_BY = 5
+"""Steps of niceness: a thread that gives way gets a third of the time of one that does not, when both want all.
+
+Not more: it holds Python's lock now and then, and others wait for it then.
+"""
 
 _Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -179,10 +186,24 @@ class _Calls:
         return [self._calls.popleft() for _ in range(len(self._calls))]
 
 
-class NodeThread:
-    """A thread that runs the calls of one node in order."""
+def give_way() -> None:
+    """Makes the calling thread, and those that it starts from now on, less urgent than the others of the process.
 
-    def __init__(self, name: str, clock: Clock, on_error: Callable[[BaseException], None]) -> None:
+    On Linux, where a thread has a priority of its own; elsewhere, and where it is not allowed, nothing happens.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            nice = os.getpriority(os.PRIO_PROCESS, 0)  # 0 is the thread, not the process, whatever POSIX says
+            os.setpriority(os.PRIO_PROCESS, 0, min(nice + GIVES_WAY_BY, 19))
+
+
+class NodeThread:
+    """A thread that runs the calls of one node in order; with ``gives_way``, when others leave it the time."""
+
+    def __init__(
+        self, name: str, clock: Clock, on_error: Callable[[BaseException], None], *, gives_way: bool = False
+    ) -> None:
+        self._gives_way = gives_way
         self._loop = this_loop()
         self._turns = Turns()
         self._jobs = _Calls(_bell(blocking=True))  # for the thread
@@ -273,6 +294,8 @@ class NodeThread:
     # On the thread.
 
     def _work(self) -> None:
+        if self._gives_way:
+            give_way()
         with contextlib.suppress(AttributeError, OSError):  # where the system has no such clock
             self._cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
         while not self._is_ending:

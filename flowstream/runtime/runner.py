@@ -14,6 +14,7 @@ import anyio.to_thread
 
 from flowstream.errors import FlowstreamError, NegotiationError, NodeError
 from flowstream.graph.plan import PlannedNode
+from flowstream.media.frames import VideoFrame
 from flowstream.media.signals import KeyframeRequest
 from flowstream.node.base import Node, Sink, Snapshot, Source, Transform
 from flowstream.node.config import Config
@@ -82,8 +83,10 @@ class Graph:
         self.is_inline = is_inline
         self._left_behind: dict[str, list[NodeThread]] = {}
 
-    def thread(self, node: str, on_error: Callable[[BaseException], None]) -> NodeThread:
+    def thread(self, node: str, node_type: type[Node[Any]], on_error: Callable[[BaseException], None]) -> NodeThread:
         """A thread for a node; not on one when everything runs inline.
+
+        One that works on pictures gives way to the event loop, to sound and to devices.
 
         Raises LeftBehindError when too many threads of its earlier instances still hang.
         """
@@ -94,7 +97,7 @@ class Graph:
                 f"{count} earlier calls of it have not returned, so it gets no further thread",
                 hint="see to the device or the library that hangs, then restart flowstream",
             )
-        return NodeThread(node, self.clock, on_error)
+        return NodeThread(node, self.clock, on_error, gives_way=works_on_pictures(node_type))
 
     def leave_behind(self, node: str, thread: NodeThread) -> None:
         """A call did not return in time."""
@@ -218,7 +221,7 @@ class Runner:
             finally:
                 self.graph.clock.release()
         if node_type.thread or (issubclass(node_type, Source) and node_type.capture is not Source.capture):
-            self._thread = self.graph.thread(self.planned.id, self.fail)
+            self._thread = self.graph.thread(self.planned.id, node_type, self.fail)
         self._opening_ns = self.graph.clock.now_ns()
         await self._call(self.node.open)
         if self.is_source or not self._has_run:
@@ -495,6 +498,13 @@ class Runner:
             outlet.close()
 
 
+def works_on_pictures(node_type: type[Node[Any]]) -> bool:
+    """Whether a node encodes, decodes or changes pictures: what takes processor time as long as there is any."""
+    taken = [payload for port in node_type.inputs.values() for payload in port.payloads]
+    given = [payload for port in node_type.outputs.values() for payload in port.payloads]
+    return not issubclass(node_type, Source) and VideoFrame in (*taken, *given)
+
+
 def base_run(node_type: type[Any]) -> bool:
     """Whether the node lives by ``run`` rather than by handlers."""
     return not issubclass(node_type, (Transform, Sink))
@@ -643,7 +653,8 @@ class _Context:
     async def in_thread(self, function: Callable[..., R], *args: Any) -> R:
         runner = self._runner
         if runner._thread is None:
-            runner._thread = self._graph.thread(runner.planned.id, runner.fail)
+            planned = runner.planned
+            runner._thread = self._graph.thread(planned.id, planned.node_type, runner.fail)
         return await runner._thread.call(function, *args)
 
     @asynccontextmanager

@@ -5,7 +5,6 @@ Pure: a View goes in, causes come out. One cause is one thing to mend, however m
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta, timezone
@@ -360,8 +359,8 @@ class _Reasoning:
         waiting = way[1:]
         waited = duration(self.now_ns - waiting_since_ns)
         if waiting:
-            links = "".join(f"{each} waits for {after}, which " for each, after in itertools.pairwise(waiting))
-            clause = f"{links or waiting[0] + ' '}has waited {waited} for {id}, which {what}"
+            links = "".join(f"waits for {after}, which " for after in waiting[1:])
+            clause = f"{waiting[0]} {links}has waited {waited} for {id}, which {what}"
         else:
             clause = f"{'it has' if len(ends) == 1 else 'they have'} waited {waited} for {id}, which {what}"
         starved = f"{listed(ends)} {'is' if len(ends) == 1 else 'are'} starved"

@@ -6,12 +6,13 @@ import asyncio
 import gc
 import os
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 GRACE_SECONDS = 2.0
-"""A thread that was told to end may take this long."""
+"""A thread that was told to end may take this long; those of libraries are seen by their descriptors alone."""
 
 _FOLDER = Path("/proc/self/fd")
 _KINDS = ("socket:", "pipe:", "anon_inode:[eventpoll]")
@@ -40,6 +41,9 @@ class Open:
             if thread is not threading.current_thread():
                 thread.join(GRACE_SECONDS)
         gc.collect()
+        deadline = time.monotonic() + GRACE_SECONDS
+        while self._new_files() and time.monotonic() < deadline:
+            time.sleep(0.005)  # what watches the file system closes what it has when its own thread comes to it
         return [
             *(f"thread {thread.name!r}" for thread in self._new_threads()),
             *(f"task {task.get_name()!r} of {task.get_coro()}" for task in self._new_tasks()),

@@ -34,13 +34,20 @@ def checked(graph: Path, folders: Iterable[Path] = (), sets: Mapping[str, str] |
 
 
 def ends_of(plan: Plan) -> list[str]:
-    """The nodes from which no media goes on; they may tell others about it, or steer them."""
+    """The nodes from which no media goes on; they may tell others about it, or steer them.
+
+    Not those that are fed by encoders which a controller pauses as long as nobody watches.
+    """
 
     def is_media(edge: Edge) -> bool:
         payloads = plan.nodes[edge.producer].node_type.outputs[edge.output].payloads
         return not edge.feedback and not all(issubclass(each, Record) for each in payloads)
 
-    return [id for id in plan.nodes if not any(is_media(edge) for edge in plan.outputs_of(id))]
+    steered = {
+        edge.consumer for id in plan.nodes if plan.nodes[id].type_id == "abr-controller" for edge in plan.outputs_of(id)
+    }
+    resting = {edge.consumer for id in steered for edge in plan.outputs_of(id) if is_media(edge)}
+    return [id for id in plan.nodes if id not in resting and not any(is_media(edge) for edge in plan.outputs_of(id))]
 
 
 async def run_for_a_moment(plan: Plan) -> dict[str, NodeStatus]:

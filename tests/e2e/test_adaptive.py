@@ -10,7 +10,7 @@ import pytest
 from tests.docs.graphs import Watched
 from tests.e2e.running import browsing, counters, running, until
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.alone]
 
 GRAPH = """\
 nodes:

@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.running import browsing, running, until
 from tests.e2e.test_reload_watched import FPS, TAP, TICKS, Watching, gaps
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.alone]
 
 # A pack that puts an encoder into the public list, ahead of all others; it opens, and raises at its frame 90.
 PACK = '''

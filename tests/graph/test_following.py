@@ -47,7 +47,7 @@ def reactions(old: str, new: str) -> dict[str, str]:
         ("bitrate: 1M", "bitrate: 2M", {}),
         ("size: 640x360}", "size: 640x360, fps: 25}", {}),
         ("640x360", "1280x720", {"tape": "will begin a new file", "film": "will begin a new file"}),
-        ("encode: {type: hw-encode,", "encode: {type: hw-encode, preset: ultrafast,", {"tape": "may begin a new file"}),
+        ("encode: {type: hw-encode,", "encode: {type: hw-encode, threads: 2,", {"tape": "may begin a new file"}),
         ("tape: {type: recorder, inputs: {video: encode", "tape: {type: recorder, inputs: {video: spare",
          {"tape": "may begin a new file"}),
         ("voice: {type: opus-encode, from: tone}",

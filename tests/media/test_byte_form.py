@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -22,12 +23,14 @@ from flowstream.media.byte_form import (
     to_bytes,
 )
 from flowstream.media.caps import AudioCaps, EncodedCaps, VideoCaps
+from flowstream.media.encoder_stats import EncoderStats
 from flowstream.media.frames import AudioFrame, Plane, VideoFrame
 from flowstream.media.packets import EncodedPacket
 from flowstream.media.pixels import ARRAY_FORMATS, rows_of
 from flowstream.media.pyav import video_in_av
 from flowstream.media.records import Record
 from flowstream.media.samples import SAMPLE_BYTES
+from flowstream.media.size import Size
 from flowstream.media.targets import Target, Targets
 from flowstream.testing.media import make_frame, make_packet, make_sound
 
@@ -285,6 +288,8 @@ SOUND = AudioCaps(format="s16", rate=48_000, layout="stereo")
         ("AudioFrame", SOUND, {"time_ns": 0, "samples": 2, "lengths": "7"}, bytes(7), "the lengths of the planes are"),
         ("EncodedPacket", EncodedCaps(codec="h264"), {"time_ns": 0}, b"", "a packet is never empty"),
         ("EncodedPacket", EncodedCaps(codec="h264"), {"time_ns": 0, "keyframe": 1}, b"x", "keyframe is neither true"),
+        ("EncodedPacket", EncodedCaps(codec="vp8"), {"time_ns": 0, "temporal_layer": 8}, b"x", "temporal_layer is no"),
+        ("EncodedPacket", EncodedCaps(codec="vp8"), {"time_ns": 0, "temporal_layer": "1"}, b"x", "temporal_layer is"),
         ("Record", None, {"time_ns": 0, "form": "nowhere:At"}, b"1", "nothing that is loaded has the class nowhere:At"),
         ("Record", None, {"time_ns": 0}, b"1", "nothing that is loaded has the class None"),
     ],
@@ -320,3 +325,15 @@ def test_a_plane_that_is_too_short_is_refused() -> None:
         to_bytes(frame.replace(planes=(Plane(bytes(95), 24),)), 0)
     with pytest.raises(ByteFormError, match=r"^a plane lacks 1 bytes of 960 samples$"):
         to_bytes(make_sound(0).replace(planes=(Plane(bytes(2 * 3840 - 1), 7680),)), 0)
+
+
+def test_what_an_encoder_tells_and_its_layers_come_back() -> None:
+    stats = EncoderStats("a/b", 30, 4.5, 7.0, 33.3, True, 998_000, Size(640, 360), 30.0, 0.14, qp_mean=31.5)
+    for payload in (
+        Record(stats, 5, capture_ns=9),
+        EncodedPacket(EncodedCaps(codec="vp9"), b"x", 1, keyframe=False, temporal_layer=2),
+        EncodedPacket(EncodedCaps(codec="vp9"), b"x", 1, temporal_layer=0),
+    ):
+        head, _ = to_bytes(payload, ORIGIN_NS)
+        assert json.loads(json.dumps(head)) == head
+        assert again(payload) == since(payload)

@@ -1,7 +1,9 @@
 """Threads of nodes and the loop they share: who uses how much, who holds up the others, what is left behind."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,9 +14,10 @@ import anyio.lowlevel
 import pytest
 
 from flowstream import Context, Emit, Input, Node, Output, PeerError, Record, Source, Transform
-from flowstream.graph.plan import Restart
+from flowstream.graph.plan import Plan, Restart
 from flowstream.runtime import runner as runner_module
 from flowstream.runtime.engine import Engine
+from flowstream.runtime.ensemble import FAILURES_KEPT
 from flowstream.runtime.events import CallLeftBehind, Event, NodeFailed, NodeRestarted, NodeSlow
 from flowstream.runtime.meter import EVERY, Meter
 from flowstream.runtime.stalls import Stalls
@@ -101,9 +104,23 @@ class Deaf(Source, type="test/deaf"):
         return [self.out(Record(0, 0))]
 
 
+class Clumsy(Add, type="test/clumsy"):
+    """Fails with something large in its hands."""
+
+    thread = True
+    held: list[weakref.ref[Any]] = []
+
+    def process(self, item: Record[int]) -> Iterator[Emit[Record[int]]]:
+        picture = Record([item], 0)
+        Clumsy.held.append(weakref.ref(picture))
+        if picture.value:
+            raise PeerError("dropped it")
+        yield self.sums(item)
+
+
 @pytest.fixture(autouse=True)
 def types(monkeypatch: pytest.MonkeyPatch) -> None:
-    for each in (Heavy, HeavyThread, Sleepy, Host, Deaf):
+    for each in (Heavy, HeavyThread, Sleepy, Host, Deaf, Clumsy):
         monkeypatch.setitem(parts.TYPES, each.type_id, each)
     Deaf.gate.clear()
     Deaf.instances = 0
@@ -218,6 +235,40 @@ def test_threads_are_named_after_their_nodes_and_there_are_no_others() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("restart", [None, Restart("any", first_ns=1_000_000, max_ns=1_000_000)])
+def test_of_a_failure_nothing_is_kept_alive_once_there_is_another_instance(restart: Restart | None) -> None:
+    def failing(add: int) -> Plan:
+        node: Any = ("test/clumsy", {"kind": str(add)}, *([restart] if restart else []))
+        return plan({"count": ("test/counter", {}), "work": node}, {"work.numbers": "count.out"})
+
+    async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        Clumsy.held.clear()
+        await engine.start(failing(0))
+        await anyio.sleep(1)
+        before = len(Clumsy.held)
+        assert before > (30 if restart else 0)
+        await engine.apply(failing(1))
+        await anyio.sleep(1)
+        assert len(Clumsy.held) > before
+        events.clear()  # whose listeners may keep what they are told
+        gc.collect()
+        assert [each() for each in Clumsy.held[:before]] == [None] * before
+
+    run(main)
+
+
+def test_of_failures_without_end_the_last_ones_are_kept() -> None:
+    async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        for number in range(FAILURES_KEPT + 5):
+            failing = plan({"count": ("test/counter", {"fail_at": 0, "step": number + 1}), "keep": ("test/keep", {})},
+                           {"keep.numbers": "count.out"})  # fmt: skip
+            await (engine.apply(failing) if number else engine.start(failing))
+            await anyio.sleep(0.1)
+        assert len(engine.failures) <= FAILURES_KEPT
+
+    run(main)
+
+
 def test_inline_everything_runs_on_the_loop() -> None:
     async def main() -> None:
         async with Engine.open(is_inline=True) as engine:
@@ -245,6 +296,7 @@ def test_a_failure_inline_is_the_failure_of_its_node() -> None:
     run_real(main)
 
 
+@pytest.mark.alone
 def test_a_node_that_keeps_the_loop_to_itself_is_named_once_a_minute() -> None:
     async def main() -> None:
         events: list[Event] = []

@@ -1,6 +1,7 @@
 """Each kind of cause from a view made by hand, in its exact words."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
@@ -434,6 +435,16 @@ def test_a_long_way_is_told_node_by_node() -> None:
     (cause,) = causes(view(nodes, edges))
     assert cause.sentence == (
         "out and tape are starved: encode waits for small, which has waited 4.1 s for screen, "
+        "which has delivered nothing since 12:03:06"
+    )
+
+
+def test_a_longer_way_is_one_sentence_still() -> None:
+    nodes = [SCREEN, node("small"), node("titled"), node("encode"), node("out")]
+    edges = [still(f"{each.id} > {after.id}") for each, after in itertools.pairwise(nodes)]
+    (cause,) = causes(view(nodes, edges))
+    assert cause.sentence == (
+        "out is starved: encode waits for titled, which waits for small, which has waited 4.1 s for screen, "
         "which has delivered nothing since 12:03:06"
     )
 

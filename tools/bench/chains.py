@@ -16,6 +16,8 @@ from flowstream import Config, Context, Emit, Input, Node, Output, Record, Sink,
 from flowstream.graph.plan import Edge, Plan, PlannedNode
 from flowstream.proto.overflow import Limit
 from flowstream.runtime.engine import Engine
+from flowstream.runtime.stalls import Stalls
+from flowstream.runtime.stats import Statistics
 
 RATE_HZ = 1000
 
@@ -90,13 +92,18 @@ def plan(node_type: type[Node], passes: int, items: int) -> Plan:
 
 
 def ours(node_type: type[Node], passes: int, items: int) -> float:
-    """Run such a chain in a real engine, in this process, and return its CPU time in seconds."""
+    """Run such a chain in a real engine, in this process, and return its CPU time in seconds.
+
+    Everything is counted and looked at that is in a run: rates, latencies, queues, processor time, stalls.
+    """
 
     async def run() -> float:
-        async with Engine.open() as engine:
+        async with Engine.open() as engine, anyio.create_task_group() as tasks:
             before = time.process_time()
             await engine.start(plan(node_type, passes, items))
+            tasks.start_soon(Stalls(Statistics(engine)).run)
             await engine.wait()
+            tasks.cancel_scope.cancel()
             return time.process_time() - before
 
     Count.seen = 0

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import model_validator
+from typing import TYPE_CHECKING, Any
 
 from flowstream import (
     NS_PER_S,
-    Bitrate,
     Caps,
-    Config,
-    Duration,
     Emit,
     EncodedCaps,
     EncodedPacket,
@@ -24,30 +19,26 @@ from flowstream import (
     Need,
     NegotiationError,
     Output,
-    PictureSize,
     Record,
     Target,
     Targets,
     Transform,
     VideoCaps,
     VideoFrame,
-    field,
     format_bitrate,
-    live,
 )
 from flowstream.proto.h264 import split_annex_b
+from flowstream_nodes.codec._encode_config import LEAST_BPS, HwEncodeConfig
 from flowstream_nodes.codec._ffmpeg import open_encoder, threads_for
 from flowstream_nodes.codec._measuring import Measuring, Ssim, thread_ids
 from flowstream_nodes.codec._pictures import PictureKind, Pictures, fitted, kind_of
-from flowstream_nodes.codec._quality import KEYFRAME_NS, PRESETS, ContentSense, Preset
+from flowstream_nodes.codec._quality import KEYFRAME_NS, ContentSense, Preset
 from flowstream_nodes.codec.encoders import (
     LAYER_PATTERNS,
     Candidate,
-    Codec,
     Content,
     EncoderSettings,
     OpenEncoder,
-    Speed,
     candidates_for,
 )
 
@@ -60,152 +51,8 @@ _LEVEL_AT = 7  # after a start code of four bytes, the unit's type, the profile 
 _PARAMETER_SETS = {"h264": (7, 8), "hevc": (32, 33, 34)}
 _REOPEN_AT_MOST_EVERY_NS = 2 * NS_PER_S
 _REOPEN_LOWER_AFTER_NS = NS_PER_S // 2
-_LEAST_BPS = 10_000
 _NAL_IDR = 5
 _said: set[str] = set()  # what was passed over and why, once for a process
-
-
-class HwEncodeConfig(Config):
-    """Config of ``hw-encode``."""
-
-    codec: Codec = field(
-        default="h264",
-        description="What to encode to. webrtc-out and recorder take h264, which costs the least, too.",
-    )
-    encoder: str = field(
-        default="auto",
-        description="Which encoder: auto takes hardware that really opens on this machine, else one that runs on the "
-        "processor, and the next one when it fails. Or FFmpeg's name for one, such as libx264; then no other.",
-        examples=["auto"],
-    )
-    preset: Literal["off", "low", "medium", "high", "ultra"] = live(
-        default="off",
-        description="Size, frame rate, bitrate and speed in a word: "
-        + "; ".join(f"{name} is {preset}" for name, preset in PRESETS.items())
-        + ". Each of them is overridden by its own setting.",
-    )
-    bitrate: Bitrate = live(
-        default=PRESETS["off"].bitrate_bps,
-        description="Wanted rate, in bits per second, held within about half a second of a change. Left out, it is "
-        "that of the preset.",
-    )
-    max: Literal["auto"] | Bitrate = field(
-        default="auto",
-        description="The highest rate that `bitrate` can be raised to without a new encoder, in bits per second; "
-        "auto is twice the bitrate.",
-    )
-    size: Literal["auto", "source"] | PictureSize = live(
-        default="auto",
-        description="Width and height in pixels within which pictures are encoded: larger ones are made smaller in "
-        "their shape, at a keyframe, and none is enlarged. auto is that of the preset, source leaves them as they are.",
-    )
-    fps: Literal["auto", "source"] | float = live(
-        default="auto",
-        unit="frames per second",
-        description="The most frames per second that are encoded; what comes more often is left out. auto is that of "
-        "the preset, source encodes what comes.",
-    )
-    speed: Literal["auto"] | Speed = live(
-        default="auto",
-        description="Speed against quality, under the names of libx264; other encoders take the step of theirs that "
-        "comes next to it. auto is that of the preset.",
-    )
-    content: Literal["auto"] | Content = live(
-        default="auto",
-        description="What the pictures show, for the settings that suit it: motion and camera spread bits to where "
-        "eyes look and have a keyframe every 2 s, text keeps edges and has one every 4 s. auto looks at the pictures "
-        "and decides at a keyframe: of text most pixels stay exactly as they are.",
-    )
-    keyframe_interval: Literal["auto"] | Duration = live(
-        default="auto",
-        description="Longest time between keyframes: a recording can be entered at each, and a short interval costs "
-        "quality. They come at multiples of it in media time, so that encoders of one picture have theirs together. "
-        "Viewers who join ask for one of their own. auto goes by the content, 2 s or 4 s.",
-    )
-    intra_refresh: bool = live(
-        default=False,
-        description="Renew the picture column by column over 2 s instead of by large keyframes (libx264 only): an even "
-        "rate on a narrow link. Keyframes then come when asked for and with an interval of your own.",
-    )
-    profile: Literal["baseline", "main", "high"] = field(
-        default="baseline", description="H.264 profile; (constrained) baseline is what every browser decodes."
-    )
-    temporal_layers: int = field(
-        default=1,
-        ge=1,
-        le=3,
-        unit="layers",
-        description="Layers of the frame rate (vp8 and vp9): pictures of a higher one can be left out on the way and "
-        "the rest still decodes, at a half or a quarter of the rate.",
-    )
-    threads: Literal["auto"] | int = field(
-        default="auto",
-        unit="slices",
-        description="Slices of a picture that are coded at once, 1 to 16; auto goes by the picture's size.",
-    )
-    stats_interval: Duration = live(
-        default=NS_PER_S, ge=100_000_000, description="Time between two records of `stats`, in media time."
-    )
-    ssim: bool = live(
-        default=False,
-        description="Compare a picture of each record of `stats` with what viewers see of it (structural similarity). "
-        "That takes a decoder along: about a third more processor time.",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _rate_of_the_preset(cls, given: Any) -> Any:
-        """Puts in the preset's bitrate where none is given, so that it shows and compares like a written one."""
-        if isinstance(given, dict) and "bitrate" not in given and (preset := PRESETS.get(str(given.get("preset")))):
-            return {**given, "bitrate": preset.bitrate_bps}
-        return given
-
-    @model_validator(mode="after")
-    def _bounds(self) -> HwEncodeConfig:
-        bitrate = self.bitrate
-        if bitrate < _LEAST_BPS:
-            least = format_bitrate(_LEAST_BPS)
-            raise ValueError(f"a bitrate of {format_bitrate(bitrate)} carries no picture; {least} is the least")
-        if self.ceiling_bps < bitrate:
-            raise ValueError(f"max ({format_bitrate(self.ceiling_bps)}) is below bitrate ({format_bitrate(bitrate)})")
-        if isinstance(self.threads, int) and not 1 <= self.threads <= 16:
-            raise ValueError(f"threads is {self.threads}; it goes from 1 to 16, or is auto")
-        if isinstance(self.fps, float) and not 0 < self.fps <= 240:
-            raise ValueError(f"fps is {self.fps:g}; it is above 0, to 240, or auto or source")
-        if isinstance(self.keyframe_interval, int) and self.keyframe_interval < 100_000_000:
-            raise ValueError("keyframe_interval is below 100ms, which leaves no bits for what is between keyframes")
-        if self.profile != "baseline" and self.codec != "h264":
-            raise ValueError(f"profile ({self.profile}) is for h264, and codec is {self.codec}; leave it out")
-        if self.temporal_layers > 1 and self.codec not in ("vp8", "vp9"):
-            raise ValueError(
-                f"temporal_layers ({self.temporal_layers}) is for vp8 and vp9: encoders of {self.codec} make none; "
-                "a second hw-encode at a lower fps does the same for viewers"
-            )
-        self._check_encoder()
-        return self
-
-    def _check_encoder(self) -> None:
-        if self.encoder == "auto":
-            return
-        names = [each.name for each in candidates_for(self.codec, layers=self.temporal_layers)]
-        if self.encoder not in names:
-            raise ValueError(f"{self.encoder} is no encoder for {self.codec}; these are: auto, {', '.join(names)}")
-
-    @property
-    def aim(self) -> Preset:
-        """Size, frame rate, bitrate and speed, of the preset or of the settings that override it."""
-        preset = PRESETS[self.preset]
-        return Preset(
-            size=preset.size if self.size == "auto" else None if self.size == "source" else self.size,
-            fps=preset.fps if self.fps == "auto" else None if self.fps == "source" else self.fps,
-            bitrate_bps=self.bitrate,
-            speed=preset.speed if self.speed == "auto" else self.speed,
-        )
-
-    @property
-    def ceiling_bps(self) -> int:
-        """The rate that the encoder is opened for, in bits per second."""
-        return 2 * self.bitrate if self.max == "auto" else self.max
 
 
 @dataclass(slots=True)
@@ -347,7 +194,7 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
         return Preset(
             size=target.size if target.size is not None else own.size,
             fps=fps if own.fps is None or fps is None else min(fps, own.fps),
-            bitrate_bps=min(max(target.bitrate_bps, _LEAST_BPS), self._ceiling_bps),
+            bitrate_bps=min(max(target.bitrate_bps, LEAST_BPS), self._ceiling_bps),
             speed=self._aim.speed,
         )
 
@@ -453,12 +300,12 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
         candidates = candidates_for(self.config.codec, layers=self.config.temporal_layers)
         if self.config.encoder != "auto":
             return [each for each in candidates if each.name == self.config.encoder]
-        from flowstream_nodes.codec.probing import cache_file, find
+        from flowstream_nodes.codec.probing import ELSEWHERE, cache_file, find
 
         hardware = find([each for each in candidates if each.is_hardware], cache=cache_file())
         works = {found.candidate.name: found.reason for found in hardware}
         usable = [each for each in candidates if not works.get(each.name)]
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in works.items() if reason)
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in works.items() if reason not in ("", ELSEWHERE))
         if reasons and usable and not usable[0].is_hardware:
             self._say_once(f"{self.config.codec} is encoded by {usable[0].name}, on the processor ({reasons})")
         return usable

@@ -24,6 +24,9 @@ from flowstream_nodes.codec.encoders import CANDIDATES, Candidate, EncoderSettin
 PATIENCE_S = 20.0
 """How long one encoder may take to show that it works; on a machine with hardware most of it is loading the driver."""
 
+ELSEWHERE = "not for this system"
+"""The reason of what only another operating system has."""
+
 _TRIAL_SIZE = Size(320, 240)
 _TRIAL_PICTURES = 3
 
@@ -74,7 +77,7 @@ def absent(candidate: Candidate) -> str:
     import av
 
     if candidate.platforms and sys.platform not in candidate.platforms:
-        return "not for this system"
+        return ELSEWHERE
     if candidate.open is None and candidate.name not in av.codecs_available:
         return "not in this build of FFmpeg"
     if sys.platform == "linux" and candidate.devices and not any(glob.glob(each) for each in candidate.devices):

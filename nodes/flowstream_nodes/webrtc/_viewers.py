@@ -222,13 +222,16 @@ class Viewers:
         unsent_packets = 0
         while True:
             await anyio.sleep(TICK_S)
-            now_ns = self._holding.now_ns()
-            for session in list(self.sessions.values()):
-                session.tick(now_ns=now_ns, ticks_at=self._ticks_at)
+            self._tick()
             self._poll_requests()
             if self.unsent_packets != unsent_packets:
                 unsent_packets = self.unsent_packets
                 self._tell_change()
+
+    def _tick(self) -> None:  # by itself: what the loop has looked at last is not kept until the next time
+        now_ns = self._holding.now_ns()
+        for session in list(self.sessions.values()):
+            session.tick(now_ns=now_ns, ticks_at=self._ticks_at)
 
     async def close(self) -> None:
         """Says goodbye to everybody and closes the sockets."""

@@ -47,6 +47,7 @@ def in_vm() -> Any:
 
 
 @pytest.mark.real
+@pytest.mark.alone
 def test_pictures_of_the_wanted_size_come_at_increasing_times(in_vm: Any) -> None:
     assert in_vm["sizes"] in ([[640, 360, "yuv420p"]], [[640, 360, "yuyv422"]])  # FFmpeg chooses
     steps = [b - a for a, b in itertools.pairwise(in_vm["times"])]
@@ -58,6 +59,7 @@ def test_pictures_of_the_wanted_size_come_at_increasing_times(in_vm: Any) -> Non
 
 
 @pytest.mark.real
+@pytest.mark.alone
 def test_the_graph_camera_runs_with_it(in_vm: Any) -> None:
     graph = in_vm["graph"]
     assert graph["status"] == 0, graph["said"]
@@ -68,6 +70,7 @@ def test_the_graph_camera_runs_with_it(in_vm: Any) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.alone
 def test_the_nearest_is_taken_where_the_wish_cannot_be_met(in_vm: Any) -> None:
     best_fps = in_vm["nearest"]["fps"]
     assert best_fps in (12.5, 30.0)  # of the driver at this size, in Linux 6.1 and in 6.12
@@ -75,6 +78,7 @@ def test_the_nearest_is_taken_where_the_wish_cannot_be_met(in_vm: Any) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("what", "kind", "text"),
     [
@@ -102,6 +106,7 @@ def test_what_goes_wrong_is_said_plainly(in_vm: Any, what: str, kind: str, text:
 
 
 @pytest.mark.real
+@pytest.mark.alone
 def test_a_camera_that_comes_back_can_be_opened_again(in_vm: Any) -> None:
     assert in_vm["back"] >= 3
 

@@ -365,6 +365,8 @@ class LoopbackViewer:
                     self.checked.set()
             elif 20 <= data[0] <= 63:
                 self._pending.put_nowait(data)
+            elif self.dtls._rx_srtp is None:  # the other end has the keys a moment earlier
+                continue
             elif looks_like_rtcp(data):
                 self.rtcp += parse_compound(self.dtls._rx_srtp.unprotect_rtcp(data))
             else:

@@ -1,0 +1,1 @@
+"""What ``tools/long soak`` is made of."""
