@@ -29,6 +29,7 @@ async def test_a_browser_without_the_codec_is_told_which_is_missing(stage_of: An
         sentence = await firefox.evaluate("document.getElementById('sentence').textContent")
         detail = await firefox.evaluate("document.getElementById('detail').textContent")
         assert sentence == "This browser cannot play the stream"
+        assert detail.startswith("The stream is H264. Chrome, Edge and Safari play it; Firefox does where its H.264")
         assert "the offer has VP8, VP9, AV1; this end sends H264" in detail
         assert not stage.viewers.sessions
 

@@ -38,6 +38,8 @@ export class Failure extends Error {
 }
 
 const PLAYS = {
+  VP8: "Every current browser plays it.",
+  VP9: "Every current browser plays it.",
   H264: "Chrome, Edge and Safari play it; Firefox does where its H.264 plugin is installed.",
   AV1: "Chrome, Edge and Firefox play it; Safari does on devices that can decode it.",
 };
@@ -61,7 +63,8 @@ async function failureOf(response) {
       return new Failure("The stream is not here", "It may have been stopped or renamed. Trying again by itself.");
     case 406: {
       const codec = /this end sends (\w+)/.exec(text)?.[1] ?? "";
-      return new Failure("This browser cannot play the stream", `${text} ${PLAYS[codec] ?? ""}`.trim(), null);
+      const said = codec ? `The stream is ${codec}. ${PLAYS[codec] ?? ""} (${text})` : text;
+      return new Failure("This browser cannot play the stream", said, null);
     }
     case 409:
       return new Failure("There is nothing to watch yet", "The stream is just starting. Trying again by itself.", wait);
