@@ -68,7 +68,9 @@ def test_it_tells_who_watches_also_while_no_picture_comes() -> None:
 def test_the_title_is_the_label_until_it_is_set_and_changes_in_place() -> None:
     with harness(label="Desk", connected={"video"}) as node:
         node.settle()
-        assert json.loads(get(node, "/about").text) == {"title": "Desk", "video": True, "audio": False}
+        about = json.loads(get(node, "/about").text)
+        assert about.pop("now") == node.ctx.wallclock_ns() // 1_000_000
+        assert about == {"title": "Desk", "video": True, "audio": False}
         node.reconfigure(title="Desk of Ada")
         assert json.loads(get(node, "/about").text)["title"] == "Desk of Ada"
 
