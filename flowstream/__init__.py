@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from flowstream.api.running import Authorize, Frames, Run, open
     from flowstream.api.sharing import share
     from flowstream.api.status import NodeStatus, Reason, Status, Verdict
+    from flowstream.api.viewers import SyncViewers, Viewers
     from flowstream.control.door import ServeError
     from flowstream.control.socket import ControlError
+    from flowstream.control.viewers import Invitation
     from flowstream.errors import (
         Diagnostic,
         EndedError,
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from flowstream.node.base import Need, Node, Sink, Snapshot, Source, Transform
     from flowstream.node.capability import Capability
     from flowstream.node.config import Config, field, live
-    from flowstream.node.context import AsgiApp, Context, EndOfInput, Holding
+    from flowstream.node.context import AsgiApp, Context, EndOfInput, Holding, Origin
     from flowstream.node.function import FunctionNode, node
     from flowstream.node.ports import Emit, Input, Output
     from flowstream.node.quantities import (
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
         format_duration,
         format_percentage,
     )
+    from flowstream.runtime.audience import Caller, DoorClosed, LinkStats, Shown, View, Viewer, ViewerError
     from flowstream.runtime.engine import ReloadError
     from flowstream.runtime.events import (
         Applied,
@@ -74,9 +77,16 @@ if TYPE_CHECKING:
         Recovered,
         Refused,
         Stalled,
+        ViewerChanged,
+        ViewerJoined,
+        ViewerLeft,
+        ViewerWaiting,
+        ViewPaused,
+        ViewResumed,
     )
     from flowstream.runtime.program import PROGRAM, Delivery, ProgramInput, ProgramOutput
     from flowstream.runtime.stats import EdgeStats, Fill, Latency, NodeStats, RunStats
+    from flowstream.runtime.viewers import VIEWERS, Seat, ViewerRegistry
     from flowstream.runtime.why import Cause
 
 __version__ = "0.1.0"
@@ -85,6 +95,7 @@ __all__ = [
     "NS_PER_S",
     "PROGRAM",
     "RENDITIONS",
+    "VIEWERS",
     "Applied",
     "AsgiApp",
     "AspectRatio",
@@ -95,6 +106,7 @@ __all__ = [
     "Bitrate",
     "ByteSize",
     "CallLeftBehind",
+    "Caller",
     "Capability",
     "Caps",
     "CapsConflict",
@@ -106,6 +118,7 @@ __all__ = [
     "ControlError",
     "Delivery",
     "Diagnostic",
+    "DoorClosed",
     "Duration",
     "EdgeStats",
     "Emit",
@@ -129,8 +142,10 @@ __all__ = [
     "GraphPort",
     "Holding",
     "Input",
+    "Invitation",
     "KeyframeRequest",
     "Latency",
+    "LinkStats",
     "Need",
     "NegotiationError",
     "Node",
@@ -140,6 +155,7 @@ __all__ = [
     "NodeSlow",
     "NodeStats",
     "NodeStatus",
+    "Origin",
     "Output",
     "PackError",
     "Patch",
@@ -159,7 +175,9 @@ __all__ = [
     "ResourceBusy",
     "Run",
     "RunStats",
+    "Seat",
     "ServeError",
+    "Shown",
     "Sink",
     "Size",
     "Snapshot",
@@ -169,14 +187,26 @@ __all__ = [
     "SyncEvents",
     "SyncFrames",
     "SyncRun",
+    "SyncViewers",
     "Target",
     "Targets",
     "Transform",
     "Verdict",
     "VideoCaps",
     "VideoFrame",
+    "View",
+    "ViewPaused",
+    "ViewResumed",
+    "Viewer",
+    "ViewerChanged",
+    "ViewerError",
+    "ViewerJoined",
+    "ViewerLeft",
+    "ViewerRegistry",
     "ViewerReport",
     "ViewerReports",
+    "ViewerWaiting",
+    "Viewers",
     "__version__",
     "edge",
     "field",
@@ -201,9 +231,11 @@ _HOMES = {
     "flowstream.api.events": "Events EventsMissed",
     "flowstream.api.running": "Authorize Frames Run open",
     "flowstream.api.sharing": "share",
+    "flowstream.api.viewers": "SyncViewers Viewers",
     "flowstream.api.status": "NodeStatus Reason Status Verdict",
     "flowstream.control.door": "ServeError",
     "flowstream.control.socket": "ControlError",
+    "flowstream.control.viewers": "Invitation",
     "flowstream.errors": "Diagnostic EndedError FlowstreamError GraphError NegotiationError NodeError "
     "PackError PeerError Place ResourceBusy",
     "flowstream.graph.builder": "Graph GraphEdge GraphNode GraphPort edge",
@@ -223,14 +255,16 @@ _HOMES = {
     "flowstream.node.base": "Need Node Sink Snapshot Source Transform",
     "flowstream.node.capability": "Capability",
     "flowstream.node.config": "Config field live",
-    "flowstream.node.context": "AsgiApp Context EndOfInput Holding",
+    "flowstream.node.context": "AsgiApp Context EndOfInput Holding Origin",
     "flowstream.node.function": "FunctionNode node",
     "flowstream.node.ports": "Emit Input Output",
     "flowstream.node.quantities": "AspectRatio Bitrate ByteSize Duration Percentage PictureSize "
     "format_aspect format_bitrate format_bytes format_duration format_percentage",
     "flowstream.runtime.engine": "ReloadError",
+    "flowstream.runtime.audience": "Caller DoorClosed LinkStats Shown View Viewer ViewerError",
+    "flowstream.runtime.viewers": "VIEWERS Seat ViewerRegistry",
     "flowstream.runtime.events": "Applied CallLeftBehind Event NodeFailed NodeRestarted NodeSlow Recovered Refused "
-    "Stalled",
+    "Stalled ViewPaused ViewResumed ViewerChanged ViewerJoined ViewerLeft ViewerWaiting",
     "flowstream.runtime.program": "PROGRAM Delivery ProgramInput ProgramOutput",
     "flowstream.runtime.stats": "EdgeStats Fill Latency NodeStats RunStats",
     "flowstream.runtime.why": "Cause",

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from flowstream.api.events import Events, EventsMissed
-from flowstream.api.running import DEFAULT_SPAN_S, Frames, Run
+from flowstream.api.running import DEFAULT_SPAN_S, Frames, Run, TlsChoice
 from flowstream.api.running import open as open_async
 from flowstream.api.status import Status, Verdict
+from flowstream.api.viewers import SyncViewers
 from flowstream.errors import EndedError
 from flowstream.graph.builder import Graph, Setting
 from flowstream.graph.patch import Patch
@@ -149,6 +150,11 @@ class SyncRun:
         return self._call(lambda: self._run.links)  # type: ignore[no-any-return]
 
     @property
+    def viewers(self) -> SyncViewers:
+        """See `Run.viewers`."""
+        return SyncViewers._of(self._run.viewers, self._loop)
+
+    @property
     def control(self) -> Path | None:
         """See `Run.control`."""
         return self._run.control
@@ -249,6 +255,7 @@ def open_sync(
     watch: bool = False,
     control: bool | str | os.PathLike[str] = False,
     serve: str | bool = True,
+    tls: TlsChoice | None = None,
 ) -> SyncRun:
     """Runs a graph beside a program without async: ``with flowstream.open_sync("graph.yaml") as run``.
 
@@ -256,7 +263,7 @@ def open_sync(
     returns. A run that nobody closes is closed when the process ends.
     """
     opening = open_async(
-        graph, sets=sets, layers=layers, nodes=nodes, watch=watch, control=control, serve=serve
+        graph, sets=sets, layers=layers, nodes=nodes, watch=watch, control=control, serve=serve, tls=tls
     )  # fmt: skip
     with ExitStack() as stack:
         portal = stack.enter_context(start_blocking_portal("asyncio", name="flowstream"))

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import anyio
 import anyio.to_thread
 
 from flowstream.api.events import Dispatch, Events
 from flowstream.api.status import Status, Verdict
+from flowstream.api.viewers import Viewers
 from flowstream.control import api, observe
 from flowstream.control.files import GraphFile
 from flowstream.control.run import Done
@@ -24,7 +25,7 @@ from flowstream.errors import EndedError, FlowstreamError
 from flowstream.graph.builder import Graph, Setting
 from flowstream.graph.diagnostics import did_you_mean, listed
 from flowstream.graph.patch import Patch
-from flowstream.graph.plan import Serve
+from flowstream.graph.plan import CertificateFiles, Serve, Tls
 from flowstream.graph.spec import listen_of
 from flowstream.media.frames import AudioFrame, VideoFrame
 from flowstream.media.packets import EncodedPacket
@@ -45,6 +46,9 @@ Q = TypeVar("Q")
 
 Authorize = Callable[["Request"], "bool | str | Awaitable[bool | str | None] | None"]
 """Says whether a request may pass: True or the viewer's name, else False or None. May be async."""
+
+TlsChoice = Literal["auto", "off"] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
+"""How an address is served: with a certificate that is made, in the clear, or with these files: certificate, key."""
 
 _EVENTS = 1000
 
@@ -102,7 +106,6 @@ class Run:
     _engine: Engine
     _dispatch: Dispatch
     _follow: Callable[[], None]
-    _link: str | None = None
 
     @classmethod
     def _of(cls, run: ControlledRun, dispatch: Dispatch, follow: Callable[[], None]) -> Run:
@@ -114,10 +117,13 @@ class Run:
 
     @property
     def links(self) -> tuple[str, ...]:
-        """The addresses of the pages that people open; empty when the graph has none."""
-        if self._link is not None:
-            return tuple(f"{self._link}{page}" for page in self._run.mounts.pages)
-        return self._run.links if self._run.has_door else ()
+        """The addresses of the pages that people open, with a token where one is needed; empty when there are none."""
+        return self._run.desk.links()
+
+    @property
+    def viewers(self) -> Viewers:
+        """Who watches and who waits; lets in, sends away, pauses and invites."""
+        return Viewers._of(self._run.desk)
 
     @property
     def control(self) -> Path | None:
@@ -258,16 +264,16 @@ class Run:
         """The pages and endpoints of the graph as an ASGI application, to be mounted in another one at any path.
 
         ``authorize`` is asked before every request of a viewer and says whether it may pass; it gives True, or the
-        viewer's name, which the node then finds in the scope as ``flowstream.viewer``. ``owner`` is asked in the same
-        way for what only the owner of the graph may see, under ``/-/status``; without it there is no such thing. Open
-        the graph with ``serve=False``, or it is served at an address of its own too. ``url`` is where the application
-        is reached from outside, for `links`. Media goes to viewers by UDP, from the host that ``serve: listen`` of the
-        graph names, 127.0.0.1 unless it does.
+        viewer's name, which ``viewers`` then shows. Who passes needs no token, and waits where ``approval`` is
+        ``manual``. ``owner`` is asked in the same way for what only the owner of the graph may see, under
+        ``/-/status``; without it there is no such thing. Open the graph with ``serve=False``, or it is served at an
+        address of its own too. ``url`` is where the application is reached from outside, for `links`. Media goes to
+        viewers by UDP, from the host that ``serve: listen`` of the graph names, 127.0.0.1 unless it does.
         """
         from flowstream.api.web import Pages
 
         if url is not None:
-            self._link = url.rstrip("/")
+            self._run.desk.base = url.rstrip("/")
         return Pages(self._run, authorize, owner)
 
     # --- behind it --------------------------------------------------------------------------------------------------
@@ -339,13 +345,16 @@ def open(
     watch: bool = False,
     control: bool | str | os.PathLike[str] = False,
     serve: str | bool = True,
+    tls: TlsChoice | None = None,
 ) -> AbstractAsyncContextManager[Run]:
     """Runs a graph within an async program: ``async with flowstream.open("graph.yaml") as run``.
 
     ``graph`` is the path of a file, or a `Graph`. ``sets`` gives variables other values, ``layers`` are files over it,
     lowest first, ``nodes`` folders with node types. ``watch`` applies what is saved to the files while it runs,
     ``control`` makes a control socket, at a path if one is given. ``serve`` is HOST:PORT in the place of what the graph
-    says; False serves no address, for a graph whose pages are mounted elsewhere by `Run.asgi`.
+    says; False serves no address, for a graph whose pages are mounted elsewhere by `Run.asgi`. ``tls`` is ``"auto"``
+    (a certificate that is made), the paths of a certificate and its key, or ``"off"``; an address that other machines
+    reach is served only when it, or the graph, says one of these.
 
     When the block is entered, everything runs; when it is left, the graph is drained as by `Run.stop`, or stopped at
     once when an exception or a cancellation leaves it. Nothing outlives the block: no task, thread or socket. No signal
@@ -358,7 +367,7 @@ def open(
     Raises GraphError when the graph has mistakes, PackError, NodeError when a node does not start, ServeError and
     ControlError when an address cannot be had.
     """
-    file = _file(graph, sets=sets or {}, layers=layers, nodes=nodes, serve=serve)
+    file = _file(graph, sets=sets or {}, layers=layers, nodes=nodes, serve=serve, tls=tls)
     path = None if isinstance(control, bool) else Path(control)
     return _opened(file, watch=watch, control=path, has_control=control is not False, has_door=serve is not False)
 
@@ -370,6 +379,7 @@ def _file(
     layers: Iterable[str | os.PathLike[str]],
     nodes: Iterable[str | os.PathLike[str]],
     serve: str | bool,
+    tls: TlsChoice | None,
 ) -> GraphFile:
     path, text = _source(graph)
     if isinstance(layers, str) or isinstance(nodes, str):
@@ -381,6 +391,7 @@ def _file(
         layers=tuple(os.fspath(layer) for layer in layers),
         text=text,
         serve=_serve(serve) if isinstance(serve, str) else None,
+        tls=_tls(tls),
     )
 
 
@@ -398,6 +409,15 @@ def _serve(listen: str) -> Serve:
     if serve is None:
         raise ValueError(f"serve= takes HOST:PORT, such as '127.0.0.1:8080', not {listen!r}")
     return serve
+
+
+def _tls(choice: TlsChoice | None) -> Tls | None:
+    match choice:
+        case None | "auto" | "off":
+            return choice
+        case (str() | os.PathLike() as cert, str() | os.PathLike() as key):
+            return CertificateFiles(os.fspath(cert), os.fspath(key))
+    raise ValueError(f"tls= takes 'auto', 'off' or the paths (certificate, key), not {choice!r}")
 
 
 def _text(value: str | int | float | bool) -> str:
@@ -442,7 +462,7 @@ async def _opened(
         raise raised
 
 
-def _attend(key: str, held: object) -> None:
+def _attend(key: str, held: object, _: Callable[[], str]) -> None:
     """Tells what a node holds for a program that there is one."""
     if key == PROGRAM and isinstance(held, ProgramInput | ProgramOutput):
         held.attend()

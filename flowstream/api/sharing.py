@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import Literal, overload
 
 from flowstream.api.blocking import SyncRun, open_sync
+from flowstream.api.running import TlsChoice
 from flowstream.graph.builder import Graph, GraphNode
 from flowstream.graph.diagnostics import did_you_mean
 
@@ -23,6 +24,7 @@ def share(
     title: str | None = None,
     bitrate: str = "2.5M",
     serve: str | bool = True,
+    tls: TlsChoice | None = None,
     on_link: Callable[[str], object] = print,
     block: Literal[True] = True,
 ) -> None: ...
@@ -35,6 +37,7 @@ def share(
     title: str | None = None,
     bitrate: str = "2.5M",
     serve: str | bool = True,
+    tls: TlsChoice | None = None,
     on_link: Callable[[str], object] = print,
     block: Literal[False],
 ) -> SyncRun: ...
@@ -46,6 +49,7 @@ def share(
     title: str | None = None,
     bitrate: str = "2.5M",
     serve: str | bool = True,
+    tls: TlsChoice | None = None,
     on_link: Callable[[str], object] = print,
     block: bool = True,
 ) -> SyncRun | None:
@@ -54,13 +58,14 @@ def share(
     ``source`` is ``screen``, ``camera``, ``pattern`` (a test picture with a tone) or the path of a media file, which is
     played over and over. ``viewers`` is how many may watch at a time. ``record`` keeps a copy, in ``recordings/`` or at
     a path. ``bitrate`` is that of the picture, in bits per second. ``serve`` is HOST:PORT; 127.0.0.1, at the next free
-    port from 8080 on, unless given. ``on_link`` is called with the address of the page.
+    port from 8080 on, unless given. ``tls`` is as for `flowstream.open`, and needed where other machines reach the
+    address. ``on_link`` is called with the address of the page.
 
     Blocks until Ctrl-C, which finishes the recording, or until the source has ended. ``block=False`` returns the run
     at once, for a ``with`` block or its `SyncRun.close`. Raises as `flowstream.open_sync`.
     """
     graph = shared(source, viewers=viewers, record=record, title=title, bitrate=bitrate)
-    run = open_sync(graph, serve=serve)
+    run = open_sync(graph, serve=serve, tls=tls)
     if not block:
         for link in run.links:
             on_link(link)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flowstream.api.running import Authorize
 
 VIEWER = "flowstream.viewer"
-"""The key of the scope under which a node finds the viewer's name."""
+"""The key of the scope under which a node finds the viewer's name; empty when the program gave none."""
 
 _Receive = Callable[[], Awaitable[Any]]
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -45,8 +45,7 @@ class Pages:
             await self._door(scope, receive, send)
         else:
             viewer = await _asked(self._authorize, Request(scope, receive))
-            if isinstance(viewer, str) and viewer:
-                scope = {**scope, VIEWER: viewer}
+            scope = {**scope, VIEWER: viewer if isinstance(viewer, str) else ""}
             await (self._door if viewer else _refuse)(scope, receive, send)
 
     async def _answer_owner(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:

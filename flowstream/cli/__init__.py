@@ -25,6 +25,9 @@ COMMANDS = {
     "record": "Record what flows in a running graph, to be replayed.",
     "test": "Run graphs by a script, and check what is to be seen.",
     "events": "Follow what happens to a running graph.",
+    "viewers": "See who watches a running graph; let in, send away, invite.",
+    "pause-view": "Show every viewer a black picture.",
+    "resume-view": "Show every viewer the stream again.",
     "set": "Give a setting of a running graph another value.",
     "reload": "Make a running graph read its files now.",
     "revisions": "List the revisions of a running graph that ran.",
@@ -50,7 +53,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"flowstream.cli.{name}").command
+        command: click.Command = importlib.import_module(f"flowstream.cli.{name.replace('-', '_')}").command
         return command
 
     def resolve_command(

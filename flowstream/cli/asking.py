@@ -61,6 +61,23 @@ def change(
     return 0
 
 
+def change_view(
+    name: str | None, control: Path | None, form: str, resource: str, node: str | None, said: str
+) -> int:  # fmt: skip
+    """Asks a run to show its viewers something else, and tells where that is new. Raises ControlError."""
+    from flowstream.control.client import Refused, ask, choose
+
+    try:
+        answer = ask(choose(name, control).socket, resource, {"node": node})
+    except Refused as refused:
+        return tell_refusal(refused.answer, form)
+    if form == "json":
+        click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n".join(f"{each}: {said}" for each in answer["nodes"]) or f"{said} already")
+    return 0
+
+
 def tell_refusal(answer: dict[str, Any], form: str) -> int:
     """Says why a run did not do what it was asked; the exit status of that."""
     if form == "json":

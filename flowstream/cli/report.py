@@ -22,6 +22,12 @@ from flowstream.runtime.events import (
     Recovered,
     Refused,
     Stalled,
+    ViewerChanged,
+    ViewerJoined,
+    ViewerLeft,
+    ViewerWaiting,
+    ViewPaused,
+    ViewResumed,
 )
 from flowstream.runtime.log import Secrets, json_line, text_line
 from flowstream.runtime.why import duration
@@ -92,6 +98,12 @@ class TextReport:
                 self.note("node-slow", f"{event.node} ({event.type}): {slowness(event)}", level="warning")
             case CallLeftBehind():
                 self.note("left-behind", f"{event.node}: {leaving(event)}", level="warning")
+            case ViewerWaiting():
+                self.note("viewer-waiting", f"{event.node}: {waiting(event)}", level="warning")
+            case ViewerJoined() | ViewerLeft() | ViewerChanged():
+                self.note("viewer", f"{event.node}: {visit(event)}")
+            case ViewPaused() | ViewResumed():
+                self.note("view", f"{event.node}: {seen(event)}")
 
     def note(self, name: str, message: str, *, level: str = "info") -> None:
         self._write(text_line(message, at=time.time(), level=level))
@@ -168,6 +180,20 @@ class JsonReport:
                 )  # fmt: skip
             case CallLeftBehind():
                 self._write("left-behind", leaving(event), level="warning", node=event.node, count=event.count)
+            case ViewerWaiting():
+                self._write("viewer-waiting", waiting(event), level="warning", node=event.node, **_visitor(event))
+            case ViewerJoined():
+                self._write("viewer-joined", visit(event), node=event.node, **_visitor(event))
+            case ViewerLeft():
+                self._write("viewer-left", visit(event), node=event.node, **_visitor(event), reason=event.reason)
+            case ViewerChanged():
+                self._write(
+                    "viewer-changed", visit(event), node=event.node, **_visitor(event),
+                    what=event.what, detail=event.detail,
+                )  # fmt: skip
+            case ViewPaused() | ViewResumed():
+                name = "view-paused" if isinstance(event, ViewPaused) else "view-resumed"
+                self._write(name, seen(event), node=event.node)
 
     def note(self, name: str, message: str, *, level: str = "info") -> None:
         self._write(name, message, level=level)
@@ -218,6 +244,46 @@ def leaving(event: CallLeftBehind) -> str:
         f"a call did not return within {event.after_ns / 1e9:g} s and is left to itself, on its thread "
         f"({event.count} of at most {event.most})"
     )
+
+
+def waiting(event: ViewerWaiting) -> str:
+    """Who waits, and the commands that decide."""
+    return (
+        f"{_called(event)} waits to watch; to let it in: flowstream viewers approve {event.viewer}, "
+        f"or not: flowstream viewers reject {event.viewer}"
+    )
+
+
+def visit(event: ViewerJoined | ViewerLeft | ViewerChanged) -> str:
+    """What became of a viewer."""
+    match event:
+        case ViewerJoined():
+            return f"{_called(event)} watches"
+        case ViewerLeft():
+            return f"{_called(event)} left: {event.reason}"
+        case ViewerChanged(what="approved"):
+            return f"{_called(event)} is let in"
+        case ViewerChanged(what="permitted"):
+            return f"{_called(event)} may have {event.detail}"
+        case ViewerChanged(what="capped"):
+            return f"{_called(event)} gets {f'at most {event.detail} bit/s' if event.detail else 'as much as there is'}"
+        case ViewerChanged(what="named"):
+            return f"{event.viewer} calls itself {event.detail or 'nothing'}"
+    return f"{_called(event)} is {event.what}"
+
+
+def seen(event: ViewPaused | ViewResumed) -> str:
+    """What everybody sees."""
+    return "everybody sees " + ("a black picture" if isinstance(event, ViewPaused) else "the stream again")
+
+
+def _called(event: ViewerWaiting | ViewerJoined | ViewerLeft | ViewerChanged) -> str:
+    name = f" “{event.name}”" if event.name else ""
+    return f"{event.viewer}{name} from {event.address or 'somewhere'}"
+
+
+def _visitor(event: ViewerWaiting | ViewerJoined | ViewerLeft | ViewerChanged) -> dict[str, Any]:
+    return {"viewer": event.viewer, "name": event.name, "address": event.address}
 
 
 def consequence(event: NodeFailed) -> str:

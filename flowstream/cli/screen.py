@@ -63,6 +63,14 @@ class Screen:
         self._thread = threading.Thread(target=self._work, name="screen", daemon=True)
         self._thread.start()
 
+    @property
+    def columns(self) -> int:
+        """How wide the terminal is; 80 where it does not say."""
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns
+        except (OSError, ValueError):
+            return 80
+
     def line(self, text: str) -> None:
         """Writes a line, or several."""
         with self._changed:

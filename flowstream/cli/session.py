@@ -9,13 +9,14 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import anyio
 
+from flowstream.cli.qr import qr_lines
 from flowstream.cli.report import Report
 from flowstream.cli.screen import Row, Screen, Table
 from flowstream.cli.signals import Stopping
-from flowstream.control import door
 from flowstream.control.files import GraphFile
 from flowstream.control.run import ChangeError, Run
 from flowstream.control.state import Revision
@@ -25,6 +26,7 @@ from flowstream.errors import FlowstreamError, GraphError
 from flowstream.graph.draw import role_of
 from flowstream.graph.plan import Plan
 from flowstream.media.frames import VideoFrame
+from flowstream.proto.hosts import is_loopback
 from flowstream.runtime.engine import DRAIN_SECONDS, Engine, NodeStatus
 from flowstream.runtime.events import Applied, Event
 from flowstream.runtime.log import Secrets
@@ -189,7 +191,7 @@ class Session:
     # --- what is shown ----------------------------------------------------------------------------------------------
 
     def _tell_links(self, run: Run) -> None:
-        links = run.links
+        links = run.desk.links(with_tokens=self.screen.is_live)
         if (url := run.api_url) != self._told_api:
             self._told_api = url
             if url is not None:
@@ -198,12 +200,29 @@ class Session:
         if links != self._told:
             self._told = links
             self.report.links(links)
-            if run.mounts.listen and not door.is_loopback(run.mounts.listen[0]):
-                self.report.note(
-                    "open",
-                    "without TLS: whoever reaches this address can watch, and the page can be changed on its way",
-                    level="warning",
-                )
+            self._tell_protection(run)
+            self._show_code(links)
+            if not self.screen.is_live and any(view.approval == "token" for view in run.desk.views()):
+                self.report.note("token", "viewers need a link with a token, which is not written into logs: "
+                                 "flowstream viewers invite")  # fmt: skip
+
+    def _show_code(self, links: tuple[str, ...]) -> None:
+        """The first link that other machines can open, for their cameras; on a terminal that is wide enough."""
+        afar = next((link for link in links if not is_loopback(urlsplit(link).hostname or "")), None)
+        if afar is not None and self.screen.is_live:
+            for line in qr_lines(afar, self.screen.columns) or ():
+                self.screen.line(line)
+
+    def _tell_protection(self, run: Run) -> None:
+        if run.certificate is not None and run.mounts.is_encrypted:
+            made = "; it was made here, so browsers warn of it: compare this" if run.certificate.is_made else ""
+            self.report.note("certificate", f"the certificate's SHA-256 is {run.certificate.fingerprint}{made}")
+        elif run.mounts.listen and not is_loopback(run.mounts.listen[0]):
+            self.report.note(
+                "open",
+                "without TLS: what is shown can be seen, and the page changed, on its way",
+                level="warning",
+            )
 
     async def _tick(self, run: Run) -> None:
         before: dict[str, NodeStatus] = {}
@@ -223,7 +242,7 @@ class Session:
         minutes, rest = divmod(int(time.monotonic() - self._began), 60)
         hours, minutes = divmod(minutes, 60)
         clock = f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-        links = " ".join(self._told)
+        links = " ".join(run.links)
         title = "  ".join(filter(None, (engine.plan.name, engine.state, clock, links)))
         difference = run.difference or ""
         self.screen.show(Table(self.secrets.scrub(title), rows, self.secrets.scrub(difference)))

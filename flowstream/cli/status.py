@@ -32,8 +32,12 @@ def _lines(status: dict[str, Any]) -> list[str]:
     from flowstream.control.door import address
 
     listen = status.get("listen")
-    where = f", at http://{address(*listen)}/" if listen else ""
+    tls = status.get("tls")
+    where = f", at {'https' if tls else 'http'}://{address(*listen)}/" if listen else ""
     lines = [f"{status['graph']}: {status['state']}{where}"]
+    if tls:
+        lines.append(f"its certificate{' was made here and' if tls['is_made'] else ''} ends {tls['ends']}, "
+                     f"SHA-256 {tls['fingerprint']}")  # fmt: skip
     lines += [f"! {cause['sentence']}" for cause in status["causes"]]
     revision = status["revision"]
     if status["api"] is not None:

@@ -21,6 +21,8 @@ from starlette.routing import BaseRoute, Route
 from flowstream.control import models
 from flowstream.control.events import CLIENTS
 from flowstream.control.openapi import Operation, document
+from flowstream.control.state import utc_text
+from flowstream.control.viewing import ViewerOperations
 from flowstream.errors import FlowstreamError, GraphError
 from flowstream.graph.described import patch_to_json
 from flowstream.graph.diagnostics import to_json
@@ -29,6 +31,7 @@ from flowstream.node.context import AsgiApp
 
 if TYPE_CHECKING:
     from flowstream.control.run import Done, Run
+    from flowstream.control.tls import ServerCertificate
 
 _logger = logging.getLogger("flowstream.control")
 
@@ -91,6 +94,7 @@ def status(run: Run) -> dict[str, Any]:
         },
         "nodes": nodes,
         "listen": list(engine.mounts.listen) if engine.mounts.listen else None,
+        "tls": _shown(run.certificate) if run.certificate is not None and engine.mounts.is_encrypted else None,
         "api": {"url": run.api_url, "token_file": str(run.token_file) if run.token_file else None}
         if run.api_url
         else None,
@@ -99,6 +103,14 @@ def status(run: Run) -> dict[str, Any]:
 
 def _given(override: Override) -> dict[str, Any]:
     return {"target": override.target, "value": override.text, "file": override.written or None}
+
+
+def _shown(certificate: ServerCertificate) -> dict[str, Any]:
+    return {
+        "fingerprint": certificate.fingerprint,
+        "ends": utc_text(int(certificate.ends.timestamp()) * 1_000_000_000),
+        "is_made": certificate.is_made,
+    }
 
 
 def make_app(run: Run, more: Sequence[BaseRoute] = ()) -> Starlette:
@@ -137,6 +149,7 @@ class _Operations:
             Operation("POST", "/clear", "Take back what was set", self.clear, models.AskClear, models.Changed),
             Operation("POST", "/rollback", "Go back to a revision that ran", self.rollback, models.AskRollback,
                       models.Changed),
+            *ViewerOperations(self._run).all(),
             Operation("GET", "/revisions", "The revisions that ran", self.revisions, answers=models.RevisionsKept),
             Operation("GET", "/schema", "The JSON Schema of graph files here", self.schema),
             Operation("GET", "/healthz", "Whether the process answers", self.healthz, answers=models.Alive),

@@ -12,17 +12,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import ifaddr
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from flowstream.errors import FlowstreamError
 from flowstream.graph.plan import Plan, Serve
+from flowstream.proto.hosts import is_loopback, is_wildcard
 from flowstream.runtime.mounts import Mounts
 
 CONNECTIONS = 512
 """How many connections may be open at a time."""
 
 BACKLOG = 128
+MOST_ADDRESSES = 8
+"""How many addresses of this machine are named."""
+
 DEFAULT = Serve()
 DEFAULT_PORTS = 20
 """How many ports from the default one on are tried when the graph does not name one."""
@@ -40,6 +45,15 @@ class ServeError(FlowstreamError):
 def serves(plan: Plan) -> bool:
     """Whether the plan needs an address: it names one, or a node of it mounts something."""
     return plan.serve is not None or any(planned.node_type.serves for planned in plan.nodes.values())
+
+
+def require_protected(serve: Serve | None) -> None:
+    """Raises ServeError where other machines reach the address and nobody has said how it is protected."""
+    if serve is not None and serve.is_exposed:
+        raise ServeError(
+            f"serve: other machines reach {serve.host}, and nothing says whether it is served over TLS",
+            hint="tls: auto makes a certificate, tls: off serves in the clear",
+        )
 
 
 def bind(serve: Serve | None) -> socket.socket:
@@ -130,39 +144,49 @@ def address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+def roots(mounts: Mounts) -> list[str]:
+    """The URLs at which the graph is reached, that for other machines first; none while it is not served."""
+    if mounts.listen is None:
+        return []
+    host, port = mounts.listen
+    hosts = reachable_addresses(host) if is_wildcard(host) else [host]
+    return [f"{'https' if mounts.is_encrypted else 'http'}://{address(each, port)}" for each in hosts]
 
 
 def links(mounts: Mounts) -> Iterator[tuple[str, str]]:
-    """The path and the URL of every page. The only one is at the root too."""
-    if mounts.listen is None:
-        return
-    host, port = mounts.listen
-    try:
-        if ipaddress.ip_address(host).is_unspecified:
-            host = _own_address(host)
-    except ValueError:
-        pass
-    root = f"http://{address(host, port)}"
+    """The path and the URLs of every page, by which other machines reach it first. The only one is at the root too."""
     pages = mounts.pages
     for path in pages:
-        yield path, f"{root}/" if len(pages) == 1 else f"{root}{path}"
+        for root in roots(mounts):
+            yield path, f"{root}/" if len(pages) == 1 else f"{root}{path}"
 
 
-def _own_address(host: str) -> str:
-    """The address by which other machines reach this one; nothing is sent to find out."""
-    family, elsewhere = (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
+def reachable_addresses(wildcard: str) -> list[str]:
+    """The addresses of this machine that a wildcard stands for: the one of the way out first, loopback last.
+
+    No link-local ones, which other machines can only use with a zone that is theirs.
+    """
+    found: list[ipaddress.IPv4Address | ipaddress.IPv6Address] = []
+    for adapter in ifaddr.get_adapters():
+        for each in adapter.ips:
+            ip = ipaddress.ip_address(each.ip if isinstance(each.ip, str) else each.ip[0])
+            if not ip.is_link_local and (ip.version == 4 or ":" in wildcard):
+                found.append(ip)
+    ways_out = [_way_out("0.0.0.0"), _way_out("::")]
+    found.sort(key=lambda ip: (ip.is_loopback, str(ip) not in ways_out, ip.version))
+    kept = list(dict.fromkeys(str(ip) for ip in found))[:MOST_ADDRESSES]
+    return kept or ["::1" if ":" in wildcard else "127.0.0.1"]
+
+
+def _way_out(wildcard: str) -> str | None:
+    """The address from which this machine reaches others; nothing is sent to find out. None where it reaches none."""
+    family, elsewhere = (socket.AF_INET6, "2001:db8::1") if ":" in wildcard else (socket.AF_INET, "192.0.2.1")
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((elsewhere, 9))
             return str(probe.getsockname()[0])
-    except OSError:  # no route: nobody else reaches it
-        return "::1" if ":" in host else "127.0.0.1"
+    except OSError:
+        return None
 
 
 class Door:
@@ -214,7 +238,7 @@ class Door:
             if moved is not None and mount is None:
                 response = self._redirect(request, root + moved)
             elif mount is None:
-                response = self._index(root) if path in ("", "/") else self._nothing(path)
+                response = self._index(request, root) if path in ("", "/") else self._nothing(path)
             elif f"{path}/" == mount.path:
                 response = self._redirect(request, root + mount.path)
             else:
@@ -233,14 +257,15 @@ class Door:
         host = request.headers.get("host")
         return host is None or is_loopback(_name_of(host))
 
-    def _index(self, root: str) -> Response:
+    def _index(self, request: Request, root: str) -> Response:
         pages = self._mounts.pages
         if not pages:
             return PlainTextResponse("No page is up at the moment.\n", 503, {"Retry-After": "2"})
         if len(pages) == 1:
-            return RedirectResponse(root + pages[0], 307)
+            return self._redirect(request, root + pages[0])
+        query = html.escape(f"?{request.url.query}") if request.url.query else ""
         items = "\n".join(
-            f'<li><a href="{html.escape(root + page)}">{html.escape(page.strip("/"))}</a></li>' for page in pages
+            f'<li><a href="{html.escape(root + page)}{query}">{html.escape(page.strip("/"))}</a></li>' for page in pages
         )
         return HTMLResponse(_INDEX.format(items=items), headers={"Content-Security-Policy": _INDEX_POLICY})
 

@@ -60,7 +60,7 @@ class EventLog:
         self._next = 1
         self._changed = anyio.Event()
 
-    def add(self, name: str, **data: Any) -> None:
+    def add(self, name: str, /, **data: Any) -> None:
         """Tells everybody."""
         from flowstream.control.state import utc_text
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowstream.graph.compile import Compilation, Examined
-    from flowstream.graph.plan import Override, Plan, Serve
+    from flowstream.graph.plan import Override, Plan, Serve, Tls
     from flowstream.graph.replays import Replay
 
 MAX_BYTES = 1024 * 1024 + 1
@@ -76,10 +76,10 @@ class Snapshot:
 class GraphFile:
     """A graph file and what else decides on its plan: ``layers`` are files over it, lowest first.
 
-    ``text`` is what the file holds when it is not on disk; ``serve`` counts in the place of what the graph says.
-    ``overrides`` are values that settings were given while the graph runs. With ``texts`` the files are not read, but
-    taken from there. ``replays`` run in the place of nodes, as long as the graph has these. ``snapshot`` is what the
-    last plan was made of.
+    ``text`` is what the file holds when it is not on disk; ``serve`` and ``tls`` count in the place of what the graph
+    says. ``overrides`` are values that settings were given while the graph runs. With ``texts`` the files are not read,
+    but taken from there. ``replays`` run in the place of nodes, as long as the graph has these. ``snapshot`` is what
+    the last plan was made of.
     """
 
     path: str
@@ -90,6 +90,7 @@ class GraphFile:
     layers: tuple[str, ...] = ()
     text: str | None = None
     serve: Serve | None = None
+    tls: Tls | None = None
     overrides: tuple[Override, ...] = ()
     texts: Snapshot | None = None
     replays: Mapping[str, Replay] = field(default_factory=dict)
@@ -132,12 +133,23 @@ class GraphFile:
         files = (*on_disk, *map(str, sources), *folders)
         if found.plan is None:
             return replace(found, files=files)
-        plan = replace(found.plan, files=files, serve=self.serve or found.plan.serve)
+        plan = replace(found.plan, files=files, serve=self._served(found.plan.serve))
         self.snapshot = Snapshot(
             self.path, self.layers, dict(self.sets), plan.overrides,
             {path: read_now[path] for path in on_disk}, contents,
         )  # fmt: skip
         return replace(found, files=files, plan=plan)
+
+    def _served(self, written: Serve | None) -> Serve | None:
+        """Where it is served, by what the graph says and what counts in its place."""
+        from dataclasses import replace
+
+        from flowstream.graph.plan import Serve
+
+        serve = self.serve or written
+        if self.tls is not None:
+            return replace(serve or Serve(), tls=self.tls)
+        return replace(serve, tls=written.tls) if serve is not None and written is not None else serve
 
     def of(self, snapshot: Snapshot, *, folders: tuple[Path, ...] | None = None) -> GraphFile:
         """The same with the files, variables and values of a snapshot; ``folders`` hold its node types."""

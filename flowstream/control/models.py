@@ -91,6 +91,14 @@ class Api(_Model):
     token_file: str | None = Field(description="Where its token is; null when the graph gives it.")
 
 
+class Certificate(_Model):
+    """The certificate that viewers are served with."""
+
+    fingerprint: str = Field(description="Its SHA-256, as browsers show it.")
+    ends: str = Field(description="When it ends, in UTC.")
+    is_made: bool = Field(description="Whether it was made here, so that browsers warn of it.")
+
+
 class Status(_Model):
     """The run as it stands."""
 
@@ -100,6 +108,7 @@ class Status(_Model):
     revision: Revisions
     nodes: dict[str, NodeNow]
     listen: Annotated[list[str | int], Field(description="Host and port where viewers are served.")] | None
+    tls: Certificate | None
     api: Api | None
 
 
@@ -151,6 +160,113 @@ class RevisionsKept(_Model):
     """The history, the oldest first."""
 
     revisions: list[RevisionKept]
+
+
+class AskViewer(_Model):
+    """Which viewer is meant."""
+
+    viewer: str = Field(max_length=64, description="Its id.", examples=["k3fq"])
+    node: str | None = Field(default=None, max_length=1024, description="The output, where two have that id.")
+
+
+class AskPermit(AskViewer):
+    """What a viewer may be shown; what is left out stays as it is."""
+
+    video: bool | None = None
+    audio: bool | None = None
+
+
+class AskCap(AskViewer):
+    """How much may be sent to a viewer."""
+
+    bitrate: str | None = Field(
+        default=None, max_length=64, description="At most so much, in bits per second; no bound without it.",
+        examples=["600k"],
+    )  # fmt: skip
+
+
+class AskView(_Model):
+    """Which output is meant."""
+
+    node: str | None = Field(default=None, max_length=1024, description="Its node; all of them without it.")
+
+
+class AskInvite(AskView):
+    """What an invitation is to say."""
+
+    name: str | None = Field(default=None, max_length=40, description="What its viewer is called.")
+    seconds: float = Field(default=86400.0, ge=1, le=366 * 86400, description="For how long it holds.")
+
+
+class AskRevoke(_Model):
+    """Which invitation is taken back."""
+
+    id: str = Field(min_length=1, max_length=64)
+
+
+class ViewerNow(_Model):
+    """A viewer as it stands; what is not known is null."""
+
+    node: str
+    id: str = Field(description="What it is called by commands.")
+    name: str | None = Field(description="What it calls itself, or was given.")
+    is_verified: bool = Field(description="Whether it was given the name.")
+    address: str
+    state: Literal["connecting", "waiting", "watching", "paused", "gone", "rejected"]
+    joined: str = Field(description="When it first came, in UTC.")
+    video: bool = Field(description="Whether it may see the picture.")
+    audio: bool = Field(description="Whether it may hear the sound.")
+    cap_bps: int | None = Field(description="The most that is sent to it, in bits per second.")
+    quality: str | None
+    loss: float | None = Field(description="The fraction of packets that were lost lately.")
+    rtt_ms: float | None
+    bitrate_bps: float | None
+    rung: str | None
+
+
+class ViewNow(_Model):
+    """An output as its viewers find it."""
+
+    node: str
+    approval: Literal["none", "token", "manual"]
+    most: int = Field(description="How many may watch at a time.")
+    watching: int
+    waiting: int
+    is_paused: bool = Field(description="Whether everybody sees a black picture.")
+
+
+class ViewersNow(_Model):
+    """The outputs with viewers, and everybody who is there or was."""
+
+    views: list[ViewNow]
+    viewers: list[ViewerNow]
+
+
+class ViewerChangedNow(_Model):
+    """A viewer as it stands after what was asked."""
+
+    viewer: ViewerNow
+
+
+class ViewsChanged(_Model):
+    """The outputs where it is another than before."""
+
+    nodes: list[str]
+
+
+class Invited(_Model):
+    """An invitation: whoever has one of the links may watch."""
+
+    id: str = Field(description="What takes it back.")
+    name: str | None
+    ends: str = Field(description="When it ends, in UTC.")
+    links: list[str]
+
+
+class InvitationRevoked(_Model):
+    """An invitation does not count any more."""
+
+    ended: int = Field(description="How many were sent away because of it.")
 
 
 class Stopping(_Model):

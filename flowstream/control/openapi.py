@@ -79,7 +79,7 @@ def document(operations: Sequence[Operation], more: Iterable[BaseRoute] = (), ro
 
 def _operation(operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "operationId": operation.path.strip("/"),
+        "operationId": operation.path.strip("/").replace("/", "-"),
         "summary": operation.summary,
         "responses": {
             str(operation.status): _answer("Done." if operation.asks else "What it is.", operation.answers),

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -23,6 +23,7 @@ from flowstream.control.server import require_asyncio, serving
 from flowstream.control.settings import require_live
 from flowstream.control.socket import ControlError, listening
 from flowstream.control.state import History, OwnerToken, Revision, StateError, utc_text
+from flowstream.control.viewers import Desk
 from flowstream.errors import FlowstreamError, GraphError
 from flowstream.graph.described import describe, describe_plan
 from flowstream.graph.diagnostics import did_you_mean
@@ -37,9 +38,14 @@ from flowstream.runtime.reload import Reloader, Revisions, digest
 from flowstream.runtime.stalls import Stalls
 from flowstream.runtime.stats import Statistics
 
+if TYPE_CHECKING:
+    from flowstream.control.tls import ServerCertificate
+
 _logger = logging.getLogger("flowstream.control")
 
 STARTED = "started"
+RENEWAL_SECONDS = 600.0
+"""How often the certificate is looked at."""
 
 
 class ChangeError(ReloadError):
@@ -113,6 +119,8 @@ class Run:
         self._outcome: Applied | Refused | None = None
         self._servers = servers
         self._token = OwnerToken(history.folder if history is not None else None)
+        self.certificate: ServerCertificate | None = None
+        self.desk = Desk(engine, servers)
         self._recording = anyio.Lock()
         engine.listen(self._hear)
 
@@ -183,7 +191,7 @@ class Run:
 
     async def start(self) -> None:
         """Starts every node. Raises NodeError when one fails, ServeError when the address cannot be had."""
-        await anyio.to_thread.run_sync(self._make_token, self.plan)
+        await anyio.to_thread.run_sync(self._equip, self.plan)
         self.open_door(self.plan)
         await self.engine.start(self.plan)
         self._servers.start_soon(self.stalls.run)
@@ -205,21 +213,27 @@ class Run:
                 self.mounts.listen = (plan.serve or door.DEFAULT).host, 0
                 return
             require_asyncio("pages and endpoints need", door.ServeError, "leave out what serves")
+            door.require_protected(plan.serve)
+            certificate = self.certificate
             socket = door.bind(plan.serve)
             self.mounts.listen = socket.getsockname()[:2]
-            self._serve(serving(door.Door(self.mounts), socket, connections=door.CONNECTIONS))
+            self.mounts.is_encrypted = certificate is not None
+            tls = certificate.context if certificate is not None else None
+            self._serve(serving(door.Door(self.mounts), socket, connections=door.CONNECTIONS, tls=tls))
+            if certificate is not None:
+                self._servers.start_soon(self._renew, certificate)
 
     @property
     def links(self) -> tuple[str, ...]:
-        """The addresses of the pages that people open."""
-        return tuple(link for _, link in door.links(self.mounts))
+        """The addresses of the pages that people open, without what lets in there."""
+        return self.desk.links(with_tokens=False)
 
     @property
     def api_url(self) -> str | None:
         """Where the control API is beside the viewers, when it is."""
         if self.mounts.listen is None or self.api_token() is None:
             return None
-        return f"http://{door.address(*self.mounts.listen)}{PREFIX}"
+        return f"{door.roots(self.mounts)[0]}{PREFIX}"
 
     def _serve(self, server: Any) -> None:
         async def keep() -> None:
@@ -465,7 +479,7 @@ class Run:
         """The plan of a file, with what it needs to be served."""
         plan = await anyio.to_thread.run_sync(file.compile)
         self.secrets.update(file.environment.asked)
-        await anyio.to_thread.run_sync(self._make_token, plan)
+        await anyio.to_thread.run_sync(self._equip, plan)
         self.open_door(plan)
         return plan
 
@@ -477,7 +491,7 @@ class Run:
         """For the reloader, on a worker thread: the plan of the files, with a door if it needs one now."""
         plan = self.file.compile()
         self.secrets.update(self.file.environment.asked)
-        self._make_token(plan)
+        self._equip(plan)
         self._pending = _Pending(plan, self.file.snapshot)
         from_thread.run_sync(self.open_door, plan)
         return plan
@@ -500,9 +514,36 @@ class Run:
         """The token that counts now; None while the API is not served beside the viewers."""
         return self._token.of(self.engine.plan or self.plan)
 
-    def _make_token(self, plan: Plan) -> None:
-        """On a worker thread: makes the run's own token, once a plan asks for one. Raises StateError."""
+    def _equip(self, plan: Plan) -> None:
+        """On a worker thread: has what a plan is served with: tokens, a certificate. Raises StateError, ServeError."""
+        self._certify(plan)
+        self.desk.prepare(plan, self.history.folder if self.history is not None else None)
         self._token.make(plan, self.socket.stem if self.socket is not None else plan.name)
+
+    def _certify(self, plan: Plan) -> None:
+        """On a worker thread: has the certificate that a plan is served with, as it is now. Raises ServeError."""
+        if plan.serve is None or not plan.serve.is_encrypted or not self.has_door:
+            return
+        if self.certificate is not None:
+            self.certificate.refresh(plan.serve)
+        elif self.mounts.listen is None:
+            from flowstream.control.tls import ServerCertificate
+
+            folder = self.history.folder if self.history is not None else None
+            self.certificate = ServerCertificate(plan.serve, folder)
+
+    async def _renew(self, certificate: ServerCertificate) -> None:
+        """Takes in a certificate that was renewed, and renews one that was made here, for as long as it is served."""
+        while True:
+            await anyio.sleep(RENEWAL_SECONDS)
+            serve = (self.engine.plan or self.plan).serve
+            try:
+                is_new = serve is not None and await anyio.to_thread.run_sync(certificate.refresh, serve)
+            except FlowstreamError as error:
+                _logger.warning("the certificate stays as it is: %s", error)
+            else:
+                if is_new:
+                    self.events.add("certificate", fingerprint=certificate.fingerprint, ends=str(certificate.ends))
 
 
 def _reason(error: FlowstreamError) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -43,7 +44,13 @@ def require_asyncio(what: str, error: type[FlowstreamError], way_out: str) -> No
 
 
 class _Config(uvicorn.Config):
-    """Leaves uvicorn's loggers alone: the program around may serve by uvicorn too."""
+    """Takes a TLS context as it is, and leaves uvicorn's loggers alone: the program around may serve by uvicorn too."""
+
+    tls: ssl.SSLContext | None = None
+
+    def load(self) -> None:
+        super().load()
+        self.ssl = self.tls
 
     def configure_logging(self) -> None:
         pass
@@ -103,6 +110,22 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, with a bound on how long a TLS handshake may take."""
+        config, loop = self.config, asyncio.get_running_loop()
+
+        def create_protocol() -> asyncio.Protocol:
+            return _Protocol(config, self.server_state, self.lifespan.state, loop)
+
+        seconds = HEAD_SECONDS if config.ssl is not None else None
+        self.servers = [
+            await loop.create_server(
+                create_protocol, sock=each, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=seconds
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
+
     async def main_loop(self) -> None:
         await self._stopping.wait()
 
@@ -117,8 +140,10 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: AsgiApp, listener: socket.socket, *, connections: int) -> AsyncIterator[None]:
-    """Serves an ASGI application on a listening socket while the block lasts; closes the socket.
+async def serving(
+    app: AsgiApp, listener: socket.socket, *, connections: int, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[None]:
+    """Serves an ASGI application on a listening socket while the block lasts, over TLS if need be; closes the socket.
 
     More than ``connections`` at a time are answered with 503, more than twice as many are closed. Leaving
     the block takes little more than GRACE_SECONDS.
@@ -139,6 +164,7 @@ async def serving(app: AsgiApp, listener: socket.socket, *, connections: int) ->
         timeout_graceful_shutdown=GRACE_SECONDS,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
     )
+    config.tls = tls
     server = _Server(config)
 
     async def serve() -> None:

@@ -417,13 +417,20 @@ class Graph:
         block[name] = made[0] if len(made) == 1 else made
 
     def serve(
-        self, listen: str | None = None, api: bool | None = None, token: str | None = None, **more: Setting
+        self,
+        listen: str | None = None,
+        api: bool | None = None,
+        token: str | None = None,
+        tls: str | Mapping[str, str] | None = None,
+        **more: Setting,
     ) -> None:
         """Says where viewers are served: ``listen`` is HOST:PORT.
 
-        ``api`` serves the control API there too, for whoever has the ``token`` (``$(env:NAME)``).
+        ``tls`` is ``auto``, ``off`` or the files ``{"cert": FILE, "key": FILE}``; where other machines reach the
+        address it has to be given. ``api`` serves the control API there too, for whoever has the ``token``
+        (``$(env:NAME)``).
         """
-        self._options("serve", {"listen": listen, "api": api, "token": token, **more})
+        self._options("serve", {"listen": listen, "tls": tls, "api": api, "token": token, **more})
 
     def log(self, level: str | None = None, format: str | None = None, **more: Setting) -> None:
         """Says what is logged (``debug``, ``info``, ``warning``, ``error``) and how (``text``, ``json``)."""

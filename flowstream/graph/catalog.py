@@ -258,6 +258,13 @@ CATALOG: Mapping[str, Kind] = {
         "Every node has an id of its own. Those inside a node with use: are called NODE/INNER, and another node has "
         "that id too. Give one of them another id.",
     ),
+    "FS214": Kind(
+        "open address without a word on TLS",
+        "The address is reached by other machines. Without TLS whoever is on the way can see what is shown, use the "
+        "links of viewers and change the page, so it is served in the clear only when the graph says that this is "
+        "meant. tls: auto makes a certificate, which browsers warn of once; tls: {cert: FILE, key: FILE} takes one of "
+        "yours; tls: off is for where something else encrypts, such as a proxy in front or a VPN.",
+    ),
     "FS301": Kind(
         "unknown node",
         "A node takes from one that the graph does not have. Mostly its id is misspelt, or that node was renamed or "

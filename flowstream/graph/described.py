@@ -44,6 +44,10 @@ def _serve_line(old: Serve, new: Serve) -> str:
         return "serve changes: it takes effect when the graph is started again"
     if old.api != new.api:
         return f"the control API is {'served' if new.api else 'not served any more'}"
+    if old.tls != new.tls:
+        if old.is_encrypted != new.is_encrypted:
+            return "serve changes: TLS takes effect when the graph is started again"
+        return "the certificate changes"
     return "the token of the control API changes" if old.token != new.token else "serve changes"
 
 

@@ -179,7 +179,7 @@ nodes:
   out: {type: webrtc-out, from: encode}
 """),
     "FS114": _pair("flowstream: «2|1»\n" + _GRAPH),
-    "FS115": _pair('«serve:|#serve:»\n#  listen: "0.0.0.0:8080"\n' + _GRAPH),
+    "FS115": _pair('«serve:|#serve:»\n#  listen: "127.0.0.1:8080"\n' + _GRAPH),
     "FS120": _pair(_RATED.replace("$(bitrate)", "$(«bitrat|bitrate»)")),
     "FS121": (Example({"graph.yaml": _STUDIO}), Example({"graph.yaml": _STUDIO}, environ={"STUDIO": "Studio 1"})),
     "FS122": _pair("""\
@@ -226,7 +226,8 @@ nodes:
         _USES.replace("studio.yaml", "«studio.yaml|parts/studio.yaml»"), {"parts/studio.yaml": _STUDIO_PART}
     ),
     "FS131": _pair(
-        "include: common.yaml\n" + _GRAPH, {"common.yaml": '«include: graph.yaml\n|»serve: {listen: "0.0.0.0:8080"}\n'}
+        "include: common.yaml\n" + _GRAPH,
+        {"common.yaml": '«include: graph.yaml\n|»serve: {listen: "0.0.0.0:8443", tls: auto}\n'},
     ),
     "FS133": _pair(
         "nodes:\n  camera: {type: camera, fps: 30}\n  window: {type: display, from: camera}\n",
@@ -303,6 +304,7 @@ nodes:
   out: {type: webrtc-out, «from: encode, inputs: {audio: voice}|inputs: {video: encode, audio: voice}»}
 """),
     "FS210": _pair(_USES.replace("use: studio", "«type: overlay, |»use: studio"), {"studio.yaml": _STUDIO_PART}),
+    "FS214": _pair('serve: {listen: "0.0.0.0:8443"«|, tls: auto»}\n' + _GRAPH),
     "FS211": _pair(
         _USES.replace("from: pattern", "from: pattern, «title|name»: Studio 1"),
         {"studio.yaml": _NAMED_PART.replace("description", "default: Studio 0, description")},

@@ -10,6 +10,7 @@ from flowstream.errors import Diagnostic, Place
 from flowstream.graph.negotiate import Carried, Cost
 from flowstream.node.base import Node
 from flowstream.node.config import Config
+from flowstream.proto.hosts import is_loopback
 from flowstream.proto.overflow import Limit, Overflow
 
 RestartOn = Literal["peer", "any", "end"]
@@ -143,16 +144,40 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    """A certificate, with those that vouch for it, and its key: PEM files, from the working directory."""
+
+    cert: str
+    key: str
+
+
+Tls = Literal["auto", "off"] | CertificateFiles
+"""``auto`` makes a certificate of its own, ``off`` serves in the clear on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
 class Serve:
     """Where the graph serves viewers: host and port (0: any free one).
 
-    ``api`` serves the control API there too, for whoever has the ``token``; without one each run makes its own.
+    ``api`` serves the control API there too, for whoever has the ``token``; without one each run makes its own. Without
+    ``tls`` it serves in the clear, and this machine alone.
     """
 
     host: str = "127.0.0.1"
     port: int = 8080
     api: bool = False
     token: str | None = field(default=None, repr=False)
+    tls: Tls | None = None
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether it is served over TLS."""
+        return self.tls not in (None, "off")
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether other machines reach it, and nobody has said how it is to be protected."""
+        return self.tls is None and not is_loopback(self.host)
 
     @property
     def address(self) -> tuple[str, int]:

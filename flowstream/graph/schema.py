@@ -474,6 +474,26 @@ def _top() -> Schema:
                     "default": "127.0.0.1:8080",
                     "examples": ["127.0.0.1:8080"],
                 },
+                "tls": {
+                    "description": "How what is served is encrypted; has to be said where other machines reach it.",
+                    "anyOf": [
+                        _choice(
+                            {
+                                "auto": "Over TLS, with a certificate that is made and kept; browsers warn of it once.",
+                                "off": "In the clear, because something else encrypts.",
+                            },
+                            "With a certificate that is made, or not at all.",
+                        ),
+                        _closed(
+                            {
+                                "cert": {"description": "The certificate and its chain, a PEM file.", "type": "string"},
+                                "key": {"description": "Its key, a PEM file without passphrase.", "type": "string"},
+                            },
+                            "Over TLS with a certificate of yours, read again when it changes.",
+                            ("cert", "key"),
+                        ),
+                    ],
+                },
                 "api": _or_substitution(
                     {
                         "description": "Whether the control API is served there too, under /-/, for who has the token.",

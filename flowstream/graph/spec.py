@@ -13,7 +13,7 @@ from typing import Any, cast, get_args
 
 from flowstream.graph.diagnostics import Findings, Span, listed
 from flowstream.graph.load import Entry, List, Map, Scalar, Value, plain_value, spoken
-from flowstream.graph.plan import Log, Restart, RestartOn, Serve
+from flowstream.graph.plan import CertificateFiles, Log, Restart, RestartOn, Serve, Tls
 from flowstream.node.config import RESERVED
 from flowstream.node.quantities import parse_bytes, parse_duration
 from flowstream.proto.overflow import POLICIES, Overflow
@@ -357,19 +357,38 @@ class _Builder:
         block = self._map(root, "serve", 'listen: "127.0.0.1:8080"')
         if block is None:
             return None
-        self._known(block, "serve", ("listen", "api", "token"))
+        self._known(block, "serve", ("listen", "tls", "api", "token"))
         has_api = self._switch(block, "api", "api") or False
         token = self._token(block)
+        tls = self._tls(block)
         listen = self._scalar(block, "listen", "listen")
         if listen is None:
-            return Serve(api=has_api, token=token)
+            return Serve(api=has_api, token=token, tls=tls)
         serve = listen_of(listen.value) if isinstance(listen.value, str) else None
         if serve is None:
             hint = f'write listen: "127.0.0.1:{listen.text}"' if isinstance(listen.value, int) else None
             self.add("FS208", listen.span, f"listen takes HOST:PORT, not {shown(listen)}",
                      hint or 'write listen: "127.0.0.1:8080" to serve this machine alone')  # fmt: skip
             return None
-        return replace(serve, api=has_api, token=token)
+        serve = replace(serve, api=has_api, token=token, tls=tls)
+        if serve.is_exposed and "tls" not in block.entries:
+            self.add("FS214", listen.span, f"other machines reach {serve.host}, and what they are shown would go over "
+                     "the network in the clear",
+                     "add tls: auto, which makes a certificate; tls: {cert: FILE, key: FILE} for one of yours; or "
+                     "tls: off when something in front of it encrypts")  # fmt: skip
+        return serve
+
+    def _tls(self, block: Map) -> Tls | None:
+        value = block.get("tls")
+        if not isinstance(value, Map):
+            return cast("Tls | None", self._choice(block, "tls", "tls", ("auto", "off")))
+        self._known(value, "tls", ("cert", "key"))
+        files = {key: self._text(value, key, key, f"{key}.pem") for key in ("cert", "key")}
+        for name in files:
+            if name not in value.entries:
+                self.add("FS207", value.span, f"tls has no {name}", f"add {name}: FILE, or write tls: auto")
+        cert, key = files["cert"], files["key"]
+        return CertificateFiles(str(cert.value), str(key.value)) if cert is not None and key is not None else None
 
     def _switch(self, block: Map, key: str, name: str) -> bool | None:
         value = self._scalar(block, key, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from flowstream.media.signals import KeyframeRequest
@@ -19,6 +20,15 @@ AsgiApp = Callable[
     Awaitable[None],
 ]
 """An ASGI 3 application."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a payload comes from: the input, which of its edges (counted from 0), and the node that gives it."""
+
+    port: str
+    index: int
+    node: str
 
 
 class Holding(Protocol):
@@ -99,6 +109,14 @@ class Context(Protocol):
         """``(port name, payload)`` of several inputs as they come, until all have ended."""
         ...
 
+    def each(self, *ports: Input[Any]) -> AsyncIterator[tuple[Origin, Any]]:
+        """As ``merge``, and tells the edges of an input apart that takes many."""
+        ...
+
+    def origins(self, port: Input[Any]) -> tuple[Origin, ...]:
+        """The edges that are attached to an input now, in the graph's order."""
+        ...
+
     def latest(self, port: Input[P]) -> P | None:
         """The newest payload of a feedback input; None before the first.
 
@@ -113,8 +131,8 @@ class Context(Protocol):
     async def emit(self, item: Emit[Any]) -> None:
         """Offers the payload to every edge of its output first, then waits for those that block."""
 
-    def request(self, port: Input[Any], signal: KeyframeRequest) -> None:
-        """Sends a request upstream through an input; any thread."""
+    def request(self, port: Input[Any], signal: KeyframeRequest, *, index: int | None = None) -> None:
+        """Sends a request upstream through an input, by all of its edges or by one; any thread."""
 
     def requests(self, port: Output[Any]) -> AsyncIterator[KeyframeRequest]:
         """Requests that came up to an output, newest only; for nodes with a ``run`` of their own."""

@@ -59,14 +59,14 @@ class Offered:
 
 
 class OverflowQueue(Generic[T]):
-    """The queue of one edge. ``drops`` counts losses by cause.
+    """The queue of one edge. ``items`` is what it holds, oldest first, to look at; ``drops`` counts losses by cause.
 
     ``waiting`` are the items that producers wait with, in order: they are let in as soon as there is room.
     ``wants_keyframe`` says that a keyframe should be asked for now that the consumer looks for something again.
     """
 
     __slots__ = (
-        "_bytes", "_counts_bytes", "_has_asked", "_items", "_needs_keyframe", "delivered", "drops", "limit", "policy",
+        "_bytes", "_counts_bytes", "_has_asked", "_needs_keyframe", "delivered", "drops", "items", "limit", "policy",
         "received", "waiting", "wants_keyframe",
     )  # fmt: skip
 
@@ -78,7 +78,7 @@ class OverflowQueue(Generic[T]):
         self.received: int = 0
         self.delivered: int = 0
         self.drops: Counter[str] = Counter()
-        self._items: deque[T] = deque()
+        self.items: deque[T] = deque()
         self._counts_bytes = limit.bytes is not None  # only where they decide: a picture adds up its planes
         self._bytes = 0
         self._needs_keyframe = False
@@ -87,17 +87,17 @@ class OverflowQueue(Generic[T]):
         self.wants_keyframe: bool = False
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.items)
 
     @property
     def size_bytes(self) -> int:
         """Bytes waiting."""
-        return sum(item.size_bytes for item in self._items)
+        return sum(item.size_bytes for item in self.items)
 
     @property
     def span_ns(self) -> int:
         """Media time between the oldest and the newest that wait."""
-        return self._items[-1].time_ns - self._items[0].time_ns if len(self._items) > 1 else 0
+        return self.items[-1].time_ns - self.items[0].time_ns if len(self.items) > 1 else 0
 
     @property
     def needs_keyframe(self) -> bool:
@@ -110,8 +110,11 @@ class OverflowQueue(Generic[T]):
 
     def offer(self, item: T) -> int:
         """Takes an item or says why not; one of the constants of Offered."""
-        if not self._items and not self._needs_keyframe:  # the usual case; one item fits, however large
-            self._take(item)
+        if not self.items and not self._needs_keyframe:  # the usual case; one item fits, however large
+            self.received += 1
+            self.items.append(item)
+            if self._counts_bytes:
+                self._bytes += item.size_bytes
             return Offered.TAKEN
         if self._needs_keyframe:
             if not getattr(item, "keyframe", True):
@@ -132,8 +135,8 @@ class OverflowQueue(Generic[T]):
             return Offered.DROPPED
         if policy == "drop-to-keyframe":
             return self._drop_to_keyframe(item)
-        while self._items and not self._fits(item):
-            dropped = self._items.popleft()
+        while self.items and not self._fits(item):
+            dropped = self.items.popleft()
             if self._counts_bytes:
                 self._bytes -= dropped.size_bytes
             self.drops["overflow"] += 1
@@ -143,8 +146,8 @@ class OverflowQueue(Generic[T]):
 
     def _drop_to_keyframe(self, item: T) -> int:
         """Full: what waits is packets that build on each other, so all of it goes; a keyframe starts afresh."""
-        self.drops["overflow"] += len(self._items)
-        self._items.clear()
+        self.drops["overflow"] += len(self.items)
+        self.items.clear()
         self._bytes = 0
         if getattr(item, "keyframe", True):
             self.received -= 1
@@ -159,7 +162,7 @@ class OverflowQueue(Generic[T]):
         return Offered.WANTS_KEYFRAME
 
     def _fits(self, item: T) -> bool:
-        items, limit = self._items, self.limit
+        items, limit = self.items, self.limit
         if not items:  # one item always fits, however large: nothing would ever pass otherwise
             return True
         if self.policy == "latest" or len(items) >= limit.items:
@@ -170,7 +173,7 @@ class OverflowQueue(Generic[T]):
 
     def _take(self, item: T) -> None:
         self.received += 1
-        self._items.append(item)
+        self.items.append(item)
         if self._counts_bytes:
             self._bytes += item.size_bytes
 
@@ -196,9 +199,10 @@ class OverflowQueue(Generic[T]):
 
     def poll(self) -> T | None:
         """The oldest item, or None when nothing waits."""
-        if not self._items:
+        items = self.items
+        if not items:
             return None
-        item = self._items.popleft()
+        item = items.popleft()
         if self._counts_bytes:
             self._bytes -= item.size_bytes
         self.delivered += 1
@@ -210,10 +214,10 @@ class OverflowQueue(Generic[T]):
 
     def flush(self, cause: str) -> int:
         """Throws away what waits, counted under ``cause``; gives how many that were."""
-        count = len(self._items) + len(self.waiting)
+        count = len(self.items) + len(self.waiting)
         if count:
             self.drops[cause] += count
-            self._items.clear()
+            self.items.clear()
             self.waiting.clear()
             self._bytes = 0
         return count

@@ -178,6 +178,26 @@ class HeaderWriter:
             return self._pack(self._first, second, sequence_number, timestamp, self._ssrc, self._before)
         return self._pack(self._first, second, sequence_number, timestamp, self._ssrc, self._before, transport_number)
 
+    def pack_run(
+        self, count: int, *, sequence_number: int, timestamp: int, marks_last: bool, transport_number: int = 0
+    ) -> list[bytes]:
+        """The headers of ``count`` packets of one timestamp, whose numbers go on from the first one's."""
+        pack, first, ssrc, before = self._pack, self._first, self._ssrc, self._before
+        kinds = [self._payload_type] * count
+        if marks_last and count:
+            kinds[-1] |= 0x80
+        numbers = range(sequence_number, sequence_number + count)
+        if self._number_id is None:
+            return [
+                pack(first, kind, number & 0xFFFF, timestamp, ssrc, before)
+                for kind, number in zip(kinds, numbers, strict=True)
+            ]
+        ahead = transport_number - sequence_number
+        return [
+            pack(first, kind, number & 0xFFFF, timestamp, ssrc, before, (number + ahead) & 0xFFFF)
+            for kind, number in zip(kinds, numbers, strict=True)
+        ]
+
     def pack_with(
         self,
         extensions: tuple[tuple[int, bytes], ...],

@@ -6,10 +6,10 @@ are in the answer (H.264, VP8, VP9, AV1), so that a stream may go on in another 
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from flowstream.proto.rtp import MID_URI, PLAYOUT_DELAY_URI
+from flowstream.proto.rtp import CAPTURE_TIME_URI, MID_URI, PLAYOUT_DELAY_URI, TRANSPORT_NUMBER_URI
 
 MAX_SIZE: Final = 64 * 1024
 """Longest offer that is read, in characters; a browser's has 5 to 10 thousand."""
@@ -99,7 +99,9 @@ class Choice:
 class Track:
     """What one accepted media section may send, the preferred codec first.
 
-    Payload types and header extension ids are the offer's.
+    Payload types and header extension ids are the offer's. What is sent a second time under the same number, because
+    the viewer has no RTX, has neither a transport-wide number nor a capture time: SRTP demands that nothing in it
+    changes.
     """
 
     kind: Kind
@@ -107,6 +109,14 @@ class Track:
     choices: tuple[Choice, ...]
     mid_extension: int | None
     playout_delay_extension: int | None
+    transport_number_extension: int | None = None
+    capture_time_extension: int | None = None
+
+    def feedback(self, choice: Choice) -> tuple[str, ...]:
+        """The kinds of RTCP feedback that the answer asks for, of one codec, in its order."""
+        wanted = [*(("nack", "nack pli", "ccm fir") if self.kind == "video" else ())]
+        wanted.append("goog-remb" if self.transport_number_extension is None else "transport-cc")
+        return tuple(each for each in wanted if each in choice.format.feedback)
 
     @property
     def has_rtx(self) -> bool:
@@ -194,13 +204,14 @@ def parse_offer(text: str) -> Offer:
 
 
 def agree(
-    offer: Offer, *, needed: Collection[Kind], video_codec: str | None = None, profile_level_id: str | None = None
+    offer: Offer, *, needed: Collection[Kind], video_codecs: Sequence[str] = (), profile_level_id: str | None = None
 ) -> Agreement:
     """Choose what to send.
 
     The first section of each kind that receives is taken. ``needed`` kinds must have a format in common when they are
-    offered at all; others are refused in their place. ``video_codec`` is the stream's own, one of `VIDEO_CODECS`, and
-    must be in common; None while it is not known. ``profile_level_id`` is the H.264 stream's own, if known.
+    offered at all; others are refused in their place. ``video_codecs`` are those of the streams that there are, of
+    `VIDEO_CODECS`, one of which must be in common; empty while none is known. ``profile_level_id`` is the H.264
+    stream's own, if known.
 
     Raises:
         NothingInCommonError: listing what was offered and what we have.
@@ -212,17 +223,20 @@ def agree(
     for index, section in enumerate(offer.media):
         if section.kind not in ("video", "audio") or section.kind in taken or not _receives(section):
             continue
-        track = _choose(section, video_codec, profile_level_id)
+        track = _choose(section, video_codecs, profile_level_id)
         if track is not None:
             tracks[index] = track
             taken.add(section.kind)
         elif section.kind in needed:
-            misses.append(_describe_miss(section, video_codec))
+            misses.append(_describe_miss(section, video_codecs))
     if misses:
         raise NothingInCommonError("; ".join(misses))
     if not tracks:
         kinds = " and ".join(sorted(needed))
         raise NothingInCommonError(f"the offer has no media section that receives {kinds}")
+    if any(track.transport_number_extension is None for track in tracks.values() if track.kind == "video"):
+        # Numbers that only the sound carries would say next to nothing of the path.
+        tracks = {index: replace(track, transport_number_extension=None) for index, track in tracks.items()}
     chosen = [offer.media[index] for index in tracks]
     if len(chosen) > 1 and any(section.mid not in offer.bundle for section in chosen):
         raise SdpError("the media sections are not in one BUNDLE group")
@@ -307,10 +321,15 @@ def _write_section(
     ]
     if track.mid_extension is not None:
         lines.append(f"a=extmap:{track.mid_extension} {MID_URI}")
-    if track.playout_delay_extension is not None:
-        lines.append(f"a=extmap:{track.playout_delay_extension} {PLAYOUT_DELAY_URI}")
+    for extension, uri in (
+        (track.playout_delay_extension, PLAYOUT_DELAY_URI),
+        (track.transport_number_extension, TRANSPORT_NUMBER_URI),
+        (track.capture_time_extension, CAPTURE_TIME_URI),
+    ):
+        if extension is not None:
+            lines.append(f"a=extmap:{extension} {uri}")
     for choice in track.choices:
-        lines += _write_choice(choice)
+        lines += _write_choice(choice, track.feedback(choice))
     if track.has_rtx and stream.rtx_ssrc is not None:
         lines += [
             f"a=ssrc-group:FID {stream.ssrc} {stream.rtx_ssrc}",
@@ -329,18 +348,18 @@ def _write_section(
     return lines + candidate_lines(transport.candidates)
 
 
-def _write_choice(choice: Choice) -> list[str]:
+def _write_choice(choice: Choice, feedback: Sequence[str]) -> list[str]:
     number, clock_rate = choice.format.payload_type, choice.format.clock_rate
     if choice.codec == "opus":
-        return [f"a=rtpmap:{number} opus/48000/2", f"a=fmtp:{number} minptime=10;useinbandfec=1;stereo=1"]
-    lines = [f"a=rtpmap:{number} {choice.codec.upper()}/{clock_rate}"]
+        lines = [f"a=rtpmap:{number} opus/48000/2", f"a=fmtp:{number} minptime=10;useinbandfec=1;stereo=1"]
+    else:
+        lines = [f"a=rtpmap:{number} {choice.codec.upper()}/{clock_rate}"]
     if choice.codec == "h264":
         profile = choice.format.parameters["profile-level-id"]
         lines.append(f"a=fmtp:{number} level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={profile}")
     elif choice.codec in _PROFILES:
         lines.append(f"a=fmtp:{number} {_PROFILES[choice.codec]}=0")
-    known = ("nack", "nack pli", "ccm fir")
-    lines += [f"a=rtcp-fb:{number} {feedback}" for feedback in known if feedback in choice.format.feedback]
+    lines += [f"a=rtcp-fb:{number} {each}" for each in feedback]
     if choice.rtx_payload_type is not None:
         lines += [
             f"a=rtpmap:{choice.rtx_payload_type} rtx/{clock_rate}",
@@ -475,26 +494,33 @@ def _receives(section: MediaSection) -> bool:
     return section.direction in ("recvonly", "sendrecv") and section.protocol == "UDP/TLS/RTP/SAVPF"
 
 
-def _choose(section: MediaSection, video_codec: str | None, profile_level_id: str | None) -> Track | None:
+def _choose(section: MediaSection, video_codecs: Sequence[str], profile_level_id: str | None) -> Track | None:
     found: dict[str, Format | None]
     if section.kind == "audio":
         found = {"opus": _choose_opus(section)}
     else:
-        order = sorted(VIDEO_CODECS, key=lambda codec: codec != video_codec)
+        order = sorted(VIDEO_CODECS, key=lambda codec: codec not in video_codecs)
         found = {codec: _choose_video(section, codec, profile_level_id) for codec in order}
-        if video_codec is not None and found[video_codec] is None:
+        if video_codecs and all(found.get(codec) is None for codec in video_codecs):
             return None
     choices = tuple(
         Choice(codec, chosen, _rtx(section, chosen)) for codec, chosen in found.items() if chosen is not None
     )
     if not choices:
         return None
+    # What is sent twice under one number must not change: no extension that says something of the moment.
+    is_resent_as_it_was = section.kind == "video" and any(
+        "nack" in choice.format.feedback and choice.rtx_payload_type is None for choice in choices
+    )
+    has_numbers = not is_resent_as_it_was and all("transport-cc" in choice.format.feedback for choice in choices)
     return Track(
         kind="video" if section.kind == "video" else "audio",
         mid=section.mid,
         choices=choices,
         mid_extension=_extension(section, MID_URI),
         playout_delay_extension=_extension(section, PLAYOUT_DELAY_URI) if section.kind == "video" else None,
+        transport_number_extension=_extension(section, TRANSPORT_NUMBER_URI) if has_numbers else None,
+        capture_time_extension=None if is_resent_as_it_was else _extension(section, CAPTURE_TIME_URI),
     )
 
 
@@ -568,8 +594,8 @@ def _profile(profile_level_id: str) -> str:
     return profile + "00"
 
 
-def _describe_miss(section: MediaSection, video_codec: str | None) -> str:
-    codecs = VIDEO_CODECS if video_codec is None else (video_codec,)
+def _describe_miss(section: MediaSection, video_codecs: Sequence[str]) -> str:
+    codecs = [codec for codec in VIDEO_CODECS if codec in video_codecs or not video_codecs]
     names = [codec.upper() + " with packetization-mode 1" * (codec == "h264") for codec in codecs]
     ours = " or ".join(names) if section.kind == "video" else "opus/48000/2"
     helpers = ("rtx", "red", "ulpfec", "flexfec-03", "telephone-event", "cn")

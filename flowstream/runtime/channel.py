@@ -107,9 +107,9 @@ class Channel:
         while feeds:
             feed = feeds[0]
             queue = feed.queue
-            makes_wait = bool(queue.waiting)
-            item = queue.poll()
-            if item is not None:
+            if queue.items:
+                makes_wait = len(queue.waiting)
+                item = queue.poll()
                 if makes_wait:
                     feed.space.set()
                 self.countdown -= 1
@@ -194,30 +194,35 @@ class Inbox:
         self.turns = turns
         self.channels: dict[tuple[str, int], Channel] = {}
         self.connected = False  # whether the wiring is in place, so that no channel means no input
+        self.only: Channel | None = None  # where there is no other
         self._order: tuple[Channel, ...] = ()  # of the next round; whoever was served goes to its end
 
     def open(self, edge: Edge) -> Channel:
         """Adds a channel for an edge."""
         channel = Channel(edge, self.wakeup, self.turns)
         self.channels[(edge.input, edge.index)] = channel
-        self._order = tuple(self.channels.values())
+        self._line_up()
         return channel
 
     def remove(self, edge: Edge) -> None:
         """Takes a channel away; what waits on it is dropped."""
         self.channels.pop((edge.input, edge.index)).close("reload")
-        self._order = tuple(self.channels.values())
+        self._line_up()
         self.wakeup.set()
+
+    def _line_up(self) -> None:
+        self._order = tuple(self.channels.values())
+        self.only = self._order[0] if len(self._order) == 1 else None
 
     def poll(self, ports: Iterable[str] | None = None) -> tuple[Channel, Any] | None:
         """The next payload of any of the ports (None: of all), in turn, with its channel."""
-        order = self._order
-        if len(order) == 1:
-            channel = order[0]
+        channel = self.only
+        if channel is not None:
             if ports is not None and channel.port not in ports:
                 return None
             item = channel.poll()
             return None if item is None else (channel, item)
+        order = self._order
         for channel in order:
             if ports is not None and channel.port not in ports:
                 continue
@@ -225,6 +230,13 @@ class Inbox:
             if item is not None:
                 self._order = (*(c for c in order if c is not channel), channel)
                 return channel, item
+        return None
+
+    def feed(self, port: str) -> Feed | None:
+        """A feed of media into a port, while whose producer goes on the port has not ended."""
+        for channel in self._order:
+            if channel.port == port and not channel.edge.feedback and channel.feeds:
+                return channel.feeds[-1]
         return None
 
     def ended(self, ports: Iterable[str] | None = None) -> bool:

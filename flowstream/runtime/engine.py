@@ -20,6 +20,7 @@ from flowstream.runtime.clock import Clock, SystemClock
 from flowstream.runtime.ensemble import READY_SECONDS as READY_SECONDS
 from flowstream.runtime.ensemble import Ensemble
 from flowstream.runtime.events import Applied, Event, Listener, NodeSlow
+from flowstream.runtime.holdings import Greeter
 from flowstream.runtime.mounts import Mounts
 from flowstream.runtime.runner import DRAIN_SECONDS as DRAIN_SECONDS
 from flowstream.runtime.runner import Runner, State
@@ -112,9 +113,9 @@ class Engine:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def greet(self, greeter: Callable[[str, Any], None]) -> None:
-        """Calls the greeter with the key and the value of whatever a node holds from now on, before the node does."""
-        self.ensemble.holdings.greet = greeter
+    def greet(self, greeter: Greeter) -> None:
+        """Tells the greeter of whatever a node holds from now on, before the node has it."""
+        self.ensemble.holdings.greeters.append(greeter)
 
     # --- start and end ----------------------------------------------------------------------------------------------
 
@@ -172,6 +173,13 @@ class Engine:
                 raise ReloadError(
                     "serve: the address cannot change while viewers are connected to it",
                     hint="restart flowstream to serve elsewhere",
+                )
+            is_bound = listen is not None and listen[1] != 0
+            if plan.serve is not None and is_bound and plan.serve.is_encrypted != self.mounts.is_encrypted:
+                other = "on" if plan.serve.is_encrypted else "off"
+                raise ReloadError(
+                    f"serve: TLS cannot be put {other} while viewers are connected",
+                    hint="restart flowstream to serve the other way",
                 )
             switch = Switch(self.ensemble, plan, patch)
             try:

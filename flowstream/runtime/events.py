@@ -83,7 +83,83 @@ class CallLeftBehind:
     most: int
 
 
-Event = NodeFailed | NodeRestarted | Applied | Refused | Stalled | Recovered | NodeSlow | CallLeftBehind
+@dataclass(frozen=True, slots=True)
+class ViewerWaiting:
+    """Somebody waits to be let in. ``viewer`` is what commands call it, ``name`` what it calls itself, if anything."""
+
+    node: str
+    viewer: str
+    name: str | None
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class ViewerJoined:
+    """A viewer is connected and may watch."""
+
+    node: str
+    viewer: str
+    name: str | None
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class ViewerLeft:
+    """A viewer who watched or waited is gone, and why."""
+
+    node: str
+    viewer: str
+    name: str | None
+    address: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ViewerChanged:
+    """The owner decided about a viewer, or it has another name.
+
+    ``what`` is ``approved``, ``rejected``, ``kicked``, ``paused``, ``resumed``, ``permitted``, ``capped`` or ``named``;
+    ``detail`` what it may be shown, the rate in bits per second (empty: no bound), or the name.
+    """
+
+    node: str
+    viewer: str
+    name: str | None
+    address: str
+    what: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewPaused:
+    """Every viewer of an output sees a black picture in silence."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class ViewResumed:
+    """The viewers of an output see the stream again."""
+
+    node: str
+
+
+Event = (
+    NodeFailed
+    | NodeRestarted
+    | Applied
+    | Refused
+    | Stalled
+    | Recovered
+    | NodeSlow
+    | CallLeftBehind
+    | ViewerWaiting
+    | ViewerJoined
+    | ViewerLeft
+    | ViewerChanged
+    | ViewPaused
+    | ViewResumed
+)
 """Whatever happens to a run."""
 
 Listener = Callable[[Event], None]

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 import anyio
@@ -38,8 +39,10 @@ _Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 class _Rings(Protocol):
-    def ring(self) -> None: ...
-    def hear(self) -> None: ...
+    @property
+    def ring(self) -> Callable[[], object]: ...
+    @property
+    def hear(self) -> Callable[[], object]: ...
     def close(self) -> None: ...
 
 
@@ -52,13 +55,8 @@ class _Bell:
 
     def __init__(self, *, blocking: bool) -> None:
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | (0 if blocking else os.EFD_NONBLOCK))
-
-    def ring(self) -> None:
-        os.eventfd_write(self.fd, 1)
-
-    def hear(self) -> None:
-        """Waits for a ring, unless made not to."""
-        os.eventfd_read(self.fd)
+        self.ring: Callable[[], object] = partial(os.eventfd_write, self.fd, 1)
+        self.hear: Callable[[], object] = partial(os.eventfd_read, self.fd)  # waits for a ring, unless made not to
 
     def close(self) -> None:
         os.close(self.fd)
@@ -161,6 +159,7 @@ class _Calls:
 
     def __init__(self, bell: _Rings) -> None:
         self._bell = bell
+        self._ring, self._hear = bell.ring, bell.hear  # of C, in the usual case
         self._calls: deque[_Call] = deque()
         self._has_rung = False
 
@@ -169,13 +168,14 @@ class _Calls:
         self._calls.append((function, args))
         if not self._has_rung:
             self._has_rung = True
-            self._bell.ring()
+            self._ring()
 
     def take(self) -> list[_Call]:
         """What is there, in order; for the other thread. Waits for the bell, unless made not to."""
-        self._bell.hear()
+        self._hear()
         self._has_rung = False  # before looking, so that whatever comes from now on rings again
-        return self.rest()
+        calls = self._calls
+        return [calls.popleft()] if len(calls) == 1 else self.rest()  # mostly it is one
 
     def close(self) -> None:
         """Nobody waits here any more."""

@@ -17,6 +17,9 @@ from flowstream.runtime.meter import Meter
 
 CLOSE_SECONDS = 5.0
 
+Greeter = Callable[[str, Any, Callable[[], str]], None]
+"""Is told of a holding: its key, its value, and what gives the id of its node."""
+
 
 class _OpenHolding:
     """The context a holding is opened with."""
@@ -52,14 +55,15 @@ class _Entry:
 class Holdings:
     """All holdings of a graph. Each lives in a task of its own, so that it outlives the node that opened it.
 
-    ``greet`` is called with the key and the value of each when it has been opened, before its node sees it.
+    Greeters are called with the key and the value of each when it has been opened, before its node sees it, and with
+    what gives the node's id, also after it was renamed.
     """
 
     def __init__(self, tasks: TaskGroup, clock: Clock, on_error: Callable[[str, BaseException], None]) -> None:
         self._tasks = tasks
         self._clock = clock
         self._on_error = on_error
-        self.greet: Callable[[str, Any], None] = lambda key, value: None
+        self.greeters: list[Greeter] = []
         self._entries: dict[tuple[str, str], _Entry] = {}
 
     @asynccontextmanager
@@ -123,7 +127,8 @@ class Holdings:
         try:
             async with anyio.create_task_group() as tasks:
                 async with open(_OpenHolding(tasks, log, self._clock, entry.meter)) as entry.value:
-                    self.greet(key, entry.value)
+                    for greet in self.greeters:
+                        greet(key, entry.value, lambda: entry.node)
                     entry.opened.set()
                     await entry.released.wait()
                 tasks.cancel_scope.cancel()

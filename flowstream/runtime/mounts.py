@@ -27,7 +27,7 @@ class Mount:
 
 
 class Mounts:
-    """The applications that nodes have mounted. ``listen`` is the address once the server is bound.
+    """The applications that nodes have mounted. ``listen`` is the address once the server is bound, with TLS or not.
 
     A node that is renamed takes its applications along; its former path leads to the new one, since people have links
     and players have addresses of sessions.
@@ -35,6 +35,7 @@ class Mounts:
 
     def __init__(self) -> None:
         self.listen: tuple[str, int] | None = None
+        self.is_encrypted = False
         self._mounts: list[Mount] = []
         self._former: dict[str, str] = {}  # the path that a node had, and the one it has now
 

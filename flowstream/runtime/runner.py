@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, TypeVar, cast
 
@@ -18,7 +18,7 @@ from flowstream.media.frames import VideoFrame
 from flowstream.media.signals import KeyframeRequest
 from flowstream.node.base import Node, Sink, Snapshot, Source, Transform
 from flowstream.node.config import Config
-from flowstream.node.context import AsgiApp, EndOfInput, Holding
+from flowstream.node.context import AsgiApp, EndOfInput, Holding, Origin
 from flowstream.node.ports import Emit, Input, Output
 from flowstream.node.registry import import_needs
 from flowstream.runtime.channel import Channel, Feed, Inbox, Outlet, wait_for_room
@@ -195,7 +195,9 @@ class Runner:
                     await self._meter.along(self._open_and_run())
                 else:
                     self.inbox.wakeup.meter = self._meter
-                    await self._open_and_run()
+                    await self._open()
+                    await self._run()  # with as few frames as can be on the way to the node: each is felt at every hop
+                    self.state = "ended"
         except Exception as error:  # noqa: BLE001 - kept as the node's failure
             self.error = _single(error)
         finally:
@@ -213,6 +215,11 @@ class Runner:
             self._on_exit(self)
 
     async def _open_and_run(self) -> None:
+        await self._open()
+        await self._run()
+        self.state = "ended"
+
+    async def _open(self) -> None:
         node_type = self.planned.node_type
         if node_type.needs:
             self.graph.clock.hold()
@@ -229,16 +236,19 @@ class Runner:
             await self.go.wait()
             await self._take_over()
         self.state = "running"
+
+    def _run(self) -> Coroutine[Any, Any, None]:
         if not self._has_run:
-            await self._serve()
-        elif self._predecessor is not None and not self.is_source:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._take_over)
-                await self.node.run(self.node.ctx)
-                tasks.cancel_scope.cancel()
-        else:
+            return self._serve()
+        if self._predecessor is not None and not self.is_source:
+            return self._run_and_take_over()
+        return self.node.run(self.node.ctx)
+
+    async def _run_and_take_over(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._take_over)
             await self.node.run(self.node.ctx)
-        self.state = "ended"
+            tasks.cancel_scope.cancel()
 
     def set_ready(self) -> None:
         """The node's own resources are open."""
@@ -315,12 +325,14 @@ class Runner:
             def start(settled: Settled, channel: Channel, payload: Any) -> None:
                 self.received += 1
                 port = channel.port
-                try:
-                    new_caps = self.caps_of(channel, payload)
-                except NegotiationError as error:  # this runs within the producer's call, whose error it is not
-                    settled([], error)
-                else:
-                    thread.submit(settled, _handle, node, handlers[port], port, payload, new_caps)
+                new_caps = None
+                if getattr(payload, "caps", None) is not channel.caps:
+                    try:
+                        new_caps = self.caps_of(channel, payload)
+                    except NegotiationError as error:  # this runs within the producer's call, whose error it is not
+                        settled([], error)
+                        return
+                thread.submit(settled, _handle, node, handlers[port], port, payload, new_caps)
 
             await ThreadLane(self.inbox, handlers, start=start, offer=self.offer, emit=self.emit).run()
         else:
@@ -439,12 +451,12 @@ class Runner:
             else:
                 yield signal
 
-    def request(self, port: str, signal: KeyframeRequest) -> None:
-        """Sends a request upstream; any thread."""
+    def request(self, port: str, signal: KeyframeRequest, index: int | None = None) -> None:
+        """Sends a request upstream, by all edges of an input or by one; any thread."""
 
         def send() -> None:
-            for (name, _), channel in self.inbox.channels.items():
-                if name == port:
+            for (name, number), channel in self.inbox.channels.items():
+                if name == port and index in (None, number):
                     channel.request(signal)
 
         self.on_loop(send)
@@ -461,18 +473,26 @@ class Runner:
     def offer(self, item: Emit[Any]) -> list[Feed] | None:
         """Offers a payload to every edge; gives those that make the node wait, if any."""
         outlet = self._by_port.get(item.output)
-        if outlet is None:
-            raise FlowstreamError(f"{self.planned.type_id} emitted to {item.output!r}, which is not one of its outputs")
-        if not isinstance(item.payload, outlet.payloads):
-            given, wanted = type(item.payload).__name__, " or ".join(p.__name__ for p in outlet.payloads)
-            raise FlowstreamError(f"{self.planned.type_id} gave {given} on {outlet.name}, which carries {wanted}")
+        if outlet is None or not isinstance(item.payload, outlet.payloads):
+            raise self._refusal(item)
         return outlet.offer(item.payload)
+
+    def _refusal(self, item: Emit[Any]) -> FlowstreamError:
+        """Of a payload that the node must not emit there."""
+        outlet, type_id = self._by_port.get(item.output), self.planned.type_id
+        if outlet is None:
+            return FlowstreamError(f"{type_id} emitted to {item.output!r}, which is not one of its outputs")
+        given, wanted = type(item.payload).__name__, " or ".join(p.__name__ for p in outlet.payloads)
+        return FlowstreamError(f"{type_id} gave {given} on {outlet.name}, which carries {wanted}")
 
     async def emit(self, item: Emit[Any]) -> None:
         """Offers a payload to every edge first, then waits for those that block."""
-        blocked = self.offer(item)
+        outlet, payload = self._by_port.get(item.output), item.payload
+        if outlet is None or not isinstance(payload, outlet.payloads):
+            raise self._refusal(item)
+        blocked = outlet.offer(payload)  # as in ``offer``: one call less for each payload
         if blocked is not None:
-            await wait_for_room(blocked, item.payload)
+            await wait_for_room(blocked, payload)
 
     async def emit_ahead(self, item: Emit[Any]) -> None:
         """As ``emit``, for a source that may be faster than time: notes how far it has come."""
@@ -611,7 +631,7 @@ class _Context:
     def ready(self) -> None:
         self._runner.set_ready()
 
-    async def _receive(self, ports: tuple[str, ...]) -> tuple[str, Any]:
+    async def _receive(self, ports: tuple[str, ...]) -> tuple[Channel, Any]:
         runner = self._runner
         inbox = runner.inbox
         while (got := inbox.poll(ports)) is None:
@@ -619,7 +639,7 @@ class _Context:
                 raise EndOfInput
             await inbox.wakeup
         runner.took(*got)
-        return got[0].port, got[1]
+        return got
 
     async def receive(self, port: Input[P]) -> P:
         return cast("P", (await self._receive((port.name,)))[1])
@@ -631,10 +651,24 @@ class _Context:
         names = tuple(port.name for port in ports)
         while True:
             try:
-                got = await self._receive(names)
+                channel, payload = await self._receive(names)
             except EndOfInput:
                 return
-            yield got
+            yield channel.port, payload
+
+    async def each(self, *ports: Input[Any]) -> AsyncIterator[tuple[Origin, Any]]:
+        names = tuple(port.name for port in ports)
+        while True:
+            try:
+                channel, payload = await self._receive(names)
+            except EndOfInput:
+                return
+            yield _origin(channel), payload
+
+    def origins(self, port: Input[Any]) -> tuple[Origin, ...]:
+        channels = self._runner.inbox.channels.values()
+        found = (_origin(channel) for channel in channels if channel.port == port.name)
+        return tuple(sorted(found, key=lambda origin: origin.index))
 
     def latest(self, port: Input[P]) -> P | None:
         while (got := self._runner.inbox.poll((port.name,))) is not None:
@@ -644,8 +678,8 @@ class _Context:
     def is_connected(self, port: Input[Any] | Output[Any]) -> bool:
         return port.name in self._runner.wired
 
-    def request(self, port: Input[Any], signal: KeyframeRequest) -> None:
-        self._runner.request(port.name, signal)
+    def request(self, port: Input[Any], signal: KeyframeRequest, *, index: int | None = None) -> None:
+        self._runner.request(port.name, signal, index)
 
     def requests(self, port: Output[Any]) -> AsyncIterator[KeyframeRequest]:
         return self._runner.requests(port.name)
@@ -674,24 +708,41 @@ class _Context:
 class _Stream:
     """The payloads of one input; an iterator by hand costs two thirds of an async generator."""
 
-    __slots__ = ("_inbox", "_ports", "_runner")
+    __slots__ = ("_feed", "_inbox", "_port", "_ports", "_runner")
 
     def __init__(self, runner: Runner, port: str) -> None:
         self._runner = runner
         self._inbox = runner.inbox
+        self._port = port
         self._ports = (port,)
+        self._feed: Feed | None = None  # of this input; the stream goes on while it is open
 
     def __aiter__(self) -> _Stream:
         return self
 
     async def __anext__(self) -> Any:
         inbox = self._inbox
-        while (got := inbox.poll(self._ports)) is None:
-            if inbox.ended(self._ports):
-                raise StopAsyncIteration
+        port = self._port
+        while True:
+            channel = inbox.only
+            if channel is not None and channel.port == port:
+                payload = channel.poll()
+                if payload is not None:
+                    break
+            elif (got := inbox.poll(self._ports)) is not None:
+                channel, payload = got
+                break
+            if self._feed is None or self._feed.closed:
+                if inbox.ended(self._ports):
+                    raise StopAsyncIteration
+                self._feed = inbox.feed(port)
             await inbox.wakeup
-        self._runner.took(got[0], got[1])
-        return got[1]
+        runner = self._runner
+        if getattr(payload, "caps", None) is channel.caps:  # as in ``took``
+            runner.received += 1
+        else:
+            runner.took(channel, payload)
+        return payload
 
 
 def node_error(runner: Runner) -> NodeError:
@@ -706,3 +757,7 @@ def node_error(runner: Runner) -> NodeError:
     failure = NodeError(planned.id, f"{planned.id} ({planned.type_id}): {message}", hint=hint, place=planned.place)
     failure.__cause__ = error
     return failure
+
+
+def _origin(channel: Channel) -> Origin:
+    return Origin(channel.port, channel.edge.index, channel.edge.producer)

@@ -10,12 +10,16 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator
 from contextvars import Context
+from itertools import repeat
 from time import perf_counter_ns
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from flowstream.runtime.meter import EVERY, Meter
 
 _Resume = Callable[[Any], None]
+
+_NONE: Callable[[], None] = type(None)
+_AT_ONCE = cast("Generator[Any, None, None]", iter(()))
 
 MOST_IN_A_TURN = 16
 """How many tasks are resumed before sockets and timers are looked at again."""
@@ -82,27 +86,26 @@ class _AsyncioTurns(Turns):
     is more than half of what a hop would cost.
     """
 
-    __slots__ = ("_is_due", "_loop", "_woken")
+    __slots__ = ("_loop", "is_due", "woken")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._woken: deque[tuple[Context, _Resume, _AsyncioWakeup]] = deque()
-        self._is_due = False
+        self.woken: deque[tuple[Context, _Resume, _AsyncioWakeup]] = deque()
+        self.is_due = False  # whether a turn is coming in which what was woken goes on
 
-    def add(self, context: Context, resume: _Resume, wakeup: _AsyncioWakeup) -> None:
-        """A task was woken."""
-        self._woken.append((context, resume, wakeup))
-        if not self._is_due:
-            self._is_due = True
-            self._loop.call_soon(self._run)
+    def become_due(self) -> None:
+        """Has what was woken go on in the next turn of the event loop."""
+        self.is_due = True
+        self._loop.call_soon(self._run)
 
     def _run(self) -> None:
-        woken = self._woken
+        woken = self.woken
         try:
             for _ in range(MOST_IN_A_TURN):
                 if not woken:
                     break
                 context, resume, wakeup = woken.popleft()
+                wakeup.is_taken = False
                 wakeup.left -= 1
                 if wakeup.left or wakeup.meter is None:
                     context.run(resume, wakeup)
@@ -111,17 +114,22 @@ class _AsyncioTurns(Turns):
                     context.run(resume, wakeup)
                     wakeup.left = wakeup.meter.measured(perf_counter_ns() - begun_ns)
         finally:
-            self._is_due = bool(woken)
+            self.is_due = False
             if woken:
-                self._loop.call_soon(self._run)
+                self.become_due()
 
 
 class _AsyncioWakeup(Wakeup):
-    """Future-like to asyncio (``asyncio.isfuture``) for the first task that waits; further ones wait for futures."""
+    """Future-like to asyncio (``asyncio.isfuture``) for the first task that waits; further ones wait for futures.
+
+    A wait runs no Python of its own but ``__await__`` and ``add_done_callback``: what it is awaited through is an
+    iterator of C, ``result`` is a function of C until the task is cancelled, and without ``get_loop`` asyncio looks at
+    ``_loop``.
+    """
 
     __slots__ = (
-        "_asyncio_future_blocking", "_cancelled", "_context", "_is_set", "_is_taken", "_loop", "_others", "_resume",
-        "_turns",
+        "_asyncio_future_blocking", "_cancelled", "_context", "_is_set", "_loop", "_others", "_resume", "_turns",
+        "is_taken", "result",
     )  # fmt: skip
 
     def __init__(self, turns: Turns | None = None) -> None:
@@ -130,22 +138,24 @@ class _AsyncioWakeup(Wakeup):
         self._turns = cast("_AsyncioTurns", turns or Turns())
         self._loop = asyncio.get_running_loop()
         self._is_set = False
-        self._is_taken = False  # by a task that waits, until it goes on
+        self.is_taken = False  # by a task that waits, until it goes on
         self._resume: _Resume | None = None  # of that task, until it is woken
-        self._context: Context | None = None
+        self._context: Context  # of that task, once one has waited
         self._cancelled: asyncio.CancelledError | None = None
         self._others: list[asyncio.Future[None]] = []
         self._asyncio_future_blocking = False
+        self.result: Callable[[], None] = _NONE
 
     def set(self) -> None:
         """Wakes."""
         if self.called is not None:
             self.called()
             return
-        self._is_set = True
-        if self._resume is not None:
-            self._is_set = False
-            self._wake()
+        resume = self._resume
+        if resume is None:
+            self._is_set = True
+        else:
+            self._wake(resume)
         if self._others:
             others, self._others = self._others, []
             for future in others:
@@ -160,25 +170,23 @@ class _AsyncioWakeup(Wakeup):
     def __await__(self) -> Generator[Any, None, None]:
         if self._is_set:
             self._is_set = False
-        elif self._is_taken:
+            return _AT_ONCE
+        if self.is_taken:
             self._others = [future for future in self._others if not future.done()]
             self._others.append(future := self._loop.create_future())
-            yield from future
-        else:
-            self._is_taken = True
-            self._asyncio_future_blocking = True
-            yield self
+            return future.__await__()
+        self.is_taken = True
+        self._asyncio_future_blocking = True
+        return repeat(self, 1)  # type: ignore[return-value] # an iterator does where nothing is sent
 
-    def _wake(self) -> None:
-        resume, self._resume = self._resume, None
-        assert resume is not None
-        assert self._context is not None
-        self._turns.add(self._context, resume, self)
+    def _wake(self, resume: _Resume) -> None:
+        self._resume = None
+        turns = self._turns
+        turns.woken.append((self._context, resume, self))
+        if not turns.is_due:
+            turns.become_due()
 
     # What a task asks of a future.
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        return self._loop
 
     def add_done_callback(self, resume: _Resume, *, context: Context) -> None:
         self._resume, self._context = resume, context
@@ -187,17 +195,18 @@ class _AsyncioWakeup(Wakeup):
         if self._resume is None:
             return False
         self._cancelled = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
-        self._wake()
+        self.result = self._raise_cancelled
+        self._wake(self._resume)
         return True
 
     def done(self) -> bool:
         return self._resume is None
 
-    def result(self) -> None:
-        self._is_taken = False
-        if self._cancelled is not None:
-            cancelled, self._cancelled = self._cancelled, None
-            raise cancelled
+    def _raise_cancelled(self) -> NoReturn:
+        self.result = _NONE
+        cancelled, self._cancelled = self._cancelled, None
+        assert cancelled is not None
+        raise cancelled
 
 
 # --- trio -----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flowstream.media.signals import KeyframeRequest
-from flowstream.node.context import AsgiApp, EndOfInput, Holding
+from flowstream.node.context import AsgiApp, EndOfInput, Holding, Origin
 from flowstream.node.ports import Emit, Input, Output
 from flowstream.testing.fake_clock import FakeClock
 
@@ -77,7 +77,8 @@ class FakeContext:
         self.now_ns: Callable[[], int] = harness.clock.now_ns
         self.wallclock_ns: Callable[[], int] = harness.clock.wallclock_ns
         self.media_ns: Callable[[], int] = harness.clock.media_ns
-        self.waiting: dict[str, deque[Any]] = {name: deque() for name in harness.node_type.inputs}
+        self.indexes: dict[str, set[int]] = {}
+        self.waiting: dict[str, deque[tuple[int, Any]]] = {name: deque() for name in harness.node_type.inputs}
         self.ended: set[str] = set()
         self.news: asyncio.Event = asyncio.Event()
         self.newest: dict[str, Any] = {}
@@ -92,13 +93,13 @@ class FakeContext:
         """The node's own resources are open."""
         self.is_ready = True
 
-    async def _receive(self, *names: str) -> tuple[str, Any]:
+    async def _receive(self, *names: str) -> tuple[Origin, Any]:
         while True:
             for name in names:
                 if self.waiting[name]:
-                    payload = self.waiting[name].popleft()
+                    index, payload = self.waiting[name].popleft()
                     self._harness._note_caps(self._harness.node, name, payload)
-                    return name, payload
+                    return self._origin(name, index), payload
             if self.ended.issuperset(names):
                 raise EndOfInput
             self.news.clear()
@@ -122,10 +123,31 @@ class FakeContext:
         names = tuple(port.name for port in ports)
         while True:
             try:
+                origin, payload = await self._receive(*names)
+            except EndOfInput:
+                return
+            yield origin.port, payload
+
+    async def each(self, *ports: Input[Any]) -> AsyncIterator[tuple[Origin, Any]]:
+        """Payloads of several inputs as they come, and where they come from."""
+        names = tuple(port.name for port in ports)
+        while True:
+            try:
                 got = await self._receive(*names)
             except EndOfInput:
                 return
             yield got
+
+    def origins(self, port: Input[Any]) -> tuple[Origin, ...]:
+        """The edges of an input: those by which something was pushed, the first one if it is connected."""
+        known = self.indexes.get(port.name, set())
+        if self.is_connected(port):
+            known = known | {0}
+        return tuple(self._origin(port.name, index) for index in sorted(known))
+
+    @staticmethod
+    def _origin(name: str, index: int) -> Origin:
+        return Origin(name, index, f"{name}-{index}")
 
     def latest(self, port: Input[P]) -> P | None:
         """The newest payload of a feedback input."""
@@ -139,7 +161,7 @@ class FakeContext:
         """Keeps the payload; waits when the test has seen as many as it wanted."""
         await self._harness._emitted(item)
 
-    def request(self, port: Input[Any], signal: KeyframeRequest) -> None:
+    def request(self, port: Input[Any], signal: KeyframeRequest, *, index: int | None = None) -> None:
         """Keeps the request."""
         self._harness.requests.append((port.name, signal))
 

@@ -152,8 +152,11 @@ class Harness(Generic[C]):
 
     # --- driving ----------------------------------------------------------------------------------------------------
 
-    def push(self, payload: Any, port: str | Input[Any] | None = None) -> list[Any]:
-        """Gives one payload to an input (its name may be left out when there is one) and what came out of it."""
+    def push(self, payload: Any, port: str | Input[Any] | None = None, *, index: int = 0) -> list[Any]:
+        """Gives one payload to an input (its name may be left out when there is one) and what came out of it.
+
+        ``index`` says by which edge of an input that takes many.
+        """
         name = self._input(port)
         before = len(self.emits)
         if not isinstance(payload, self.node_type.inputs[name].payloads):
@@ -161,7 +164,8 @@ class Harness(Generic[C]):
         if self.node_type.inputs[name].feedback:
             self.ctx.newest[name] = payload
         if self._lives_by_run:
-            self.ctx.waiting[name].append(payload)
+            self.ctx.indexes.setdefault(name, set()).add(index)
+            self.ctx.waiting[name].append((index, payload))
             self.ctx.news.set()
             self.settle()
         else:

@@ -178,6 +178,7 @@ CONTROL = (
     "",
     "status",
     "revisions",
+    "viewers",
     "events",
     "schema",
     "openapi.json",
@@ -189,7 +190,11 @@ CONTROL = (
     "readyz",
     "record",
 )
-CHANGES = ("plan", "reload", "set", "clear", "rollback", "stop")
+VERBS = ("approve", "reject", "kick", "pause", "resume", "permit", "cap", "invite", "revoke")
+CHANGES = (
+    "plan", "reload", "set", "clear", "rollback", "stop", "view/pause", "view/resume",
+    *(f"viewers/{verb}" for verb in VERBS),
+)  # fmt: skip
 ANN = {"key": "k1"}
 
 

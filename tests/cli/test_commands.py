@@ -23,7 +23,7 @@ def test_help_lists_every_command(call: Call) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself(name: str, call: Call) -> None:
-    command: click.Command = importlib.import_module(f"flowstream.cli.{name}").command
+    command: click.Command = importlib.import_module(f"flowstream.cli.{name.replace('-', '_')}").command
     assert (command.name, command.short_help) == (name, COMMANDS[name])
     called = call(name, "--help")
     assert called.status == 0

@@ -363,7 +363,7 @@ def test_a_page_that_is_added_later_gets_a_door(here: Path) -> None:
 
 
 def test_served_to_others_it_warns_and_prints_an_address_they_can_reach(here: Path) -> None:
-    page = "  hello: {type: odd/page, from: ticks}\nserve: {listen: '0.0.0.0:0'}\n"
+    page = "  hello: {type: odd/page, from: ticks}\nserve: {listen: '0.0.0.0:0', tls: off}\n"
     with running(graph(here, ENDLESS + page)) as run:
         assert "0.0.0.0" not in run.wait_for("page")["url"]
         warning = run.wait_for("open")

@@ -67,7 +67,11 @@ def test_it_describes_itself(tmp_path: Path) -> None:
                 assert method.upper() in answer.headers["allow"], path
         assert set(described["paths"]) == {
             "/status", "/plan", "/reload", "/set", "/clear", "/rollback", "/revisions", "/schema", "/healthz",
-            "/readyz", "/stop", "/events", "/openapi.json", "/why", "/stats", "/metrics", "/tap", "/record",
+            "/readyz", "/stop", "/events", "/openapi.json", "/why", "/stats", "/metrics", "/tap",
+            "/viewers", *(f"/viewers/{verb}" for verb in (
+                "approve", "reject", "kick", "pause", "resume", "permit", "cap", "invite", "revoke"
+            )), "/view/pause", "/view/resume",
+            "/record",
         }  # fmt: skip
 
     in_run(tmp_path, main)

@@ -140,8 +140,11 @@ def test_links() -> None:
         mounts.listen = ("::1", 8080)
         assert [url for _, url in links(mounts)] == ["http://[::1]:8080/"]
         mounts.listen = ("0.0.0.0", 8080)
-        ((_, url),) = links(mounts)
-        assert "0.0.0.0" not in url
+        urls = [url for _, url in links(mounts)]
+        assert urls[-1] == "http://127.0.0.1:8080/"
+        assert not any("0.0.0.0" in url for url in urls)
+        mounts.is_encrypted = True
+        assert [url for _, url in links(mounts)] == [url.replace("http:", "https:") for url in urls]
 
 
 def test_a_taken_port_names_who_holds_it_and_the_way_out() -> None:

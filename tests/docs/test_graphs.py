@@ -124,7 +124,7 @@ def test_header_says_what_it_shows_and_how_to_run_it(graph: Path) -> None:
 def test_header_names_keys_that_are_there_or_can_be_added(graph: Path) -> None:
     body = "\n".join(line for line in graph.read_text().splitlines() if not line.startswith("#"))
     named = {key for line in header(graph)[1:] for key in re.findall(r"\b([a-z]+):(?!/)", line)}
-    assert named <= {*re.findall(r"\b([a-z]+):", body), "serve", "listen"}
+    assert named <= {*re.findall(r"\b([a-z]+):", body), "serve", "listen", "tls"}
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda path: path.stem)
@@ -193,7 +193,7 @@ def test_header_of_a_template_says_what_it_shows_and_how_to_run_it(graph: Path) 
         assert command[:3] == ["flowstream", "run", graph.name]
     body = "\n".join(line for line in graph.read_text().splitlines() if not line.startswith("#"))
     named = {key for line in header(graph) for key in re.findall(r"\b([a-z]+):(?!/)", line)}
-    assert named <= {*re.findall(r"\b([a-z]+):", body), "serve", "listen"}
+    assert named <= {*re.findall(r"\b([a-z]+):", body), "serve", "listen", "tls"}
 
 
 @pytest.mark.parametrize("graph", TEMPLATES, ids=lambda path: path.stem)

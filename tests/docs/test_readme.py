@@ -5,6 +5,7 @@
 ``sh start``           the first command: prints a link that opens, ends on Ctrl-C, leaves a recording
 ``sh run=FILE``        runs a graph of the document until pictures have arrived at its end, and through its reload
 ``sh beside=FILE``     commands beside a run of FILE, except those that run a graph: after it
+``sh owner=FILE``      commands of who runs FILE at another terminal; k3fq stands for a viewer who is there
 ``sh checks``          steps of the check command exist, tests that are named can be collected
 ``sh test``            the test command: what ``.ci/run`` executes
 ``console``            commands after ``$``, each followed by exactly what it prints; ``status`` is theirs, else 1
@@ -41,6 +42,7 @@ from types import ModuleType
 from typing import Any
 
 import anyio
+import httpx
 import numpy as np
 import pytest
 
@@ -56,6 +58,7 @@ from tests.e2e.running import Run, running, until
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+OFFER = ROOT / "tests" / "proto" / "offers" / "chromium.sdp"
 BLOCKS = [block for document in DOCUMENTS for block in blocks_of(document)]
 
 
@@ -175,6 +178,8 @@ def test_block(
             _run(block, checkout, tmp_path)
         case "sh beside":
             _beside(block, checkout, tmp_path)
+        case "sh owner":
+            _own(block, checkout, tmp_path)
         case "sh checks":
             _parse_checks(block, monkeypatch)
         case "sh test":
@@ -321,6 +326,31 @@ def _called(line: str, folder: Path, environ: dict[str, str]) -> str:
     )  # fmt: skip
     assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
     return done.stdout
+
+
+def _own(block: Block, checkout: Path, folder: Path) -> None:
+    """Runs a graph that somebody visits, at a port of its own, and the commands beside it."""
+    file = folder / block.value("owner")
+    file.write_text((checkout / file.name).read_text().replace(":8443", ":0"), encoding="utf-8")
+    there = {"XDG_RUNTIME_DIR": str(folder), "XDG_STATE_HOME": str(folder)}
+    with running(file.name, folder, **there) as run:
+        run.wait_for("running")
+        url = next(line["url"] for line in run.lines if "127.0.0.1" in line.get("url", ""))
+        with httpx.Client(verify=False, follow_redirects=True) as client:
+            answer = client.post(
+                client.get(url).url.join("whep"),
+                content=OFFER.read_bytes(),
+                headers={"Content-Type": "application/sdp"},
+            )
+            assert answer.status_code == 201
+            viewer = client.get(f"{client.get(url).url.join(answer.headers['location'])}/state").json()["viewer"]
+            done = subprocess.run(
+                ["bash", "-euc", block.text.replace("k3fq", viewer)], cwd=folder, env={**_environ(), **there},
+                stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{viewer} may watch" in done.stdout
+    assert f"{viewer} is sent away" in done.stdout
 
 
 def _parse_checks(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,3 +151,17 @@ def test_a_sequence_is_followed_through_every_wrap(start: int, steps: list[int])
     for step in steps:
         true += step
         assert unwrapper.unwrap(true & 0xFFFF) == true
+
+
+@pytest.mark.parametrize("numbers", [None, 6])
+@pytest.mark.parametrize("marks_last", [False, True])
+def test_a_run_of_headers_is_what_each_is_by_itself(numbers: int | None, marks_last: bool) -> None:
+    writer = HeaderWriter(payload_type=96, ssrc=7, extensions=((3, b"0"),), transport_number_extension=numbers)
+    run = writer.pack_run(4, sequence_number=65_534, timestamp=9, marks_last=marks_last, transport_number=65_535)
+    assert run == [
+        writer.pack(
+            sequence_number=number, timestamp=9, marker=marks_last and index == 3, transport_number=(index - 1) & 0xFFFF
+        )
+        for index, number in enumerate((65_534, 65_535, 0, 1))
+    ]
+    assert writer.pack_run(0, sequence_number=1, timestamp=9, marks_last=True) == []

@@ -29,8 +29,8 @@ TRANSPORT = Transport(
 STREAMS: dict[Kind, Stream] = {"video": Stream(0x11111111, 0x22222222), "audio": Stream(0x33333333, None)}
 
 
-def answer_to(text: str, *, video_codec: str | None = None) -> str:
-    agreement = agree(parse_offer(text), needed=BOTH, video_codec=video_codec)
+def answer_to(text: str, *, video_codecs: tuple[str, ...] = ()) -> str:
+    agreement = agree(parse_offer(text), needed=BOTH, video_codecs=video_codecs)
     return write_answer(agreement, TRANSPORT, STREAMS, session_id=42, cname="desk")
 
 
@@ -118,19 +118,19 @@ def test_the_profile_of_the_stream_is_preferred(own: str | None, payload_type: i
 def test_an_offer_without_our_codec_is_refused_with_both_sides_named() -> None:
     text = "\n".join(line for line in FIREFOX.split("\n") if ":126" not in line).replace(" 126 127", "")
     with pytest.raises(NothingInCommonError) as caught:
-        agree(parse_offer(text), needed=BOTH, video_codec="h264")
+        agree(parse_offer(text), needed=BOTH, video_codecs=("h264",))
     assert str(caught.value) == (
         "no video format in common: the offer has VP8, VP9; this end sends H264 with packetization-mode 1"
     )
     # With only sound to send, the picture's section is merely refused in its place.
-    agreement = agree(parse_offer(text), needed=AUDIO_ONLY, video_codec="h264")
+    agreement = agree(parse_offer(text), needed=AUDIO_ONLY, video_codecs=("h264",))
     assert agreement.track("video") is None
     assert agreement.track("audio") is not None
 
 
 @pytest.mark.parametrize(("codec", "number"), [("h264", 108), ("vp8", 96), ("vp9", 98), ("av1", 45)])
 def test_the_codec_of_the_stream_comes_first_and_the_others_stay_possible(codec: str, number: int) -> None:
-    agreement = agree(parse_offer(CHROMIUM), needed=BOTH, video_codec=codec)
+    agreement = agree(parse_offer(CHROMIUM), needed=BOTH, video_codecs=(codec,))
     video = agreement.track("video")
     assert video is not None
     assert video.choices[0].codec == codec
@@ -141,7 +141,7 @@ def test_the_codec_of_the_stream_comes_first_and_the_others_stay_possible(codec:
 
 
 def test_an_answer_names_every_codec_once_with_its_retransmissions_and_its_profile() -> None:
-    video = sections_of(answer_to(CHROMIUM, video_codec="vp9"))[1]
+    video = sections_of(answer_to(CHROMIUM, video_codecs=("vp9",)))[1]
     names = [line.split()[1] for line in video if line.startswith("a=rtpmap:")]
     assert names == [
         "VP9/90000", "rtx/90000", "H264/90000", "rtx/90000", "VP8/90000", "rtx/90000", "AV1/90000", "rtx/90000",
@@ -157,7 +157,7 @@ def test_an_answer_names_every_codec_once_with_its_retransmissions_and_its_profi
 def test_of_a_codec_with_profiles_the_plain_one_is_meant() -> None:
     text = CHROMIUM.replace("profile-id=0", "profile-id=1")
     with pytest.raises(NothingInCommonError, match="this end sends VP9"):
-        agree(parse_offer(text), needed=BOTH, video_codec="vp9")
+        agree(parse_offer(text), needed=BOTH, video_codecs=("vp9",))
     video = agree(parse_offer(text), needed=BOTH).track("video")
     assert video is not None
     assert video.choice("vp9") is None
@@ -166,7 +166,7 @@ def test_of_a_codec_with_profiles_the_plain_one_is_meant() -> None:
 def test_a_miss_in_packetization_mode_is_visible() -> None:
     text = CHROMIUM.replace("packetization-mode=1", "packetization-mode=0")
     with pytest.raises(NothingInCommonError, match="H264 42e01f mode 0"):
-        agree(parse_offer(text), needed=BOTH, video_codec="h264")
+        agree(parse_offer(text), needed=BOTH, video_codecs=("h264",))
 
 
 def test_an_offer_that_receives_nothing_is_refused() -> None:

@@ -12,7 +12,8 @@ RATIOS = {"hop": ["hop"], "thread_hop": ["thread_hop"], "transcode": ["transcode
           "language": ["check", "plan", "diff"], "quality": ["worst_ssim_difference"],
           "encode": ["encode_1080p30", "encode_720p30", "capture_1080p30"],
           "adaptation": ["step", "lte", "lossy", "cross_traffic", "cpu_overload"],
-          "congestion": ["congestion_unused", "congestion_waits", "congestion_cpu"]}  # fmt: skip
+          "congestion": ["congestion_unused", "congestion_waits", "congestion_cpu"],
+          "fanout": ["fanout_few", "fanout_many"]}  # fmt: skip
 
 
 def test_every_benchmark_is_tried_here() -> None:

@@ -32,3 +32,10 @@ def payloads_of(packet: EncodedPacket, *, max_size: int) -> list[bytes]:
 def profile_of(packet: EncodedPacket) -> str | None:
     """H.264's profile-level-id in the parameter sets of a keyframe; None if it has none."""
     return h264.profile_level_id(h264.split_annex_b(packet.data))
+
+
+def codec_of(packet: EncodedPacket) -> str:
+    """The one codec that a packet has."""
+    codec = packet.caps.codec
+    assert isinstance(codec, str), "packets have one codec"
+    return codec

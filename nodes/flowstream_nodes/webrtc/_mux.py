@@ -1,9 +1,12 @@
 """The UDP sockets that all viewers share: one for each local address, told apart by ICE username and peer address."""
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import socket
+import struct
+import sys
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -25,6 +28,16 @@ BUFFER_BYTES: Final = 4 * 1024 * 1024
 ANY_IPV4: Final = "0.0.0.0"
 WILDCARDS: Final = (ANY_IPV4, "::", "")
 
+SOL_UDP: Final = 17
+UDP_SEGMENT: Final = 103
+"""linux/udp.h; Python has no names for them."""
+
+MAX_SEGMENT: Final = 1_400
+"""Datagrams above this might not fit the path's MTU, and the kernel cuts nothing up then."""
+
+_SEGMENT: Final = struct.Struct("=H")
+_CANNOT_CUT: Final = (errno.EINVAL, errno.EIO, errno.EOPNOTSUPP, errno.ENOPROTOOPT, errno.EMSGSIZE)
+
 
 class Receiver(Protocol):
     """Who takes the datagrams of one peer."""
@@ -39,6 +52,7 @@ class _Port:
     def __init__(self, bound: socket.socket) -> None:
         self.socket = bound
         self.address: Address = bound.getsockname()[:2]
+        self.cuts_up = sys.platform == "linux"
 
 
 class UdpMux:
@@ -148,6 +162,47 @@ class UdpMux:
             else:
                 sent += 1
         return sent
+
+    def send_run(self, data: memoryview, sizes: Sequence[int], pair: Pair) -> int:
+        """Sends datagrams that lie one behind the other in ``data`` to one peer; gives how many the kernel took.
+
+        Runs of equal size, the last of which may be shorter, go in one call where the kernel cuts them up (UDP_SEGMENT,
+        Linux). Never waits, as `send`.
+        """
+        port = self._ports.get(pair.local[0])
+        if port is None:
+            return 0
+        sent = start = first = 0
+        count = len(sizes)
+        while first < count:
+            size = sizes[first]
+            end, stop = first + 1, start + size
+            if port.cuts_up and size <= MAX_SEGMENT:
+                while end < count and sizes[end] <= size:
+                    stop += sizes[end]
+                    end += 1
+                    if sizes[end - 1] < size:
+                        break
+            if self._send_some(port, data[start:stop], size, end - first, pair.remote):
+                sent += end - first
+            elif not port.cuts_up and end - first > 1:
+                continue  # it turned out that this kernel or interface does not: one by one
+            else:
+                self.unsent_packets += end - first
+            first, start = end, stop
+        return sent
+
+    def _send_some(self, port: _Port, data: memoryview, size: int, count: int, remote: Address) -> bool:
+        try:
+            if count == 1:
+                port.socket.sendto(data, remote)
+            else:
+                port.socket.sendmsg((data,), ((SOL_UDP, UDP_SEGMENT, _SEGMENT.pack(size)),), 0, remote)
+        except OSError as error:
+            if count > 1 and error.errno in _CANNOT_CUT:
+                port.cuts_up = False
+            return False
+        return True
 
     def _addresses(self) -> list[str]:
         if self._host in WILDCARDS:

@@ -12,26 +12,31 @@ import anyio
 
 from flowstream import ViewerReport
 from flowstream.proto import stun
+from flowstream.proto.allocator import Choice, Demand
 from flowstream.proto.ice import Expired, Forgotten, IceLite, Outcome, Pair, Reply, Retired, Selected, Verified
-from flowstream.proto.retransmit import History, SentPacket, wrap
 from flowstream.proto.rtcp import (
     Bye,
     FullIntraRequest,
     Nack,
     PictureLossIndication,
+    ReceiverEstimate,
     ReceiverReport,
     ReportBlock,
     RtcpError,
     RtcpPacket,
     SenderReport,
     SourceDescription,
+    TransportFeedback,
     looks_like_rtcp,
     pack_compound,
     parse_compound,
-    to_ntp,
 )
-from flowstream.proto.rtp import HeaderWriter, pack_playout_delay
-from flowstream.proto.sdp import Agreement, Kind, Stream, Track
+from flowstream.proto.sdp import Agreement, Kind, Stream
+from flowstream.proto.switching import Picture, RungSwitch
+from flowstream_nodes.webrtc._protection import Protection, ProtectionError
+from flowstream_nodes.webrtc._sender import Sender
+from flowstream_nodes.webrtc._stream import RtpStream
+from flowstream_nodes.webrtc._wakeups import Wakeups
 
 if TYPE_CHECKING:
     from flowstream_nodes.webrtc._mux import UdpMux
@@ -48,10 +53,6 @@ MAX_PENDING_DTLS: Final = 64
 MAX_SRTCP: Final = 1400
 """Longest protected RTCP packet that is looked at, in bytes."""
 
-PLAYOUT_DELAY: Final = pack_playout_delay(min_ms=0, max_ms=400)
-"""The receiver may show a frame as soon as it is decoded, and may hold back up to 400 ms when packets must be sent
-again: two round trips of a bad link. Up to 500 ms Chromium keeps to its path for live pictures, which adds no delay."""
-
 
 class Clock(Protocol):
     """Monotonic and wall time."""
@@ -61,115 +62,6 @@ class Clock(Protocol):
 
     def wallclock_ns(self) -> int:
         """UTC, in ns."""
-
-
-class RtpStream:
-    """Numbers and headers of one stream to one viewer; what is needed to send parts of it again.
-
-    Packets come out unprotected. Sequence numbers and timestamps go on whatever feeds the stream.
-    """
-
-    def __init__(self, track: Track, ssrcs: Stream) -> None:
-        self.kind: Kind = track.kind
-        self.ssrc = ssrcs.ssrc
-        self.rtx_ssrc = ssrcs.rtx_ssrc
-        self.packets_sent = 0
-        self.octets_sent = 0
-        self.packets_resent = 0
-        self.last_report: ReportBlock | None = None
-        extensions: list[tuple[int, bytes]] = []
-        if track.mid_extension is not None:
-            extensions.append((track.mid_extension, track.mid.encode()))
-        if track.playout_delay_extension is not None:
-            extensions.append((track.playout_delay_extension, PLAYOUT_DELAY))
-        self._track = track
-        self._extensions = tuple(extensions)
-        self.codec: str | None = None
-        self._header: HeaderWriter | None = None
-        self._rtx_header: HeaderWriter | None = None
-        self._history: History | None = None
-        # A first number below 2**15 keeps both ends' rollover counters the same when early packets are lost.
-        self._sequence_number = secrets.randbelow(1 << 15)
-        self._rtx_sequence_number = secrets.randbelow(1 << 15)
-        self._timestamp_offset = secrets.randbits(32)
-
-    def timestamp_at(self, ticks: int) -> int:
-        """The RTP timestamp of a position on the timeline, in ticks of the stream's clock."""
-        return (self._timestamp_offset + ticks) & 0xFFFFFFFF
-
-    def can_send(self, codec: str) -> bool:
-        """Whether the viewer takes a codec."""
-        return self._track.choice(codec) is not None
-
-    def packets(self, payloads: Sequence[bytes], *, codec: str, ticks: int, now_ns: int) -> list[bytes]:
-        """RTP packets of one access unit; the last of a picture carries the marker."""
-        if codec != self.codec:
-            self._change_codec(codec)
-        assert self._header is not None
-        timestamp = self.timestamp_at(ticks)
-        number = self._sequence_number
-        last = len(payloads) - 1 if self.kind == "video" else -1
-        history, pack = self._history, self._header.pack
-        packets: list[bytes] = []
-        for index, payload in enumerate(payloads):
-            marker = index == last
-            packets.append(pack(sequence_number=number, timestamp=timestamp, marker=marker) + payload)
-            if history is not None:
-                history.store(SentPacket(number, timestamp, marker, payload), now_ns=now_ns)
-            self.octets_sent += len(payload)
-            number = (number + 1) & 0xFFFF
-        self._sequence_number = number
-        self.packets_sent += len(payloads)
-        return packets
-
-    def _change_codec(self, codec: str) -> None:
-        choice = self._track.choice(codec)
-        assert choice is not None, "whoever sends has asked can_send()"
-        self.codec = codec
-        self._header = HeaderWriter(
-            payload_type=choice.format.payload_type, ssrc=self.ssrc, extensions=self._extensions
-        )
-        self._rtx_header = None
-        if choice.rtx_payload_type is not None and self.rtx_ssrc is not None:
-            self._rtx_header = HeaderWriter(
-                payload_type=choice.rtx_payload_type, ssrc=self.rtx_ssrc, extensions=self._extensions
-            )
-        # What was sent in another codec would go out under the wrong payload type, and is not needed after a keyframe.
-        self._history = History() if "nack" in choice.format.feedback else None
-
-    def resend(self, sequence_numbers: Sequence[int], *, now_ns: int, round_trip_ns: int) -> list[bytes]:
-        """What can be sent again of ``sequence_numbers``: on the retransmission stream, else the very same bytes.
-
-        The same bytes again are safe under SRTP: the same index then protects the same plaintext.
-        """
-        if self._history is None or self._header is None:
-            return []
-        packets: list[bytes] = []
-        for number in sequence_numbers:
-            sent = self._history.take(number, now_ns=now_ns, round_trip_ns=round_trip_ns)
-            if sent is None:
-                continue
-            if self._rtx_header is None:
-                header = self._header.pack(sequence_number=number, timestamp=sent.timestamp, marker=sent.marker)
-                packets.append(header + sent.payload)
-                continue
-            header = self._rtx_header.pack(
-                sequence_number=self._rtx_sequence_number, timestamp=sent.timestamp, marker=sent.marker
-            )
-            packets.append(header + wrap(sent))
-            self._rtx_sequence_number = (self._rtx_sequence_number + 1) & 0xFFFF
-        self.packets_resent += len(packets)
-        return packets
-
-    def sender_report(self, *, ticks: int, wallclock_ns: int) -> SenderReport:
-        """A report that ties the timeline position ``ticks`` to the wallclock."""
-        return SenderReport(
-            ssrc=self.ssrc,
-            ntp_time=to_ntp(wallclock_ns),
-            rtp_timestamp=self.timestamp_at(ticks),
-            packet_count=self.packets_sent & 0xFFFFFFFF,
-            octet_count=self.octets_sent & 0xFFFFFFFF,
-        )
 
 
 class _DtlsPath:
@@ -222,13 +114,17 @@ class ViewerSession:
         certificate: Any,
         cname: str,
         mux: UdpMux,
+        wakeups: Wakeups,
+        start_bps: int,
         clock: Clock,
         log: logging.LoggerAdapter[logging.Logger],
-        want_keyframe: Callable[[], None],
+        want_keyframe: Callable[[ViewerSession], None],
         on_change: Callable[[], None],
     ) -> None:
-        """``certificate`` is an aiortc RTCCertificate. ``want_keyframe`` is called whenever this viewer cannot go on
-        without one, ``on_change`` when it has connected."""
+        """``certificate`` is an aiortc RTCCertificate, ``start_bps`` the rate of what is sent first.
+
+        ``want_keyframe`` is called whenever this viewer cannot go on without one, ``on_change`` when it has connected.
+        """
         from aiortc import rtcdtlstransport as dtls
 
         self.id = session_id
@@ -245,8 +141,23 @@ class ViewerSession:
             ufrag=secrets.token_hex(8), password=self.password, peer_ufrag=agreement.ufrag, now_ns=clock.now_ns()
         )
         self.streams = {track.kind: RtpStream(track, streams[track.kind]) for track in agreement.tracks.values()}
+        self.sender = Sender(
+            self.streams,
+            mux=mux,
+            wakeups=wakeups,
+            start_bps=start_bps,
+            now_ns=clock.now_ns(),
+            on_break=self._start_anew,
+            on_failure=self._fail,
+        )
         self._by_ssrc = {stream.ssrc: stream for stream in self.streams.values()}
         self.awaits_keyframe = True
+        self.choice: Choice | None = None
+        self.chosen: str | None = None
+        """The rung that the viewer asked for; None for the best."""
+        self.switch = RungSwitch()
+        self.cap_bps: int | None = None
+        self._withheld: frozenset[Kind] = frozenset()
         self._cname = cname
         self._mux = mux
         self._clock = clock
@@ -264,8 +175,7 @@ class ViewerSession:
             fingerprints=[dtls.RTCDtlsFingerprint(algorithm, value) for algorithm, value in agreement.fingerprints]
         )
         self._srtp_error: type[Exception] = ValueError
-        self._protect: Callable[[bytes], bytes] | None = None
-        self._protect_rtcp: Callable[[bytes], bytes] | None = None
+        self._protection: Protection | None = None
         self._unprotect_rtcp: Callable[[bytes], bytes] | None = None
         mux.register(self.ice.ufrag, self)
 
@@ -295,7 +205,7 @@ class ViewerSession:
             self.connected = False
             self._closed.set()
             self._selected.set()
-            if self._protect is None:  # else the last words go out before the path closes
+            if self._protection is None:  # else the last words go out before the path closes
                 self._path.close()
 
     def handle_datagram(self, data: bytes, pair: Pair) -> None:
@@ -318,13 +228,16 @@ class ViewerSession:
         self._mux.register(self.ice.ufrag, self)
         self._follow(outcomes)
 
-    def tick(self, *, now_ns: int, ticks_at: Callable[[Kind, int], int]) -> None:
-        """What is due by the clock: consent, and sender reports.
+    def tick(self, *, now_ns: int, ticks_at: Callable[[Kind, int], int], stream_bps: int = 0) -> None:
+        """What is due by the clock: consent, ICE credentials, the estimate, and sender reports.
 
-        ``ticks_at`` gives the timeline position of a wallclock time in ticks of a kind's clock.
+        ``ticks_at`` gives the timeline position of a wallclock time in ticks of a kind's clock; ``stream_bps`` is the
+        most that could be sent to this viewer now.
         """
         if any(isinstance(outcome, Expired) for outcome in self.ice.handle_deadline(now_ns=now_ns)):
             self.close("it was silent for 30 s")
+        if self.connected:
+            self.sender.tick(stream_bps=stream_bps, now_ns=now_ns)
         if not self.connected or now_ns < self._next_report_ns:
             return
         wallclock_ns = self._clock.wallclock_ns()
@@ -337,36 +250,116 @@ class ViewerSession:
             ]
             self._send_rtcp([*reports, SourceDescription(tuple((each.ssrc, self._cname) for each in active))])
 
-    def takes_video(self, codec: str, *, is_keyframe: bool) -> bool:
-        """Whether a picture may go to this viewer: never a dependent one before its first keyframe, nor before the
-        first of another codec. A viewer that lacks the codec is let go: a player that comes again is told why."""
+    def can_play(self, codec: str) -> bool:
+        """Whether the viewer takes a picture codec."""
         stream = self.streams.get("video")
-        if not self.connected or stream is None:
-            return False
-        if not stream.can_send(codec):
-            self.close(f"the stream is {codec} now, which it does not play")
-            return False
-        if is_keyframe:
-            self.awaits_keyframe = False
-        elif self.awaits_keyframe or codec != stream.codec:
-            return False
-        return True
+        return stream is not None and stream.can_send(codec)
 
-    def report(self) -> ViewerReport:
-        """What the receiver reports of this viewer tell of its link (RFC 3550 section 6.4.1)."""
-        stream = self.streams.get("video") or next(iter(self.streams.values()))
-        block = stream.last_report
-        return ViewerReport(
-            viewer=self.name,
-            loss=block.fraction_lost / 256 if block is not None else 0.0,
-            rtt_ms=self.round_trip_ns / 1e6,
+    def demand(self, *, sound_bps: int, playable: frozenset[str] | None = None) -> Demand:
+        """What this viewer's link carries for the picture, and what it may get; ``playable`` are the rungs whose codec
+        it has."""
+        bandwidth_bps = self.sender.bandwidth_bps
+        if bandwidth_bps is not None and "audio" in self.streams:
+            bandwidth_bps = max(1, bandwidth_bps - sound_bps)
+        return Demand(
+            self.id,
+            bandwidth_bps,
+            cap_bps=self.cap_bps,
+            playable=playable,
+            chosen=self.chosen,
+            is_paused="video" in self._withheld or "video" not in self.streams,
         )
 
-    def send(self, kind: Kind, payloads: Sequence[bytes], *, codec: str, ticks: int, now_ns: int) -> None:
-        """Sends one access unit at a position of the timeline."""
-        stream = self.streams.get(kind)
-        if stream is not None and self.connected:
-            self._send_rtp(stream.packets(payloads, codec=codec, ticks=ticks, now_ns=now_ns))
+    def aim(self, choice: Choice) -> None:
+        """This rung is for it from now on."""
+        if self.choice is None or choice.rung != self.choice.rung:
+            self.switch.want(choice.rung)
+        self.choice = choice
+
+    @property
+    def wants_keyframe(self) -> bool:
+        """Whether it cannot go on, or not change to what it is to get, and has room for a keyframe."""
+        return self.connected and self.switch.needs_keyframe is not None and not self.sender.is_broken
+
+    def offer(self, picture: Picture) -> int | None:
+        """The position on the timeline at which a picture goes to this viewer; None if it does not.
+
+        None goes out that needs one that did not.
+        """
+        if not self.connected or "video" not in self.streams or "video" in self._withheld:
+            return None
+        if self.awaits_keyframe and not picture.is_keyframe:
+            return None
+        ticks = self.switch.offer(picture)
+        if ticks is not None and picture.is_keyframe:
+            self.awaits_keyframe = False
+        return ticks
+
+    def report(self, rung: str | None = None) -> ViewerReport:
+        """What is known of this viewer's link, by the estimate and by its receiver reports (RFC 3550 section 6.4.1).
+
+        ``rung`` is the name of what it gets.
+        """
+        stream = self.streams.get("video") or next(iter(self.streams.values()))
+        block, estimate = stream.last_report, self.sender.estimate()
+        return ViewerReport(
+            viewer=self.name,
+            bandwidth_bps=estimate.bandwidth_bps if estimate is not None else None,
+            loss=block.fraction_lost / 256 if block is not None else 0.0,
+            rtt_ms=self.round_trip_ns / 1e6,
+            queue_delay_ms=estimate.queue_delay_ns / 1e6 if estimate is not None else 0.0,
+            rung=rung,
+            cap_bps=self.cap_bps,
+        )
+
+    def send(
+        self,
+        kind: Kind,
+        payloads: Sequence[bytes],
+        *,
+        codec: str,
+        ticks: int,
+        now_ns: int,
+        captured_ns: int | None = None,
+        picture: Picture | None = None,
+    ) -> None:
+        """Sends one access unit at a position of the timeline, as soon as the link has room for it."""
+        if kind not in self.streams or not self.connected or kind in self._withheld:
+            return
+        is_sent = self.sender.send(
+            kind,
+            payloads,
+            codec=codec,
+            ticks=ticks,
+            now_ns=now_ns,
+            captured_ns=captured_ns,
+            is_keyframe=picture is not None and picture.is_keyframe,
+            is_droppable=picture is not None and picture.is_droppable,
+        )
+        if picture is not None and not is_sent:
+            self.switch.dropped(picture)
+            self.awaits_keyframe = True
+
+    def withhold(self, kinds: frozenset[Kind]) -> None:
+        """Sends nothing of these kinds from now on, not even what was sent before; the picture then begins anew."""
+        may_again = "video" in self._withheld - kinds
+        self._withheld = kinds
+        self.sender.may_repeat = "video" not in kinds
+        if "video" in kinds:
+            self.sender.clear()
+            self.awaits_keyframe = True
+        elif may_again:
+            self.ask_keyframe()
+
+    def send_cover(self, payloads: Sequence[bytes], *, ticks: int, now_ns: int) -> None:
+        """Sends one picture, of H.264, in the place of those that are withheld; nothing to a viewer that lacks it."""
+        if self.connected and self.can_play("h264"):
+            self.sender.send("video", payloads, codec="h264", ticks=ticks, now_ns=now_ns, is_keyframe=True)
+
+    def ask_keyframe(self) -> None:
+        """Asks for a keyframe, when this viewer may have one."""
+        if self.connected and "video" in self.streams and "video" not in self._withheld:
+            self._want_keyframe(self)
 
     async def _connect(self) -> None:
         import pylibsrtp
@@ -385,16 +378,16 @@ class ViewerSession:
             self.close("its DTLS handshake failed")
             return
         self._srtp_error = pylibsrtp.Error
-        self._protect = self._dtls._tx_srtp.protect
-        self._protect_rtcp = self._dtls._tx_srtp.protect_rtcp
+        self._protection = Protection(self._dtls._tx_srtp)
+        self.sender.open(self._protection)
         self._unprotect_rtcp = self._dtls._rx_srtp.unprotect_rtcp
         self.connected = True
         self._on_change()
-        if "video" in self.streams:
-            self._want_keyframe()
+        self.ask_keyframe()
 
     async def _shut_down(self) -> None:
-        if self._protect_rtcp is not None and self.streams:
+        self.sender.close()
+        if self._protection is not None and self.streams:
             ssrcs = tuple(stream.ssrc for stream in self.streams.values())
             description = SourceDescription(tuple((ssrc, self._cname) for ssrc in ssrcs))
             self._send_rtcp([ReceiverReport(ssrcs[0]), description, Bye(ssrcs)])
@@ -418,7 +411,8 @@ class ViewerSession:
                     self._mux.claim(where, self)
                 case Forgotten(where):
                     self._mux.release(where, self)
-                case Selected():
+                case Selected(pair):
+                    self.sender.go_by(pair, now_ns=self._clock.now_ns())
                     self._selected.set()
                 case Retired(ufrag):
                     self._mux.forget((ufrag,), (), self)
@@ -440,11 +434,13 @@ class ViewerSession:
         match packet:
             case Nack(_, media_ssrc, lost):
                 stream = self._by_ssrc.get(media_ssrc)
-                if stream is not None:
-                    now_ns = self._clock.now_ns()
-                    self._send_rtp(stream.resend(lost, now_ns=now_ns, round_trip_ns=self.round_trip_ns))
+                if stream is not None and stream.kind not in self._withheld:
+                    now_ns, trip_ns = self._clock.now_ns(), self.round_trip_ns
+                    self.sender.resend(stream, lost, round_trip_ns=trip_ns, now_ns=now_ns)
+            case TransportFeedback() | ReceiverEstimate():
+                self.sender.handle_feedback(packet, now_ns=self._clock.now_ns())
             case PictureLossIndication() | FullIntraRequest():
-                self._want_keyframe()
+                self.ask_keyframe()
             case ReceiverReport(_, blocks) | SenderReport(reports=blocks):
                 for block in blocks:
                     self._handle_report(block)
@@ -459,28 +455,30 @@ class ViewerSession:
         round_trip_ns = block.round_trip_ns(wallclock_ns=self._clock.wallclock_ns())
         if round_trip_ns is not None:
             self.round_trip_ns = min(round_trip_ns, 1_000_000_000)
+        loss, now_ns = block.fraction_lost / 256, self._clock.now_ns()
+        self.sender.handle_report(loss=loss, round_trip_ns=round_trip_ns, now_ns=now_ns)
 
     def _send_plain(self, data: bytes) -> None:
         if self.ice.selected is not None:
             self._mux.send((data,), self.ice.selected)
 
     def _send_rtcp(self, packets: Sequence[RtcpPacket]) -> None:
-        if self._protect_rtcp is not None:
-            self._send_protected([pack_compound(packets)], self._protect_rtcp)
-
-    def _send_rtp(self, packets: Sequence[bytes]) -> None:
-        if self._protect is not None:
-            self._send_protected(packets, self._protect)
-
-    def _send_protected(self, packets: Sequence[bytes], protect: Callable[[bytes], bytes]) -> None:
-        if self.ice.selected is None or not packets:
+        if self._protection is None:
             return
         try:
-            protected = [protect(packet) for packet in packets]
-        except self._srtp_error as error:
-            self.close(f"its packets cannot be protected: {error}")
-            return
-        self._mux.send(protected, self.ice.selected)
+            data = self._protection.protect_rtcp(pack_compound(packets))
+        except ProtectionError as error:
+            self._fail(error)
+        else:
+            self._send_plain(data)
+
+    def _fail(self, error: ProtectionError) -> None:
+        self.close(f"its packets cannot be protected: {error}")
+
+    def _start_anew(self) -> None:
+        """Pictures were given up; there is room for a keyframe now."""
+        self.awaits_keyframe = True
+        self.ask_keyframe()
 
 
 def _draw_password() -> str:

@@ -4,29 +4,50 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import anyio
 
-from flowstream import EncodedPacket, Holding, ResourceBusy, ViewerReport, ticks_of
-from flowstream.proto.keyframe import KeyframeRequests
+from flowstream import (
+    Caller,
+    EncodedPacket,
+    Holding,
+    ResourceBusy,
+    Seat,
+    ViewerRegistry,
+    ViewerReport,
+    format_bitrate,
+    ticks_of,
+)
+from flowstream.proto.admission import Approval
+from flowstream.proto.allocator import Choice
 from flowstream.proto.sdp import Kind, Stream, Transport, agree, parse_offer, write_answer
 from flowstream.proto.sdpfrag import Fragment, write_fragment
-from flowstream_nodes.webrtc._codecs import payloads_of, profile_of
+from flowstream_nodes.webrtc._codecs import codec_of, payloads_of
 from flowstream_nodes.webrtc._mux import UdpMux
+from flowstream_nodes.webrtc._rate import RateMeter
+from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD, Rungs, Timeline
+from flowstream_nodes.webrtc._seats import Covers, Seated
 from flowstream_nodes.webrtc._session import ViewerSession
-
-MAX_PAYLOAD: Final = 1160
-"""Bytes of media in a packet: with RTP header and extensions, RTX, SRTP, UDP and IPv6 below the 1280 that every path
-carries."""
+from flowstream_nodes.webrtc._wakeups import Wakeups
 
 CLOCK_RATES: Final[dict[Kind, int]] = {"video": 90_000, "audio": 48_000}
 
-TICK_S: Final = 0.1
+SOUND_OVERHEAD: Final = 70
+"""Bytes around a packet of sound: headers, protection, UDP and IP."""
+
+TICK_S: Final = 0.05
 """How often the sessions' clocks are looked at."""
+
+DECISION_NS: Final = 200_000_000
+"""How often it is decided anew who gets which rung; whenever a viewer needs a keyframe, too."""
+
+AUTO: Final = "auto"
+"""What a viewer says that leaves the choice to its link."""
 
 CLOSE_S: Final = 2.0
 """How long the end of all sessions may take."""
@@ -34,13 +55,6 @@ CLOSE_S: Final = 2.0
 
 class NothingShownError(Exception):
     """There is nothing to watch right now: no node feeds the viewers, or they are being sent away."""
-
-
-class FullError(Exception):
-    """There are as many viewers as may be."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__("the only place is taken" if most == 1 else f"all {most} places are taken")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,29 +70,18 @@ class Admitted:
 class Feeder:
     """A node that feeds the viewers, and how it is reached.
 
-    ``kinds`` says what it has inputs for, ``most`` how many viewers may be there; ``ask_keyframe`` sends a request
-    upstream, ``on_change`` is called when a count has changed.
+    ``kinds`` says what it has inputs for, ``most`` how many viewers may be there, ``approval`` who may come in;
+    ``ask_keyframe`` sends a request upstream by one edge of the picture, ``on_change`` is called when a count has
+    changed. ``rungs`` names who gives the picture, by edge; ``uplink_bps`` is what all viewers may get together.
     """
 
     kinds: Callable[[], frozenset[Kind]]
     most: Callable[[], int]
-    ask_keyframe: Callable[[], None]
+    ask_keyframe: Callable[[int], None]
     on_change: Callable[[], None]
-
-
-class _Timeline:
-    """RTP time of one kind, from media time: never back and never twice the same, whatever feeds it."""
-
-    def __init__(self, clock_rate: int) -> None:
-        self.clock_rate = clock_rate
-        self._last: int | None = None
-
-    def advance(self, time_ns: int) -> int:
-        ticks = ticks_of(time_ns, self.clock_rate)
-        if self._last is not None and ticks <= self._last:
-            ticks = self._last + 1
-        self._last = ticks
-        return ticks
+    approval: Callable[[], Approval] = lambda: "none"
+    rungs: Callable[[], Mapping[int, str]] = lambda: {0: "video"}
+    uplink_bps: Callable[[], int | None] = lambda: None
 
 
 class Viewers:
@@ -87,35 +90,42 @@ class Viewers:
     A node feeds them inside `feeding`. At a reload there are two for a moment, the old and the new.
     """
 
-    def __init__(self, holding: Holding, mux: UdpMux, certificate: Any) -> None:
+    def __init__(self, holding: Holding, registry: ViewerRegistry, mux: UdpMux, certificate: Any) -> None:
+        self.registry = registry
         self.sessions: dict[str, ViewerSession] = {}
+        self._seated: dict[str, Seated] = {}
+        self._covers = Covers(max_size=MAX_PAYLOAD, log=holding.log)
+        self._uncovered = anyio.Event()
         self._holding = holding
         self._mux = mux
         self._certificate = certificate
         self._cname = secrets.token_hex(6)
-        self._timelines: dict[Kind, _Timeline] = {kind: _Timeline(rate) for kind, rate in CLOCK_RATES.items()}
-        self._requests = KeyframeRequests()
-        self._codec: str | None = None
-        self._profile: str | None = None
+        self.rungs = Rungs()
+        self._sound = Timeline(CLOCK_RATES["audio"])
+        self._sound_meter = RateMeter()
+        self._next_decision_ns = 0
+        self._wakeups = Wakeups(holding.now_ns)
         self._feeders: list[Feeder] = []
-        self._current: dict[Kind, Feeder] = {}
+        self._current: dict[tuple[Kind, int], Feeder] = {}
         self._epoch_ns: int | None = None
         self._is_closing = False
         self._none_left = anyio.Event()
+        registry.follow(approval=self._approval, most=self._most, on_change=self._tell_change)
 
     @property
     def connected(self) -> int:
-        """How many are connected."""
-        return sum(session.connected for session in self.sessions.values())
+        """How many are connected and may watch."""
+        return self.registry.watching
+
+    def seat(self, session_id: str) -> Seat | None:
+        """The place of a session, while there is one."""
+        seated = self._seated.get(session_id)
+        return None if seated is None else seated.seat
 
     @property
     def unsent_packets(self) -> int:
         """Packets that the kernel had no room for."""
         return self._mux.unsent_packets
-
-    def reports(self) -> tuple[ViewerReport, ...]:
-        """What is known of the links of those who are connected."""
-        return tuple(session.report() for session in self.sessions.values() if session.connected)
 
     @property
     def wallclock_ms(self) -> int:
@@ -134,28 +144,32 @@ class Viewers:
             # One epoch for both streams and for good: what ties them together in the viewers' sender reports.
             self._epoch_ns = self._holding.wallclock_ns() - media_ns
         self._feeders.append(feeder)
+        self.registry.settings_changed()
         try:
             yield
         finally:
             self._feeders.remove(feeder)
 
-    def admit(self, offer_text: str) -> Admitted:
-        """Answers an offer and waits for the viewer to connect.
+    def admit(self, offer_text: str, caller: Caller) -> Admitted:
+        """Answers an offer and waits for the viewer to connect, to watch or to be let in.
 
         Raises:
             NothingShownError: nobody feeds the viewers now.
-            FullError: there are as many as may be.
+            DoorClosed: it may not come in, or there is no place.
             SdpError: the offer cannot be answered; NothingInCommonError if for want of a format.
         """
         if self._is_closing or not self._feeders:
             raise NothingShownError("there is nothing to watch right now")
+        now_ns = self._holding.now_ns()
+        ticket = self.registry.knock(caller)
         kinds = frozenset[Kind]().union(*(feeder.kinds() for feeder in self._feeders))
         agreement = agree(
-            parse_offer(offer_text), needed=kinds, video_codec=self._codec, profile_level_id=self._profile
+            parse_offer(offer_text),
+            needed=kinds,
+            video_codecs=self.rungs.codecs,
+            profile_level_id=self.rungs.profile,
         )
-        most = self._feeders[-1].most()
-        if len(self.sessions) >= most:
-            raise FullError(most)
+        seat = self.registry.seat(ticket)
         streams = _draw_ssrcs({track.kind: track.has_rtx for track in agreement.tracks.values()})
         session = ViewerSession(
             session_id=secrets.token_urlsafe(16),
@@ -164,14 +178,27 @@ class Viewers:
             certificate=self._certificate,
             cname=self._cname,
             mux=self._mux,
+            wakeups=self._wakeups,
+            start_bps=min((rate.bitrate_bps for rate in self.rungs.rates(now_ns=now_ns)), default=0),
             clock=self._holding,
             log=self.log,
             want_keyframe=self._want_keyframe,
-            on_change=self._changed,
+            on_change=seat.connected,
         )
+        seated = Seated(
+            session,
+            seat,
+            self._covers,
+            self._holding,
+            newest=lambda: self.rungs.newest_ticks,
+            rung=lambda: self._rung_name(session),
+            on_uncovered=self._uncovered.set,
+        )
+        seat.sit(seated)
         transport = self._transport(session)
         answer = write_answer(agreement, transport, streams, session_id=secrets.randbits(62), cname=self._cname)
         self.sessions[session.id] = session
+        self._seated[session.id] = seated
         self._holding.start_soon(self._live, session)
         return Admitted(session.id, session.etag, answer)
 
@@ -188,34 +215,116 @@ class Viewers:
         session.close(reason)
         return True
 
-    def send_video(self, packet: EncodedPacket, feeder: Feeder) -> None:
-        """One access unit to everybody who has had a keyframe, or is getting one; what cannot be sent is left out."""
-        if self._is_superseded(feeder, "video"):
+    def send_video(self, packet: EncodedPacket, feeder: Feeder, index: int = 0) -> None:
+        """One access unit of a rung, to everybody who gets that rung.
+
+        Who can play none of the rungs any more is let go: a player that comes again is told what it lacks.
+        """
+        if self._is_superseded(feeder, "video", index):
             return
-        ticks = self._timelines["video"].advance(packet.time_ns)
-        codec = packet.caps.codec
-        assert isinstance(codec, str), "packets have one codec"
+        now_ns = self._holding.now_ns()
+        rung = self.rungs.at(index)
+        codec_before = rung.codec
+        picture = rung.take(packet, now_ns=now_ns)
+        codec = codec_of(packet)
         if packet.keyframe:
-            self._requests.arrived()
-            self._codec = codec
-            self._profile = (profile_of(packet) or self._profile) if codec == "h264" else None
-        receivers = [
-            each for each in list(self.sessions.values()) if each.takes_video(codec, is_keyframe=packet.keyframe)
-        ]
-        if receivers:
-            payloads = payloads_of(packet, max_size=MAX_PAYLOAD)
-            now_ns = self._holding.now_ns()
-            for session in receivers:
-                session.send("video", payloads, codec=codec, ticks=ticks, now_ns=now_ns)
+            self._covers.fit(packet.caps)
+            if rung.codec != codec_before:
+                self._part_from_incapable()
+        payloads: list[bytes] | None = None
+        captured_ns = self._captured_ns(packet, now_ns)
+        size = len(packet.data)
+        for seated in self._seated.values():
+            if not seated.session.can_play(codec):
+                continue
+            ticks = seated.offer(picture, size, now_ns=now_ns)
+            if ticks is None:
+                continue
+            if payloads is None:  # once for all, and only if anybody takes it
+                payloads = payloads_of(packet, max_size=MAX_PAYLOAD)
+            seated.session.send(
+                "video",
+                payloads,
+                codec=codec,
+                ticks=ticks,
+                now_ns=now_ns,
+                captured_ns=captured_ns,
+                picture=picture,
+            )
 
     def send_audio(self, packet: EncodedPacket, feeder: Feeder) -> None:
         """One Opus packet to everybody; it is one RTP payload (RFC 7587)."""
         if self._is_superseded(feeder, "audio"):
             return
-        ticks = self._timelines["audio"].advance(packet.time_ns)
+        ticks = self._sound.advance(packet.time_ns)
         now_ns = self._holding.now_ns()
+        self._sound_meter.add(len(packet.data) + SOUND_OVERHEAD, now_ns=now_ns)
+        captured_ns = self._captured_ns(packet, now_ns)
         for session in self.sessions.values():
-            session.send("audio", (packet.data,), codec="opus", ticks=ticks, now_ns=now_ns)
+            session.send("audio", (packet.data,), codec="opus", ticks=ticks, now_ns=now_ns, captured_ns=captured_ns)
+
+    def reports(self) -> tuple[ViewerReport, ...]:
+        """What is known of the links of those who are connected and may watch, and what they get."""
+        there = [seated for seated in self._seated.values() if seated.session.connected and seated.seat.is_admitted]
+        return tuple(
+            replace(
+                seated.session.report(self._rung_name(seated.session)),
+                viewer=seated.seat.viewer,
+                cap_bps=seated.seat.shown.cap_bps,
+            )
+            for seated in there
+        )
+
+    @property
+    def rungs_text(self) -> str:
+        """How many viewers get which rendition, where there are several: ``high 3, low 7, none 1``."""
+        if sum(1 for _ in self.rungs) < 2:
+            return ""
+        counts = Counter(self._rung_name(session) or "none" for session in self.sessions.values() if session.connected)
+        names = [rung.name for rung in self.rungs] + ["none"]
+        return ", ".join(f"{name} {counts[name]}" for name in names if counts[name])
+
+    @property
+    def limited_by(self) -> str | None:
+        """What keeps viewers from more, where that is what all of them share: the uplink."""
+        held = sum(
+            session.choice is not None and session.choice.reason == "uplink" for session in self.sessions.values()
+        )
+        uplink_bps = self._feeders[-1].uplink_bps() if self._feeders else None
+        if not held or uplink_bps is None:
+            return None
+        return f"the uplink of {format_bitrate(uplink_bps)} has no more for {held} viewer{'s' if held > 1 else ''}"
+
+    def choose(self, session: ViewerSession, wanted: str) -> None:
+        """The viewer wants the rung of this name while its link carries it, or the best (``auto``).
+
+        Raises:
+            LookupError: there is no such rung.
+        """
+        rung = next((each for each in self.rungs if each.name == wanted), None)
+        if rung is None and wanted != AUTO:
+            names = ", ".join([AUTO, *(each.name for each in self.rungs)])
+            raise LookupError(f"There is no quality {wanted[:40]!r}, but {names}")
+        session.chosen = None if rung is None else rung.key
+        self._decide()
+
+    def quality(self, session: ViewerSession) -> dict[str, object]:
+        """What a viewer gets of what there is, and why not more, as it is told."""
+        chosen, choice = self.rungs.find(session.chosen), session.choice
+        rates = {rate.name: rate.bitrate_bps for rate in self.rungs.rates(now_ns=self._holding.now_ns())}
+        return {
+            "chosen": AUTO if chosen is None else chosen.name,
+            "rung": self._rung_name(session),
+            "why": None if choice is None else self._why(choice),
+            "rungs": [
+                {
+                    "name": rung.name,
+                    "size": None if rung.size is None else str(rung.size),
+                    "bitrate": rates.get(rung.key) if rung.meter.bps else None,
+                }
+                for rung in self.rungs
+            ],
+        }
 
     async def tick_forever(self) -> None:
         """Looks at every clock from time to time; runs as long as the viewers are held."""
@@ -228,10 +337,24 @@ class Viewers:
                 unsent_packets = self.unsent_packets
                 self._tell_change()
 
+    async def cover_forever(self) -> None:
+        """Makes black pictures when they are wanted; runs as long as the viewers are held."""
+        while True:
+            await self._uncovered.wait()
+            self._uncovered = anyio.Event()
+            if await self._covers.make():
+                for seated in list(self._seated.values()):
+                    seated.cover()
+
     def _tick(self) -> None:  # by itself: what the loop has looked at last is not kept until the next time
         now_ns = self._holding.now_ns()
+        if now_ns >= self._next_decision_ns:
+            self._decide()
+        stream_bps = max((rate.bitrate_bps for rate in self.rungs.rates(now_ns=now_ns)), default=0)
         for session in list(self.sessions.values()):
-            session.tick(now_ns=now_ns, ticks_at=self._ticks_at)
+            session.tick(now_ns=now_ns, ticks_at=self._ticks_at, stream_bps=stream_bps)
+            self._seated[session.id].cover()
+        self.registry.tick()
 
     async def close(self) -> None:
         """Says goodbye to everybody and closes the sockets."""
@@ -241,6 +364,7 @@ class Viewers:
         if self.sessions:
             with anyio.move_on_after(CLOSE_S, shield=True):
                 await self._none_left.wait()
+        self._wakeups.close()
         self._mux.close()
 
     async def _live(self, session: ViewerSession) -> None:
@@ -248,10 +372,15 @@ class Viewers:
             await session.run()
         finally:
             del self.sessions[session.id]
-            self.log.info("viewer left (%s), %s now", session.closed_because, _count(self.connected))
+            self._seated.pop(session.id).seat.leave(session.closed_because or "it ended")
             if self._is_closing and not self.sessions:
                 self._none_left.set()
-            self._tell_change()
+
+    def _part_from_incapable(self) -> None:
+        codecs = self.rungs.codecs
+        for session in list(self.sessions.values()) if codecs else ():
+            if "video" in session.streams and not any(session.can_play(codec) for codec in codecs):
+                session.close(f"the stream is {' or '.join(codecs)} now, which it does not play")
 
     def _transport(self, session: ViewerSession) -> Transport:
         fingerprint = next(f for f in self._certificate.getFingerprints() if f.algorithm == "sha-256")
@@ -262,31 +391,73 @@ class Viewers:
             candidates=self._mux.candidates(),
         )
 
-    def _is_superseded(self, feeder: Feeder, kind: Kind) -> bool:
+    def _is_superseded(self, feeder: Feeder, kind: Kind, index: int = 0) -> bool:
         """Whether a newer node has begun to send: the tail of the old one would only spoil its keyframe."""
-        current = self._current.get(kind)
+        current = self._current.get((kind, index))
         if current in self._feeders and self._feeders.index(current) > self._feeders.index(feeder):
             return True
-        self._current[kind] = feeder
+        self._current[kind, index] = feeder
         return False
 
-    def _changed(self) -> None:
-        self.log.info("viewer joined, %s now", _count(self.connected))
-        self._tell_change()
+    def _approval(self) -> Approval:
+        return self._feeders[-1].approval() if self._feeders else "manual"
+
+    def _most(self) -> int:
+        return self._feeders[-1].most() if self._feeders and not self._is_closing else 0
 
     def _tell_change(self) -> None:
         for feeder in self._feeders:
             feeder.on_change()
 
-    def _want_keyframe(self) -> None:
-        self._requests.want()
+    def _decide(self) -> None:
+        """Who gets what from now on."""
+        names: dict[int, str] = {}
+        for feeder in self._feeders:
+            names |= feeder.rungs()
+        if names:
+            self.rungs.follow(names)
+        watching = [session for session in self.sessions.values() if session.connected]
+        now_ns = self._holding.now_ns()
+        self._next_decision_ns = now_ns + DECISION_NS
+        self.rungs.decide(
+            watching,
+            uplink_bps=self._feeders[-1].uplink_bps() if self._feeders else None,
+            sound_bps=self._sound_meter.bps_at(now_ns),
+            now_ns=now_ns,
+        )
+        for session in watching:
+            if session.wants_keyframe and (rung := self.rungs.find(session.switch.needs_keyframe)) is not None:
+                rung.requests.want()
+
+    def _want_keyframe(self, session: ViewerSession) -> None:
+        self._decide()
+        key = session.switch.needs_keyframe or session.switch.current
+        if (rung := self.rungs.find(key)) is not None:
+            rung.requests.want()
         self._poll_requests()
 
     def _poll_requests(self) -> None:
         feeders = [feeder for feeder in self._feeders if "video" in feeder.kinds()]
-        if feeders and self._requests.poll(now_ns=self._holding.now_ns()):
-            for feeder in feeders:
-                feeder.ask_keyframe()
+        now_ns = self._holding.now_ns()
+        for rung in self.rungs:
+            if feeders and rung.requests.poll(now_ns=now_ns):
+                for feeder in feeders:
+                    feeder.ask_keyframe(rung.index)
+
+    def _why(self, choice: Choice) -> str:
+        rung = self.rungs.find(choice.rung)
+        named = choice if rung is None else replace(choice, rung=rung.name)
+        return named.why(uplink_bps=self._feeders[-1].uplink_bps() if self._feeders else None)
+
+    def _rung_name(self, session: ViewerSession) -> str | None:
+        rung = self.rungs.find(session.switch.current)
+        return None if rung is None else rung.name
+
+    def _captured_ns(self, packet: EncodedPacket, now_ns: int) -> int | None:
+        """When what a packet shows was captured, in UTC."""
+        if packet.capture_ns is None:
+            return None
+        return self._holding.wallclock_ns() - (now_ns - packet.capture_ns)
 
     def _ticks_at(self, kind: Kind, wallclock_ns: int) -> int:
         assert self._epoch_ns is not None, "nothing is sent before somebody feeds"
@@ -294,7 +465,7 @@ class Viewers:
 
 
 @asynccontextmanager
-async def open_viewers(holding: Holding, *, host: str, port: int) -> AsyncIterator[Viewers]:
+async def open_viewers(holding: Holding, registry: ViewerRegistry, *, host: str, port: int) -> AsyncIterator[Viewers]:
     """Binds the sockets and makes the certificate; ends every session on the way out.
 
     Raises:
@@ -307,9 +478,10 @@ async def open_viewers(holding: Holding, *, host: str, port: int) -> AsyncIterat
         await mux.open()
     except OSError as error:
         raise ResourceBusy(f"viewers cannot be served on UDP at {host}: {error}") from error
-    viewers = Viewers(holding, mux, RTCCertificate.generateCertificate())
+    viewers = Viewers(holding, registry, mux, RTCCertificate.generateCertificate())
     try:
         holding.start_soon(viewers.tick_forever)
+        holding.start_soon(viewers.cover_forever)
         yield viewers
     finally:
         await viewers.close()
@@ -326,7 +498,3 @@ def _draw_ssrcs(kinds: dict[Kind, bool]) -> dict[Kind, Stream]:
         return ssrc
 
     return {kind: Stream(draw(), draw() if has_rtx else None) for kind, has_rtx in kinds.items()}
-
-
-def _count(viewers: int) -> str:
-    return "1 viewer" if viewers == 1 else f"{viewers} viewers"

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from flowstream import AsgiApp
+from flowstream import AsgiApp, Caller, DoorClosed
 from flowstream.proto.sdp import NothingInCommonError, SdpError
 from flowstream.proto.sdpfrag import parse_fragment
-from flowstream_nodes.webrtc._viewers import FullError, NothingShownError, Viewers
+from flowstream_nodes.webrtc._viewers import NothingShownError, Viewers
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -25,8 +25,16 @@ MAX_BODY: Final = 64 * 1024
 BODY_S: Final = 10.0
 """How long a body may take to arrive."""
 
+STATUS: Final = {"token": 401, "barred": 403, "too-many": 429, "full": 503, "crowded": 503}
+"""What is answered to somebody who is not let in, by why."""
+
+REALM: Final = 'Bearer realm="flowstream"'
+VIEWER: Final = "flowstream.viewer"
+"""Where a program that serves this application says whom it vouches for."""
+
 RETRY_AFTER_S: Final = 5
-"""When a viewer who found no place may try again."""
+
+MAX_NAME: Final = 200
 
 SDP: Final = "application/sdp"
 TRICKLE: Final = "application/trickle-ice-sdpfrag"
@@ -75,7 +83,9 @@ def read_page() -> dict[str, bytes]:
 def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str, bytes]) -> AsgiApp:
     """The ASGI application of one output.
 
-    ``/`` is the page, ``/whep`` the endpoint, ``/whep/ID`` a session, ``/about`` what the page shows. Requests of other
+    ``/`` is the page, ``/whep`` the endpoint, ``/whep/ID`` a session ``/whep/ID/state`` how its viewer stands and
+    ``/whep/ID/quality`` which rendition it gets,
+    ``/about`` what the page shows. Requests of other
     origins than the server's own are refused unless ``about().origins`` lists them or ``*``: a picture of a screen is
     not for every page that its owner happens to visit.
     """
@@ -127,7 +137,7 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
             return Response(media_type=SDP, headers={"Accept-Post": SDP, **headers})
         offer = await read_body(request, SDP, headers)
         try:
-            admitted = viewers.admit(offer)
+            admitted = viewers.admit(offer, caller_of(request))
         except NothingInCommonError as error:
             raise HTTPException(406, _sentence(error), headers) from None
         except SdpError as error:
@@ -135,9 +145,8 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
         except NothingShownError as error:
             again = {"Retry-After": str(RETRY_AFTER_S), **headers}
             raise HTTPException(409, f"{_sentence(error)} Try again in {RETRY_AFTER_S} s.", again) from None
-        except FullError as error:
-            again = {"Retry-After": str(RETRY_AFTER_S), **headers}
-            raise HTTPException(503, f"{_sentence(error)} Try again in {RETRY_AFTER_S} s.", again) from None
+        except DoorClosed as error:
+            raise closed(error, headers) from None
         location = f"{request.scope.get('root_path', '')}/whep/{admitted.session_id}"
         found = {"Location": location, "ETag": f'"{admitted.etag}"', **headers}
         if links := _links(about().relays):
@@ -177,7 +186,47 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
         answer = viewers.restart(current, said)
         return Response(answer, 200, {"ETag": f'"{current.etag}"', **headers}, TRICKLE)
 
-    async def tell_about(_: Request) -> Response:
+    def closed(error: DoorClosed, headers: Mapping[str, str]) -> HTTPException:
+        more = dict(headers)
+        text = _sentence(error)
+        if error.retry_s is not None:
+            more["Retry-After"] = str(error.retry_s)
+            if error.kind != "too-many":
+                text += f" Try again in {error.retry_s} s."
+        if error.kind == "token":
+            more["WWW-Authenticate"] = REALM
+        return HTTPException(STATUS[error.kind], text, more)
+
+    async def state(request: Request) -> Response:
+        """What a viewer may know about itself; it may say its name. The session's path is known to it alone."""
+        headers = {"Cache-Control": "no-store", **cross_origin(request)}
+        seat = viewers.seat(request.path_params["id"])
+        if seat is None:
+            raise HTTPException(404, "There is no such session (any more).", headers)
+        if request.method == "POST":
+            name = await read_body(request, "text/plain", headers)
+            if len(name) > MAX_NAME:
+                raise HTTPException(413, f"A name has at most {MAX_NAME} characters.", headers)
+            seat.call(name)
+        return JSONResponse(seat.told(), headers=headers)
+
+    async def quality(request: Request) -> Response:
+        """What a viewer gets of what there is, and why; it may choose one, or the best that its link carries."""
+        headers = {"Cache-Control": "no-store", **cross_origin(request)}
+        current = viewers.sessions.get(request.path_params["id"])
+        if current is None:
+            raise HTTPException(404, "There is no such session (any more).", headers)
+        if request.method == "POST":
+            wanted = (await read_body(request, "text/plain", headers)).strip()
+            try:
+                viewers.choose(current, wanted)
+            except LookupError as error:
+                raise HTTPException(422, f"{error.args[0]}.", headers) from None
+        return JSONResponse(viewers.quality(current), headers=headers)
+
+    async def tell_about(request: Request) -> Response:
+        if not viewers.registry.may_look(caller_of(request)):
+            raise closed(DoorClosed("token", "this needs a link with a token"), {"Cache-Control": "no-store"})
         now = about()
         known = {"title": now.title, "video": now.has_video, "audio": now.has_audio, "now": viewers.wallclock_ms}
         return JSONResponse(known, headers={"Cache-Control": "no-store"})
@@ -196,6 +245,8 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
         routes=[
             Route("/", page_file),
             Route("/whep", endpoint, methods=["GET", "POST", "OPTIONS"]),
+            Route("/whep/{id}/quality", quality, methods=["GET", "POST"]),
+            Route("/whep/{id}/state", state, methods=["GET", "POST"]),
             Route("/whep/{id}", session, methods=session_methods),
             Route("/about", tell_about),
             Route("/{name}", page_file),
@@ -206,6 +257,18 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
     return cast("AsgiApp", application)
 
 
+def caller_of(request: Request) -> Caller:
+    """Who asks: its address, its token (in the header, RFC 6750, or the link), what the program around says of it."""
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    shown = token.strip() if kind.lower() == "bearer" else request.query_params.get("token")
+    return Caller(
+        address=request.client.host if request.client else "",
+        token=shown or None,
+        vouched=request.scope.get(VIEWER),
+        name=request.query_params.get("name", "")[:MAX_NAME] or None,
+    )
+
+
 def _preflight(request: Request, cross_origin: Mapping[str, str]) -> dict[str, str]:
     """What a browser is told before it sends a request of another origin (Fetch, section 3.2.4)."""
     if not cross_origin:
@@ -213,7 +276,7 @@ def _preflight(request: Request, cross_origin: Mapping[str, str]) -> dict[str, s
     methods = "POST, GET, OPTIONS" if request.url.path.endswith("/whep") else "GET, PATCH, DELETE, OPTIONS"
     return {
         "Access-Control-Allow-Methods": methods,
-        "Access-Control-Allow-Headers": "Content-Type, If-Match",
+        "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match",
         "Access-Control-Max-Age": "3600",
     }
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 from pydantic import field_validator, model_validator
 
 from flowstream import (
+    Bitrate,
     Config,
     Context,
     EncodedCaps,
@@ -23,23 +24,32 @@ from flowstream import (
     field,
     live,
 )
+from flowstream.proto.admission import Approval
+from flowstream.proto.hosts import is_loopback
 from flowstream.proto.sdp import VIDEO_CODECS, Kind
 
 if TYPE_CHECKING:
+    from flowstream import ViewerRegistry
     from flowstream_nodes.webrtc._viewers import Viewers
+
+REPORTS_NS = 250_000_000
+"""How often it tells who watches."""
 
 _ICE_URL: Final = re.compile(
     r"(?:stuns?|turns?):(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:\?transport=(?:udp|tcp))?"
 )
 """RFC 7064 and RFC 7065."""
 
-REPORTS_NS = 250_000_000
-"""How often it tells who watches."""
-
 
 class ViewersConfig(Config):
     """Who may watch."""
 
+    approval: Literal["auto", "none", "token", "manual"] = field(
+        default="auto",
+        description="Who comes in: 'none' asks nobody, so whoever reaches the page may watch; 'token' lets in who has "
+        "a link with a token; with 'manual' viewers wait until you let each in, or come by an invitation. 'auto' is "
+        "'none' where only this machine reaches the page, and 'token' otherwise.",
+    )
     max: int = field(
         default=10, ge=1, le=500, description="How many may watch at a time; the next ones are asked to wait."
     )
@@ -88,6 +98,11 @@ class WebrtcOutConfig(Config):
         default=None, max_length=200, description="Title of the page; the node's label when it is left out."
     )
     viewers: ViewersConfig = live(default_factory=ViewersConfig, description="Who may watch.")
+    uplink: Literal["off"] | Bitrate = live(
+        default="off",
+        description="What all viewers together may get, in bits per second; when it is short, those who get most of "
+        "the picture get a lower rendition, before anybody gets none.",
+    )
     origins: list[str] = live(
         default_factory=list,
         max_length=100,
@@ -108,10 +123,18 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
     Serves a page at ``/<node>/`` and, for other players, a WHEP endpoint at ``/<node>/whep``. Takes H.264 without
     B-frames, VP8, VP9 or AV1, and Opus; they are passed on as they come, so one encoder serves every viewer. A new
     viewer, or one that lost too much, makes it ask for a keyframe upstream; requests of several are joined. A viewer
-    that lacks the codec is told which one it would need.
+    that lacks the codec is told which one it would need; renditions may differ in it, so that everybody has one.
+
+    ``video`` takes several renditions of one picture, the largest first: ``video: [high, middle, low]``. Each viewer
+    gets the one that its link carries, which its browser's feedback on every packet tells, and another one from a
+    keyframe on when that changes; it may choose one itself. ``uplink`` bounds the sum of all viewers. A viewer whose
+    link does not even carry the lowest one sees the picture stand still, and hears the sound.
 
     Media travels on UDP at the address where the graph serves (``serve.listen``), on the same port number when it is
     free. Viewers stay connected across reloads: what feeds this node may be replaced, the page goes on.
+
+    Who may watch is said under ``viewers``, and changed while it runs: ``flowstream viewers`` lists who is there, lets
+    in, sends away, pauses and bounds. Who waits is connected already, and sent nothing.
 
     ```yaml
     flowstream: 1
@@ -124,7 +147,7 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         type: webrtc-out
         inputs: {video: encode, audio: opus}
         title: Test pattern
-        viewers: {max: 10}
+        viewers: {max: 10, approval: manual}
     ```
     """
 
@@ -141,10 +164,12 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         EncodedPacket,
         caps=EncodedCaps(codec=VIDEO_CODECS),
         optional=True,
+        many=True,
         follows={"size", "extradata"},
         otherwise="let go of viewers that do not play the other format",
         doc="The picture: H.264 in Annex B form with parameter sets before every keyframe and no B-frames, which every "
-        "browser plays but a Firefox without its plugin; VP8 and VP9, which Safari plays too; or AV1.",
+        "browser plays but a Firefox without its plugin; VP8 and VP9, which Safari plays too; or AV1. Several "
+        "renditions of it are a ladder: each viewer gets the one that its link carries.",
     )
     audio = Input(
         EncodedPacket,
@@ -159,7 +184,11 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         doc="Who watches, and what each viewer says of its link: losses and round trip. For an abr-controller.",
     )
 
-    _last: EncodedPacket | None = None
+    _registry: ViewerRegistry | None = None
+
+    def open(self) -> None:
+        """Begins without having seen a picture."""
+        self._last: dict[int, EncodedPacket] = {}
 
     async def run(self, ctx: Context) -> None:
         """Serves viewers until the inputs end.
@@ -175,12 +204,17 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         page = await ctx.in_thread(_load)
         import anyio
 
+        from flowstream import VIEWERS, ViewerRegistry
         from flowstream_nodes.webrtc._viewers import Feeder, open_viewers
         from flowstream_nodes.webrtc._whep import About, Relay, make_app
 
-        async with ctx.hold(
-            f"viewers {host}:{port}", lambda holding: open_viewers(holding, host=host, port=port)
-        ) as viewers:
+        async with (
+            ctx.hold(VIEWERS, ViewerRegistry.open) as registry,
+            ctx.hold(
+                f"viewers {host}:{port}", lambda holding: open_viewers(holding, registry, host=host, port=port)
+            ) as viewers,
+        ):
+            self._registry = registry
 
             def kinds() -> frozenset[Kind]:
                 ports: dict[Kind, Input[EncodedPacket]] = {"video": self.video, "audio": self.audio}
@@ -194,13 +228,30 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                 return About(title, "video" in kinds(), "audio" in kinds(), tuple(self.config.origins), relays)
 
             def report() -> None:
-                ctx.report(viewers=viewers.connected, unsent_packets=viewers.unsent_packets or None)
+                ctx.report(
+                    viewers=registry.watching,
+                    waiting=registry.waiting or None,
+                    view="paused" if registry.view.is_paused else None,
+                    unsent_packets=viewers.unsent_packets or None,
+                    rungs=viewers.rungs_text or None,
+                    limited_by=viewers.limited_by,
+                )
+
+            def approval() -> Approval:
+                asked = self.config.viewers.approval
+                if asked != "auto":
+                    return asked
+                # Mounted in a program, whose port is not known here, it is the program that lets in.
+                return "none" if port == 0 or is_loopback(host) else "token"
 
             feeder = Feeder(
                 kinds=kinds,
                 most=lambda: self.config.viewers.max,
-                ask_keyframe=lambda: ctx.request(self.video, KeyframeRequest("a viewer needs one")),
+                ask_keyframe=lambda index: ctx.request(self.video, KeyframeRequest("a viewer needs one"), index=index),
                 on_change=report,
+                approval=approval,
+                rungs=lambda: {origin.index: origin.node for origin in ctx.origins(self.video)},
+                uplink_bps=lambda: None if self.config.uplink == "off" else self.config.uplink,
             )
             app = make_app(viewers, about=about, page=page)
             async with ctx.mount(app, page=True):
@@ -209,15 +260,20 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                     ctx.ready()
                     async with anyio.create_task_group() as tasks:
                         tasks.start_soon(self._tell_reports, ctx, viewers)
-                        async for kind, packet in ctx.merge(self.video, self.audio):
-                            if kind == "video":
-                                self._check_order(packet)
-                                viewers.send_video(packet, feeder)
+                        async for origin, packet in ctx.each(self.video, self.audio):
+                            if origin.port == "video":
+                                self._check_order(packet, origin.index)
+                                viewers.send_video(packet, feeder, origin.index)
                             else:
                                 viewers.send_audio(packet, feeder)
                         tasks.cancel_scope.cancel()
         if not kinds():
             raise ValueError("neither 'video' nor 'audio' is connected; connect at least one")
+
+    def reconfigured(self, old: WebrtcOutConfig) -> None:
+        """Whoever waits comes in where nobody has to wait any more."""
+        if self._registry is not None:
+            self._registry.settings_changed()
 
     async def _tell_reports(self, ctx: Context, viewers: Viewers) -> None:
         """Also while no picture comes: it may be waiting for somebody to watch."""
@@ -225,10 +281,12 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
             if ctx.is_connected(self.reports):
                 found = ViewerReports(ctx.name, viewers.reports())
                 await ctx.emit(self.reports(Record(found, ctx.media_ns())))
+            ctx.report(rungs=viewers.rungs_text or None, limited_by=viewers.limited_by)
             await ctx.sleep_until_ns(ctx.now_ns() + REPORTS_NS)
 
-    def _check_order(self, packet: EncodedPacket) -> None:
-        last, self._last = self._last, packet
+    def _check_order(self, packet: EncodedPacket, index: int) -> None:
+        last = self._last.get(index)
+        self._last[index] = packet
         if last is None or last.decode_ns is None or packet.decode_ns is None:
             return
         if packet.decode_ns > last.decode_ns and packet.time_ns < last.time_ns:

@@ -7,10 +7,7 @@ import fractions
 import functools
 import itertools
 import logging
-import re
-import secrets
 import socket
-import struct
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -22,13 +19,13 @@ import pytest
 import uvicorn
 from anyio.abc import TaskGroup
 
-from flowstream import EncodedCaps, EncodedPacket
-from flowstream.proto import stun
-from flowstream.proto.rtcp import RtcpPacket, looks_like_rtcp, pack_compound, parse_compound
-from flowstream.proto.rtp import RtpPacket
+from flowstream import EncodedCaps, EncodedPacket, ViewerRegistry
+from flowstream.control.tokens import TokenStore
+from flowstream.proto.admission import Approval
 from flowstream.proto.sdp import Kind
 from flowstream_nodes.webrtc._viewers import Feeder, Viewers, open_viewers
 from flowstream_nodes.webrtc._whep import About, Relay, make_app, read_page
+from tests.nodes.webrtc.player import LoopbackViewer
 
 FPS = 30
 VIDEO = EncodedCaps(codec="h264", width=640, height=360)
@@ -141,6 +138,9 @@ class Stage:
     title: str = "Test pattern"
     most: int = 10
     origins: tuple[str, ...] = ()
+    approval: Approval = "none"
+    events: list[Any] = field(default_factory=list)
+    tokens: TokenStore = field(init=False)
     relays: tuple[Relay, ...] = ()
     requests: list[int] = field(default_factory=list)
     picture: tuple[EncodedPacket, ...] = ()
@@ -211,9 +211,20 @@ async def open_stage(
     """A stage that is ready for viewers; nothing is sent before the test says so."""
     clock = Clock()
     async with anyio.create_task_group() as tasks:
-        async with open_viewers(StageHolding(tasks, clock), host=host, port=port or free_port()) as viewers:
-            feeder = Feeder(lambda: kinds, lambda: stage.most, lambda: stage.ask_keyframe(), lambda: None)
+        holding = StageHolding(tasks, clock)
+        registry = ViewerRegistry(clock.now_ns, clock.wallclock_ns)
+        async with open_viewers(holding, registry, host=host, port=port or free_port()) as viewers:
+            feeder = Feeder(
+                lambda: kinds,
+                lambda: stage.most,
+                lambda index: stage.ask_keyframe(),
+                lambda: None,
+                lambda: stage.approval,
+            )
             stage = Stage(viewers, feeder, clock, "", tasks, clock.now_ns(), picture=encoded_video())
+            tokens = TokenStore(None, clock.wallclock_ns)
+            registry.attend(node=lambda: "out", tell=stage.events.append, tokens=tokens)
+            stage.tokens = tokens
             app = make_app(
                 viewers,
                 about=lambda: About(stage.title, "video" in kinds, "audio" in kinds, stage.origins, stage.relays),
@@ -235,144 +246,6 @@ def stage_of() -> Callable[..., Any]:
 def pictures() -> Callable[..., tuple[EncodedPacket, ...]]:
     """Encodes a test picture: ``pictures((320, 180))``."""
     return encoded_video
-
-
-class LoopbackViewer:
-    """A WHEP player of a few lines: one UDP socket, checks with nomination, DTLS as client, no decoder."""
-
-    def __init__(self) -> None:
-        self.rtp: list[RtpPacket] = []
-        self.rtcp: list[RtcpPacket] = []
-        self.ufrag, self.password = secrets.token_hex(4), secrets.token_hex(16)
-        self._news = asyncio.Event()
-        self._pending: asyncio.Queue[bytes] = asyncio.Queue()
-        self._transactions: set[bytes] = set()
-        self.checked = asyncio.Event()
-        self.role, self.state = "controlling", "completed"
-        self.lose: Callable[[RtpPacket], bool] = lambda packet: False  # asked before its payload is decrypted
-
-    def offer(self, *, rtx: bool = True, audio: bool = True) -> str:
-        from aiortc.rtcdtlstransport import RTCCertificate
-
-        self.certificate = RTCCertificate.generateCertificate()
-        digest = next(f.value for f in self.certificate.getFingerprints() if f.algorithm == "sha-256")
-        transport = (
-            f"a=ice-ufrag:{self.ufrag}\na=ice-pwd:{self.password}\na=fingerprint:sha-256 {digest}\n"
-            "a=setup:actpass\na=rtcp-mux\na=recvonly\na=extmap:3 urn:ietf:params:rtp-hdrext:sdes:mid\n"
-        )
-        text = "v=0\no=- 1 1 IN IP4 0.0.0.0\ns=-\nt=0 0\n" + f"a=group:BUNDLE 0{' 1' if audio else ''}\n"
-        text += f"m=video 9 UDP/TLS/RTP/SAVPF 96{' 97' if rtx else ''}\na=mid:0\n{transport}"
-        text += "a=rtpmap:96 H264/90000\na=fmtp:96 packetization-mode=1;profile-level-id=42e01f\n"
-        text += "a=rtcp-fb:96 nack\na=rtcp-fb:96 nack pli\na=rtcp-fb:96 ccm fir\n"
-        text += "a=extmap:5 http://www.webrtc.org/experiments/rtp-hdrext/playout-delay\n"
-        if rtx:
-            text += "a=rtpmap:97 rtx/90000\na=fmtp:97 apt=96\n"
-        if audio:
-            text += f"m=audio 9 UDP/TLS/RTP/SAVPF 111\na=mid:1\n{transport}a=rtpmap:111 opus/48000/2\n"
-        return text
-
-    async def connect(self, answer: str, *, prefer: str = "") -> None:
-        """Runs the checks and the handshake against the first candidate that begins with ``prefer``."""
-        from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport
-
-        self.answer = answer
-        self.peer_ufrag = re.findall(r"a=ice-ufrag:(\S+)", answer)[0]
-        self.peer_password = re.findall(r"a=ice-pwd:(\S+)", answer)[0]
-        candidates = re.findall(r"a=candidate:\S+ 1 udp \d+ (\S+) (\d+) typ host", answer)
-        host, port = next(each for each in candidates if each[0].startswith(prefer))
-        self.remote = (host, int(port))
-        self.ssrcs = [int(ssrc) for ssrc in re.findall(r"a=ssrc:(\d+) cname", answer)]
-        self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.setblocking(False)
-        self.socket.connect(self.remote)
-        asyncio.get_running_loop().add_reader(self.socket, self._readable)
-        self.check()
-        await self.checked.wait()
-        self.dtls = RTCDtlsTransport(self, [self.certificate])  # type: ignore[arg-type]
-        self.dtls._set_role("client")
-        value = re.findall(r"a=fingerprint:sha-256 (\S+)", answer)[0]
-        await self.dtls.start(RTCDtlsParameters(fingerprints=[RTCDtlsFingerprint("sha-256", value)]))
-        assert self.dtls.state == "connected"
-
-    def restart(self, answer: str, ufrag: str) -> None:
-        """Goes on from another socket under new credentials, as a phone that changes its network; the check is sent."""
-        self.vanish()
-        self.ufrag = ufrag
-        self.peer_ufrag = re.findall(r"a=ice-ufrag:(\S+)", answer)[0]
-        self.peer_password = re.findall(r"a=ice-pwd:(\S+)", answer)[0]
-        self.socket = socket.socket(socket.AF_INET6 if ":" in self.remote[0] else socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.setblocking(False)
-        self.socket.connect(self.remote)
-        asyncio.get_running_loop().add_reader(self.socket, self._readable)
-        self.checked.clear()
-        self.check()
-
-    def check(self, *, nominate: bool = True, password: str = "") -> None:
-        """Sends one connectivity check."""
-        self.socket.send(self.request(nominate=nominate, password=password))
-
-    def request(self, *, nominate: bool = True, password: str = "") -> bytes:
-        """One connectivity check."""
-        transaction = secrets.token_bytes(12)
-        self._transactions.add(transaction)
-        attributes = [
-            (stun.USERNAME, f"{self.peer_ufrag}:{self.ufrag}".encode()),
-            (stun.PRIORITY, struct.pack("!I", 1)),
-            (stun.ICE_CONTROLLING, bytes(8)),
-        ]
-        if nominate:
-            attributes.append((stun.USE_CANDIDATE, b""))
-        message = stun.Message(stun.BINDING, stun.Class.REQUEST, transaction, tuple(attributes))
-        return message.to_bytes((password or self.peer_password).encode())
-
-    def send_rtcp(self, *packets: RtcpPacket, before: bytes = b"") -> None:
-        self.socket.send(self.dtls._tx_srtp.protect_rtcp(before + pack_compound(packets)))
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Waits until what has arrived fulfils a condition."""
-        while not condition():
-            self._news.clear()
-            await self._news.wait()
-
-    async def leave(self) -> None:
-        """Ends as a browser that is closed: with a DTLS alert."""
-        pump = self.dtls._task
-        await self.dtls.stop()
-        if pump is not None:
-            await asyncio.wait([pump])
-
-    def vanish(self) -> None:
-        """Ends without a word."""
-        asyncio.get_running_loop().remove_reader(self.socket)
-        self.socket.close()
-
-    async def _recv(self) -> bytes:
-        return await self._pending.get()
-
-    async def _send(self, data: bytes) -> None:
-        self.socket.send(data)
-
-    def _readable(self) -> None:
-        while True:
-            try:
-                data = self.socket.recv(2048)
-            except OSError:  # nothing there, or the other end has closed
-                break
-            if stun.looks_like_stun(data):
-                message = stun.Message.parse(data)
-                if message.kind is stun.Class.SUCCESS and message.verify(self.peer_password.encode()):
-                    assert message.transaction_id in self._transactions
-                    self.checked.set()
-            elif 20 <= data[0] <= 63:
-                self._pending.put_nowait(data)
-            elif self.dtls._rx_srtp is None:  # the other end has the keys a moment earlier
-                continue
-            elif looks_like_rtcp(data):
-                self.rtcp += parse_compound(self.dtls._rx_srtp.unprotect_rtcp(data))
-            else:
-                if not self.lose(RtpPacket.parse(data)):
-                    self.rtp.append(RtpPacket.parse(self.dtls._rx_srtp.unprotect(data)))
-        self._news.set()
 
 
 @pytest.fixture

@@ -13,6 +13,10 @@ import anyio
 import pytest
 from playwright.async_api import Browser, Page, Route, async_playwright
 
+from flowstream import Caller
+from flowstream.proto.rtcp import TransportFeedback
+from flowstream.runtime.audience import Grant
+from flowstream_nodes.webrtc._sender import Sender
 from flowstream_nodes.webrtc._whep import Relay
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real, pytest.mark.timeout(180)]
@@ -101,6 +105,35 @@ async def test_the_page_plays_picture_and_sound(stage_of: Any, browser: Browser)
         facts = r"/^640.360 .* [\d]+ fps .*bit/"
         await wait_for(page, f"document.getElementById('facts').textContent.match({facts})")
         assert stage.viewers.connected == 1
+
+
+@pytest.mark.alone
+async def test_the_browser_tells_of_every_packet_and_its_link_is_found_to_carry_more(
+    stage_of: Any, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+    handle_feedback = Sender.handle_feedback
+
+    def listen(sender: Sender, packet: Any, *, now_ns: int) -> None:
+        told.append(packet)
+        handle_feedback(sender, packet, now_ns=now_ns)
+
+    monkeypatch.setattr(Sender, "handle_feedback", listen)
+    async with stage_of() as stage:
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "playing")
+        (session,) = stage.viewers.sessions.values()
+        stream_bps = 1_100_000  # picture and sound
+        with anyio.fail_after(20):
+            while stage.viewers.reports()[0].bandwidth_bps < 3 * stream_bps:
+                await anyio.lowlevel.checkpoint()
+        await wait_for(page, "window.inbound('video').then((s) => s.framesDecoded > 60)")
+        assert len(told) > 20
+        assert all(isinstance(packet, TransportFeedback) for packet in told), "no REMB beside it"
+        picture = await page.evaluate("window.inbound('video')")
+        assert (picture["packetsLost"], picture["freezeCount"]) == (0, 0)
+        assert session.sender.dropped_pictures == 0
 
 
 @pytest.mark.alone
@@ -239,13 +272,93 @@ async def test_a_server_that_is_gone_and_comes_back_is_found_again(stage_of: Any
 async def test_a_full_house_and_then_a_free_place(stage_of: Any, browser: Browser, make_viewer: Any) -> None:
     async with stage_of() as stage:
         stage.most = 1
-        admitted = stage.viewers.admit(make_viewer().offer())
+        admitted = stage.viewers.admit(make_viewer().offer(), Caller("127.0.0.1"))
         page = await open_page(browser, stage.url)
         await wait_for_state(page, "failed")
         assert await page.evaluate("window.sentence()") == "All places are taken"
         stage.viewers.dismiss(admitted.session_id)
         stage.tasks.start_soon(stage.play)
         await wait_for_state(page, "playing")
+
+
+async def test_the_waiting_room(stage_of: Any, browser: Browser) -> None:
+    async with stage_of() as stage:
+        stage.approval = "manual"
+        registry = stage.viewers.registry
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "lobby")
+        assert await page.evaluate("window.sentence()") == "Waiting to be let in"
+        assert (await page.evaluate("window.inbound('video')")).get("framesDecoded", 0) == 0
+        (viewer,) = registry.viewers
+        assert (viewer.state, viewer.name) == ("waiting", None)
+        await page.fill("#name", "Ann f m")  # letters that are keys of the player elsewhere
+        await page.press("#name", "Enter")
+        await wait_for(page, f"document.getElementById('detail').textContent.includes('Ann f m ({viewer.id})')")
+        assert registry.viewers[0].name == "Ann f m"
+        registry.approve(viewer.id)
+        await wait_for_state(page, "playing")
+        assert await page.evaluate("window.connections.length") == 1
+        # It is known again when it comes back, also by another visit of the page.
+        await page.reload()
+        await wait_for_state(page, "playing")
+        assert [(each.id, each.state) for each in registry.viewers] == [(viewer.id, "watching")]
+
+
+async def test_a_kick_is_said_and_the_picture_is_gone(stage_of: Any, browser: Browser) -> None:
+    async with stage_of() as stage:
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "playing")
+        (viewer,) = stage.viewers.registry.viewers
+        stage.viewers.registry.kick(viewer.id)
+        await wait_for(page, "window.sentence() === 'The owner has ended this for you.'")
+        assert await page.evaluate("document.getElementById('video').srcObject") is None
+        assert stage.viewers.connected == 0
+        stage.viewers.registry.approve(viewer.id)
+        await page.click("text=Try again")
+        await wait_for_state(page, "playing")
+
+
+async def test_a_paused_view_is_black_and_said(stage_of: Any, browser: Browser) -> None:
+    darkest = """(() => {
+      const video = document.getElementById("video");
+      const canvas = new OffscreenCanvas(64, 36);
+      const context = canvas.getContext("2d");
+      context.drawImage(video, 0, 0, 64, 36);
+      return Math.max(...context.getImageData(0, 0, 64, 36).data.filter((_, at) => at % 4 !== 3)) < 12;
+    })()"""
+    async with stage_of() as stage:
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "playing")
+        assert not await page.evaluate(darkest)
+        stage.viewers.registry.pause_view()
+        await wait_for(page, darkest)  # what any player shows, whatever its page says
+        await wait_for_state(page, "paused")
+        assert await page.evaluate("window.sentence()") == "The stream is paused"
+        assert await page.is_hidden("#video")
+        stage.viewers.registry.resume_view()
+        await wait_for_state(page, "playing")
+        await wait_for(page, f"!{darkest}")
+        assert await page.evaluate("window.connections.length") == 1
+
+
+async def test_a_link_with_a_token_plays_and_one_without_says_what_is_needed(stage_of: Any, browser: Browser) -> None:
+    async with stage_of() as stage:
+        stage.approval = "token"
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for(page, "window.sentence() === 'This needs a link from its owner'")
+        assert await page.title() == "Live"
+        ends_ns = stage.clock.wallclock_ns() + 60_000_000_000
+        token = stage.tokens.issue(Grant("abc", ends_ns, name="Ann"))
+        page = await open_page(browser, f"{stage.url}/?token={token}")
+        await wait_for_state(page, "playing")
+        assert await page.title() == "Test pattern"
+        assert [(each.name, each.is_verified) for each in stage.viewers.registry.viewers] == [("Ann", True)]
+        page = await open_page(browser, f"{stage.url}/?token=nonsense")
+        await wait_for(page, "window.sentence() === 'This link does not count any more'")
 
 
 async def test_a_browser_without_the_format_is_told_so(stage_of: Any, browser: Browser) -> None:
@@ -365,6 +478,43 @@ async def test_whoever_waits_to_be_let_in_is_told_so_and_may_say_a_name(stage_of
         told["state"] = "watching"
         await wait_for_state(page, "playing")
         assert await page.evaluate("window.connections.length") == 1
+
+
+async def test_the_quality_menu_is_there_where_there_is_a_choice(stage_of: Any, browser: Browser) -> None:
+    told = {
+        "chosen": "auto",
+        "rung": "high",
+        "why": "high is sent: it is the best there is",
+        "rungs": [
+            {"name": "high", "size": "1280x720", "bitrate": 2_400_000},
+            {"name": "low", "size": "640x360", "bitrate": None},
+        ],
+    }
+    wanted: list[str] = []
+
+    async def answer(route: Route) -> None:
+        if route.request.method == "POST":
+            wanted.append(route.request.post_data or "")
+            told["chosen"] = told["rung"] = wanted[-1]
+        await route.fulfill(json=told)
+
+    async with stage_of() as stage:
+        stage.tasks.start_soon(stage.play)
+        alone = await open_page(browser, stage.url)
+        page = await browser.new_page()
+        await page.add_init_script(WATCH)
+        await page.route("**/quality", answer)
+        await page.goto(stage.url)
+        await wait_for(page, "!document.getElementById('quality').hidden")
+        texts = await page.locator("#quality option").all_inner_texts()
+        assert texts == ["Auto (720p)", "720p, 2.4 Mbit/s", "360p"]
+        assert await page.get_attribute("#quality", "title") == "high is sent: it is the best there is"
+        await page.select_option("#quality", "low")
+        await wait_for(page, "document.querySelector('#quality option').textContent === 'Auto'")
+        assert wanted == ["low"]
+        assert await page.input_value("#quality") == "low"
+        await wait_for_state(alone, "playing")
+        assert await alone.is_hidden("#quality")
 
 
 @pytest.mark.parametrize("size", [(390, 844), (844, 390), (1280, 720)])

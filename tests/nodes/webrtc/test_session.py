@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
-from flowstream import EncodedPacket
+from flowstream import Caller, DoorClosed, EncodedPacket
 from flowstream.proto.h264 import packetize, split_annex_b
 from flowstream.proto.ice import Pair
 from flowstream.proto.rtcp import (
@@ -29,8 +29,9 @@ from flowstream.proto.rtcp import (
 )
 from flowstream.proto.rtp import RtpPacket, Unwrapper
 from flowstream.proto.sdpfrag import Fragment
-from flowstream_nodes.webrtc import _mux, _session
-from flowstream_nodes.webrtc._viewers import MAX_PAYLOAD, Feeder, FullError
+from flowstream_nodes.webrtc import _mux, _session, _stream
+from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD
+from flowstream_nodes.webrtc._viewers import Feeder
 
 pytestmark = pytest.mark.anyio
 
@@ -38,9 +39,12 @@ MakeViewer = Callable[[], Any]
 TWCC = bytes.fromhex("afcd000600000001000000020001000300010000200304010201" "0002")  # fmt: skip
 
 
+CALLER = Caller("127.0.0.1")
+
+
 async def join(stage: Any, viewer: Any, **options: Any) -> Any:
     """Connects a player; gives its session."""
-    admitted = stage.viewers.admit(viewer.offer(**options))
+    admitted = stage.viewers.admit(viewer.offer(**options), CALLER)
     with anyio.fail_after(10):
         await viewer.connect(admitted.answer)
         session = stage.viewers.sessions[admitted.session_id]
@@ -100,7 +104,7 @@ async def test_a_viewer_gets_the_very_bytes_from_a_keyframe_on(stage_of: Any, ma
         assert numbers == [(numbers[0] + n) & 0xFFFF for n in range(len(numbers))]
         assert sum(packet.marker for packet in packets) == len(sent)
         assert {packet.payload_type for packet in packets} == {96}
-        assert {packet.extensions for packet in packets} == {((3, b"0"), (5, _session.PLAYOUT_DELAY))}
+        assert {packet.extensions for packet in packets} == {((3, b"0"), (5, _stream.PLAYOUT_DELAY))}
         unwrapper = Unwrapper(32)
         times = sorted({unwrapper.unwrap(packet.timestamp) for packet in packets})
         assert len(times) == len(sent)
@@ -263,7 +267,7 @@ async def test_a_new_node_feeds_the_same_viewer_and_nothing_jumps(
         await send_pictures(stage, viewer, 4)
         before = len(video_of(viewer))
         asked: list[int] = []
-        newer = Feeder(lambda: frozenset({"video"}), lambda: 10, lambda: asked.append(1), lambda: None)
+        newer = Feeder(lambda: frozenset({"video"}), lambda: 10, lambda index: asked.append(1), lambda: None)
         other_size = pictures((320, 180), 1)
         assert other_size[0].keyframe
         with stage.viewers.feeding(newer, media_ns=stage.media_ns()):
@@ -418,7 +422,7 @@ async def test_an_offer_that_nobody_follows_up_is_given_up(
 ) -> None:
     monkeypatch.setattr(_session, "SETUP_S", 0.05)
     async with stage_of() as stage:
-        admitted = stage.viewers.admit(make_viewer().offer())
+        admitted = stage.viewers.admit(make_viewer().offer(), CALLER)
         session = stage.viewers.sessions[admitted.session_id]
         await gone(stage)
         assert session.closed_because == "not connected within 0 s: no ICE check came in"
@@ -426,7 +430,7 @@ async def test_an_offer_that_nobody_follows_up_is_given_up(
 
 async def test_an_offer_can_be_taken_back_before_it_connects(stage_of: Any, make_viewer: MakeViewer) -> None:
     async with stage_of() as stage:
-        admitted = stage.viewers.admit(make_viewer().offer())
+        admitted = stage.viewers.admit(make_viewer().offer(), CALLER)
         stage.viewers.dismiss(admitted.session_id)
         await gone(stage)
 
@@ -436,7 +440,7 @@ async def test_a_viewer_with_another_certificate_than_it_offered_is_refused(
 ) -> None:
     async with stage_of() as stage:
         viewer = make_viewer()
-        admitted = stage.viewers.admit(re.sub(r"sha-256 ..", "sha-256 00", viewer.offer()))
+        admitted = stage.viewers.admit(re.sub(r"sha-256 ..", "sha-256 00", viewer.offer()), CALLER)
         session = stage.viewers.sessions[admitted.session_id]
         with anyio.fail_after(10):
             await viewer.connect(admitted.answer)
@@ -447,7 +451,7 @@ async def test_a_viewer_with_another_certificate_than_it_offered_is_refused(
 async def test_a_check_with_a_guessed_password_connects_nobody(stage_of: Any, make_viewer: MakeViewer) -> None:
     async with stage_of() as stage:
         viewer = make_viewer()
-        admitted = stage.viewers.admit(viewer.offer())
+        admitted = stage.viewers.admit(viewer.offer(), CALLER)
         session = stage.viewers.sessions[admitted.session_id]
         forged = re.sub(r"a=ice-pwd:\S+", f"a=ice-pwd:{'x' * 24}", admitted.answer)
         with anyio.move_on_after(0.3) as waited:
@@ -461,12 +465,12 @@ async def test_there_are_no_more_viewers_than_may_be(stage_of: Any, make_viewer:
     async with stage_of() as stage:
         stage.most = 1
         await join(stage, make_viewer())
-        with pytest.raises(FullError, match="the only place is taken"):
-            stage.viewers.admit(make_viewer().offer())
+        with pytest.raises(DoorClosed, match="the only place is taken"):
+            stage.viewers.admit(make_viewer().offer(), CALLER)
         stage.most = 2
-        stage.viewers.admit(make_viewer().offer())
-        with pytest.raises(FullError, match="all 2 places are taken"):
-            stage.viewers.admit(make_viewer().offer())
+        stage.viewers.admit(make_viewer().offer(), CALLER)
+        with pytest.raises(DoorClosed, match="all 2 places are taken"):
+            stage.viewers.admit(make_viewer().offer(), CALLER)
 
 
 async def test_noise_on_the_port_disturbs_nobody(stage_of: Any, make_viewer: MakeViewer) -> None:
@@ -490,7 +494,7 @@ async def test_a_wildcard_host_is_reached_by_every_address_of_the_machine(
 ) -> None:
     async with stage_of(host="::") as stage:
         viewer = make_viewer()
-        answer = stage.viewers.admit(viewer.offer()).answer
+        answer = stage.viewers.admit(viewer.offer(), CALLER).answer
         hosts = list(dict.fromkeys(re.findall(r"a=candidate:\S+ 1 udp \d+ (\S+) \d+ typ host", answer)))
         assert "127.0.0.1" in hosts
         assert "::1" in hosts
@@ -520,7 +524,7 @@ async def test_a_loopback_host_is_reached_by_every_address_but_only_from_this_ma
 
 async def test_a_host_name_is_looked_up_and_loopback_is_a_candidate(stage_of: Any, make_viewer: MakeViewer) -> None:
     async with stage_of(host="localhost") as stage:
-        answer = stage.viewers.admit(make_viewer().offer()).answer
+        answer = stage.viewers.admit(make_viewer().offer(), CALLER).answer
         assert re.search(r"a=candidate:\S+ 1 udp \d+ 127.0.0.1 \d+ typ host", answer)
 
 
@@ -529,9 +533,9 @@ async def test_the_port_of_the_server_is_used_where_it_is_free(stage_of: Any, ma
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         async with stage_of(port=port) as stage:
-            answer = stage.viewers.admit(make_viewer().offer()).answer
+            answer = stage.viewers.admit(make_viewer().offer(), CALLER).answer
             (media_port,) = re.findall(r"a=candidate:1 1 udp \d+ 127.0.0.1 (\d+) typ host", answer)[:1]
             assert int(media_port) != port
     async with stage_of(port=port) as stage:
-        answer = stage.viewers.admit(make_viewer().offer()).answer
+        answer = stage.viewers.admit(make_viewer().offer(), CALLER).answer
         assert re.findall(r"a=candidate:1 1 udp \d+ 127.0.0.1 (\d+) typ host", answer)[0] == str(port)

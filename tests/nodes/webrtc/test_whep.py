@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowstream import Caller
 from flowstream.proto.sdp import agree, parse_offer
 from flowstream.proto.sdpfrag import Fragment
 from flowstream_nodes.webrtc import _whep
@@ -284,12 +285,15 @@ async def test_pages_of_elsewhere_get_nothing_unless_they_are_listed(
     wrong = await http.post("/whep", content="x", headers={**foreign, "Content-Type": "text/plain"})
     assert (wrong.status_code, wrong.headers["access-control-allow-origin"]) == (415, "https://elsewhere.example")
     location = answer.headers["location"]
-    preflight = await http.options(location, headers={**foreign, "Access-Control-Request-Method": "PATCH"})
-    assert preflight.headers["access-control-allow-methods"] == "GET, PATCH, DELETE, OPTIONS"
-    assert "If-Match" in preflight.headers["access-control-allow-headers"]
-    late = await http.patch(location, content=RESTART, headers={**TRICKLE, **foreign, "If-Match": "*"})
-    assert (late.status_code, late.headers["access-control-allow-origin"]) == (200, "https://elsewhere.example")
-    assert "ETag" in late.headers["access-control-expose-headers"]
+    allowed = await http.options(location, headers={**foreign, "Access-Control-Request-Method": "PATCH"})
+    assert allowed.headers["access-control-allow-methods"] == "GET, PATCH, DELETE, OPTIONS"
+    assert "If-Match" in allowed.headers["access-control-allow-headers"]
+    restarted = await http.patch(location, content=RESTART, headers={**TRICKLE, **foreign, "If-Match": "*"})
+    assert (restarted.status_code, restarted.headers["access-control-allow-origin"]) == (
+        200,
+        "https://elsewhere.example",
+    )
+    assert "ETag" in restarted.headers["access-control-expose-headers"]
 
 
 async def test_the_page_of_the_server_itself_is_welcome(http: httpx.AsyncClient, stage: Any, offer: str) -> None:
@@ -344,7 +348,7 @@ class _Door:
     def __init__(self) -> None:
         self.sessions = {"known": SimpleNamespace(id="known", etag="tag", peer_ufrag="EsAw", closed_because=None)}
 
-    def admit(self, text: str) -> Admitted:
+    def admit(self, text: str, caller: Caller) -> Admitted:
         agree(parse_offer(text), needed={"video"})
         return Admitted("new", "tag", "v=0\r\n")
 

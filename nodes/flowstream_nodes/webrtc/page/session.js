@@ -103,7 +103,7 @@ function withTransport(answer, fragment) {
 
 // From offer to end. `on.lost(failure)` comes once, at an end that nobody asked for; `on.track(track)` when a track has
 // something to show; `on.connected()` once; `on.restarting()` while a new path is looked for; `on.sample(reports)` each
-// second; `on.standing(told, before)` when the owner lets us in, or pauses the stream.
+// second; `on.standing(told, before)` when the owner lets us in, or pauses the stream; `on.quality(told)` now and then.
 export class Session {
   constructor(on) {
     this.on = on;
@@ -113,6 +113,7 @@ export class Session {
     this.url = null;
     this.standing = "";
     this.asksStanding = true;
+    this.samples = 0;
   }
 
   async start(name) {
@@ -238,12 +239,25 @@ export class Session {
     this.on.standing(told, before);
   }
 
+  // Which rendition we get, of which there are, and why; choosing one, or "auto", if a name is given.
+  async quality(wanted) {
+    if (!this.url) return;
+    try {
+      const said = wanted ? { method: "POST", headers: { "Content-Type": "text/plain" }, body: wanted } : {};
+      const response = await fetch(`${this.url}/quality`, said);
+      if (response.ok && !this.ended) this.on.quality(await response.json());
+    } catch {
+      // The connection itself says what is wrong.
+    }
+  }
+
   get isHeldBack() {
     return this.standing === "waiting" || this.standing === "paused";
   }
 
   async sample() {
     await this.stand();
+    if (this.wasConnected && !this.isHeldBack && this.samples++ % 3 === 0) this.quality();
     if (this.ended) return;
     const reports = await this.pc.getStats();
     if (!this.ended) this.on.sample(reports);

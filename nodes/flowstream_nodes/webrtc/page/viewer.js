@@ -63,6 +63,7 @@ function listener() {
         show("connecting", "Waiting for the picture");
       }
     },
+    quality: showQuality,
     sample,
   };
   return on;
@@ -115,6 +116,19 @@ function showSound() {
   $("mute").setAttribute("aria-pressed", String(video.muted));
   $("mute").setAttribute("aria-label", video.muted ? "Unmute" : "Mute");
   $("mute").title = video.muted ? "Unmute (m)" : "Mute (m)";
+}
+
+// The menu is there where there is a choice. What it says beside "Auto" is what we get by it.
+function showQuality({ chosen, rung, why, rungs }) {
+  const menu = $("quality");
+  menu.hidden = rungs.length < 2;
+  if (menu.hidden || document.activeElement === menu) return;
+  const lines = (size) => (size ? `${size.split("x")[1]}p` : "");
+  const known = rungs.map(({ name, size, bitrate: rate }) => [name, [lines(size) || name, rate ? bitrate(rate) : ""].filter(Boolean).join(", ")]);
+  const now = rungs.find(({ name }) => name === rung);
+  const options = [["auto", chosen === "auto" && now ? `Auto (${lines(now.size) || now.name})` : "Auto"], ...known];
+  menu.replaceChildren(...options.map(([name, text]) => new Option(text, name, false, name === chosen)));
+  menu.title = why ?? "";
 }
 
 function setMuted(muted) {
@@ -199,6 +213,7 @@ $("small").onclick = toggleSmall;
 $("small").hidden = !document.pictureInPictureEnabled;
 $("stats").onclick = togglePanel;
 $("close").onclick = togglePanel;
+$("quality").onchange = () => { session?.quality($("quality").value); $("quality").blur(); };
 $("again").onclick = () => { attempt = 0; connect(); };
 $("who").onsubmit = (event) => {
   event.preventDefault();

@@ -1,0 +1,79 @@
+"""SRTP for bursts of packets: protected in place, one behind the other, so that one call can send them all."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import pylibsrtp
+
+MOST: Final = 40
+"""Packets of a burst; with 1,500 bytes each they stay below what one call may send."""
+
+_ROOM: Final = 1_500
+_TRAILER: Final = 144
+
+
+class ProtectionError(Exception):
+    """A packet cannot be protected."""
+
+
+class Protection:
+    """The outgoing half of one viewer's SRTP session.
+
+    What `protect` gives is good until any viewer's is next called.
+    """
+
+    def __init__(self, session: pylibsrtp.Session) -> None:
+        from pylibsrtp import Error
+        from pylibsrtp._binding import lib
+
+        self._session = session  # frees the context with its last reference
+        self._context: Any = session._srtp[0]
+        self._call: Any = lib.srtp_protect
+        self._error = Error
+        self._buffer, self._view, self._length = _workspace()
+
+    def protect(self, packets: Sequence[bytes]) -> tuple[memoryview, list[int]]:
+        """Protects up to `MOST` RTP packets; gives them without gaps, and their sizes.
+
+        Raises:
+            ProtectionError: libsrtp refuses, or a packet is too long.
+        """
+        call, context, buffer, view, length = self._call, self._context, self._buffer, self._view, self._length
+        sizes: list[int] = []
+        start = 0
+        for packet in packets:
+            size = len(packet)
+            if size > _ROOM - _TRAILER:
+                raise ProtectionError(f"a packet of {size} bytes is too long")
+            view[start : start + size] = packet
+            length[0] = size
+            if status := call(context, buffer + start, length):
+                raise ProtectionError(f"libsrtp says {status}")
+            size = length[0]
+            sizes.append(size)
+            start += size
+        return view[:start], sizes
+
+    def protect_rtcp(self, data: bytes) -> bytes:
+        """Protects one RTCP packet.
+
+        Raises:
+            ProtectionError: libsrtp refuses, or it is too long.
+        """
+        try:
+            return bytes(self._session.protect_rtcp(data))
+        except (self._error, ValueError) as error:
+            raise ProtectionError(str(error)) from error
+
+
+@functools.cache
+def _workspace() -> tuple[Any, memoryview, Any]:
+    """One buffer for all viewers: each burst is sent before the next one is protected."""
+    from pylibsrtp._binding import ffi
+
+    buffer = ffi.new("char[]", MOST * _ROOM + _TRAILER)
+    return buffer, memoryview(ffi.buffer(buffer)), ffi.new("int *")

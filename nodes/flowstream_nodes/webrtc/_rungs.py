@@ -1,0 +1,161 @@
+"""The renditions of the picture that come in, and which viewer gets which of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from flowstream import EncodedPacket, Size, ticks_of
+from flowstream.proto.allocator import Allocator, Choice
+from flowstream.proto.allocator import Rung as Rate
+from flowstream.proto.keyframe import KeyframeRequests
+from flowstream.proto.switching import Picture
+from flowstream_nodes.webrtc._codecs import codec_of, profile_of
+from flowstream_nodes.webrtc._rate import RateMeter
+
+if TYPE_CHECKING:
+    from flowstream_nodes.webrtc._session import ViewerSession
+
+MAX_PAYLOAD: Final = 1160
+"""Bytes of media in a packet: with RTP header and extensions, RTX, SRTP, UDP and IPv6 below the 1280 that every path
+carries."""
+
+CLOCK_RATE: Final = 90_000
+
+ON_THE_WIRE: Final = 1.06
+"""Times what the encoder makes: with headers, protection, UDP and IP."""
+
+
+class Timeline:
+    """RTP time of one stream, from media time: never back and never twice the same, whatever feeds it."""
+
+    def __init__(self, clock_rate: int) -> None:
+        self.clock_rate = clock_rate
+        self._last: int | None = None
+
+    @property
+    def last(self) -> int | None:
+        """The position that was given out last."""
+        return self._last
+
+    def advance(self, time_ns: int) -> int:
+        """The position of a media time."""
+        ticks = ticks_of(time_ns, self.clock_rate)
+        if self._last is not None and ticks <= self._last:
+            ticks = self._last + 1
+        self._last = ticks
+        return ticks
+
+
+@dataclass(eq=False, slots=True)
+class Rung:
+    """One rendition. ``index`` is that of the edge by which it comes, ``name`` the id of the node that makes it."""
+
+    index: int
+    name: str
+    meter: RateMeter = field(default_factory=RateMeter)
+    requests: KeyframeRequests = field(default_factory=KeyframeRequests)
+    timeline: Timeline = field(default_factory=lambda: Timeline(CLOCK_RATE))
+    codec: str | None = None
+    profile: str | None = None
+    size: Size | None = None
+    _number: int = 0
+
+    @property
+    def key(self) -> str:
+        """What it is called among rungs: its edge, which stays when another node feeds it."""
+        return str(self.index)
+
+    def take(self, packet: EncodedPacket, *, now_ns: int) -> Picture:
+        """The next picture of it."""
+        self._number += 1
+        self.meter.add(len(packet.data), now_ns=now_ns)
+        if packet.keyframe:
+            self.requests.arrived()
+            self.codec = codec_of(packet)
+            self.profile = (profile_of(packet) or self.profile) if self.codec == "h264" else None
+        width, height = packet.caps.width, packet.caps.height
+        if isinstance(width, int) and isinstance(height, int):
+            self.size = Size(width, height)
+        return Picture(
+            rung=self.key,
+            number=self._number,
+            ticks=self.timeline.advance(packet.time_ns),
+            is_keyframe=packet.keyframe,
+        )
+
+
+class Rungs:
+    """All renditions there are, and the choice for each viewer."""
+
+    def __init__(self) -> None:
+        self._rungs: dict[int, Rung] = {}
+        self._allocator = Allocator()
+
+    def __iter__(self) -> Iterator[Rung]:
+        return iter(self._rungs.values())
+
+    @property
+    def profile(self) -> str | None:
+        """The profile of the first rung that has shown one."""
+        return next((rung.profile for rung in self if rung.profile is not None), None)
+
+    @property
+    def codecs(self) -> tuple[str, ...]:
+        """The codecs that rungs have, as far as they have shown it; none while one of them has shown nothing."""
+        codecs = [rung.codec for rung in self]
+        return () if None in codecs else tuple(dict.fromkeys(codec for codec in codecs if codec is not None))
+
+    @property
+    def newest_ticks(self) -> int | None:
+        """How far the furthest has come on the timeline."""
+        known = [rung.timeline.last for rung in self if rung.timeline.last is not None]
+        return max(known, default=None)
+
+    def follow(self, names: Mapping[int, str]) -> None:
+        """These come in now, by the index of their edge."""
+        if {index: rung.name for index, rung in self._rungs.items()} == names:
+            return
+        for index in self._rungs.keys() - names.keys():
+            del self._rungs[index]
+        for index in sorted(names):
+            self.at(index).name = names[index]
+
+    def at(self, index: int) -> Rung:
+        """The rung of an edge."""
+        rung = self._rungs.get(index)
+        if rung is None:
+            rung = self._rungs[index] = Rung(index, str(index))
+        return rung
+
+    def find(self, key: str | None) -> Rung | None:
+        """The rung that is called so."""
+        return next((rung for rung in self if rung.key == key), None)
+
+    def rates(self, *, now_ns: int) -> list[Rate]:
+        """What each takes on the wire; without those that nothing comes of now.
+
+        While nothing has come of any, the first one named is taken to be the largest.
+        """
+        measured = [(rung, rung.meter.bps_at(now_ns)) for rung in self]
+        coming = [Rate(rung.key, int(bps * ON_THE_WIRE)) for rung, bps in measured if bps]
+        return coming or [Rate(rung.key, len(measured) - place) for place, (rung, _) in enumerate(measured)]
+
+    def decide(
+        self, sessions: Sequence[ViewerSession], *, uplink_bps: int | None, sound_bps: int, now_ns: int
+    ) -> Mapping[str, Choice]:
+        """Tells each viewer's session which rung it gets; gives all choices."""
+        self._allocator.uplink_bps = uplink_bps
+        choices = self._allocator.decide(
+            self.rates(now_ns=now_ns),
+            [each.demand(sound_bps=sound_bps, playable=self._playable(each)) for each in sessions],
+            now_ns=now_ns,
+        )
+        for session in sessions:
+            session.aim(choices[session.id])
+        return choices
+
+    def _playable(self, session: ViewerSession) -> frozenset[str]:
+        """The rungs that a viewer can play; those that have shown nothing yet may be."""
+        return frozenset(rung.key for rung in self if rung.codec is None or session.can_play(rung.codec))

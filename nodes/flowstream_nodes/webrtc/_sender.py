@@ -1,0 +1,294 @@
+"""What goes to one viewer: paced by what its link carries, numbered when it leaves, protected and sent in bursts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from flowstream.proto.congestion.estimator import BandwidthEstimator, Estimate
+from flowstream.proto.congestion.pacer import Dropped, Pacer, Padding, Urgency
+from flowstream.proto.ice import Pair
+from flowstream.proto.retransmit import SentPacket
+from flowstream.proto.rtcp import ReceiverEstimate, TransportFeedback
+from flowstream.proto.sdp import Kind
+from flowstream_nodes.webrtc._protection import MOST, Protection, ProtectionError
+from flowstream_nodes.webrtc._stream import PADDING, RtpStream
+from flowstream_nodes.webrtc._wakeups import Wakeups
+
+if TYPE_CHECKING:
+    from flowstream_nodes.webrtc._mux import UdpMux
+
+START_BPS: Final = 600_000
+"""What a link is taken to carry before anything is known of it, at least; a stream of a higher rate is begun with
+that, up to `MOST_START_BPS`."""
+
+MOST_START_BPS: Final = 3_000_000
+
+OF_USE: Final = 5.0
+"""Times the rate of what can be sent: a link that carries so much needs no closer look, and pictures leave at once."""
+
+LEAST_OF_USE_BPS: Final = 5_000_000
+
+_TRAILER: Final = 16  # of SRTP; the exact size counts when a packet leaves
+_UDP_OVER_IPV4, _UDP_OVER_IPV6 = 28, 48
+
+
+@dataclass(eq=False, slots=True)
+class Unit:
+    """An access unit on its way to one viewer."""
+
+    stream: RtpStream
+    codec: str
+    payloads: Sequence[bytes]
+    ticks: int
+    captured_ns: int | None
+
+
+@dataclass(eq=False, slots=True)
+class Again:
+    """Packets that are sent once more, while the stream still is in their codec."""
+
+    stream: RtpStream
+    codec: str | None
+    packets: Sequence[SentPacket]
+
+
+class Sender:
+    """Sends the streams of one viewer. ``now_ns`` is monotonic.
+
+    Nothing leaves before `open`. What it gives up, because the link carries less than comes, it gives up as whole
+    pictures; ``on_break`` is then called as soon as there is room for the keyframe that must come next. ``on_failure``
+    is called when its packets cannot be protected; it is closed then.
+    """
+
+    def __init__(
+        self,
+        streams: Mapping[Kind, RtpStream],
+        *,
+        mux: UdpMux,
+        wakeups: Wakeups,
+        start_bps: int,
+        now_ns: int,
+        on_break: Callable[[], None],
+        on_failure: Callable[[ProtectionError], None],
+    ) -> None:
+        start_bps = min(max(start_bps, START_BPS), MOST_START_BPS)
+        self.estimator: BandwidthEstimator = BandwidthEstimator(
+            now_ns=now_ns, start_bps=start_bps, most_bps=LEAST_OF_USE_BPS
+        )
+        self.pair: Pair | None = None
+        self.dropped_pictures: int = 0
+        self.has_feedback: bool = False
+        self.is_broken: bool = False
+        """Whether pictures were given up and there is no room for the keyframe yet that must come next."""
+        self.may_repeat: bool = True
+        """Whether what was sent before may be sent again, if only to find out what the link carries."""
+        self._has_reports = False
+        self._pacer: Pacer[Unit | Again] = Pacer(now_ns=now_ns, bps=start_bps)
+        self._streams = streams
+        self._mux = mux
+        self._wakeups = wakeups
+        self._on_break = on_break
+        self._on_failure = on_failure
+        self._protection: Protection | None = None
+        self._overhead = _UDP_OVER_IPV4
+        self._call = self._poll
+
+    def open(self, protection: Protection) -> None:
+        """From now on packets leave."""
+        self._protection = protection
+
+    def close(self) -> None:
+        """Nothing leaves any more."""
+        self._protection = None
+        self._pacer.clear()
+        self._wakeups.forget(self._call)
+
+    def go_by(self, pair: Pair, *, now_ns: int) -> None:
+        """The viewer is reached this way from now on."""
+        if self.pair is not None and pair != self.pair:
+            self.estimator.path_changed(now_ns=now_ns)
+        self.pair = pair
+        self._overhead = _UDP_OVER_IPV6 if ":" in pair.local[0] else _UDP_OVER_IPV4
+
+    # --- what is to be sent -------------------------------------------------------------------------------------------
+
+    def send(
+        self,
+        kind: Kind,
+        payloads: Sequence[bytes],
+        *,
+        codec: str,
+        ticks: int,
+        now_ns: int,
+        captured_ns: int | None = None,
+        is_keyframe: bool = False,
+        is_droppable: bool = False,
+    ) -> bool:
+        """An access unit at a position of the timeline; whether it will be sent, as far as that can be said now."""
+        if self._protection is None:
+            return False
+        stream = self._streams[kind]
+        extra = stream.header_size + _TRAILER + self._overhead
+        unit = Unit(stream, codec, payloads, ticks, captured_ns)
+        dropped = self._pacer.enqueue(
+            unit,
+            [len(payload) + extra for payload in payloads],
+            Urgency.VIDEO if kind == "video" else Urgency.AUDIO,
+            now_ns=now_ns,
+            is_keyframe=is_keyframe,
+            is_droppable=is_droppable,
+        )
+        if kind == "video" and is_keyframe:
+            self.is_broken = False
+        if dropped:
+            self._give_up(dropped)
+        self._poll(now_ns)
+        return not any(each.item is unit for each in dropped)
+
+    def resend(self, stream: RtpStream, sequence_numbers: Sequence[int], *, round_trip_ns: int, now_ns: int) -> None:
+        """What the viewer misses."""
+        if self._protection is None:
+            return
+        packets = stream.take(sequence_numbers, now_ns=now_ns, round_trip_ns=round_trip_ns)
+        if not packets:
+            return
+        extra = stream.header_size + _TRAILER + self._overhead + 2
+        sizes = [len(packet.payload) + extra for packet in packets]
+        self._give_up(
+            self._pacer.enqueue(Again(stream, stream.codec, packets), sizes, Urgency.RETRANSMISSION, now_ns=now_ns)
+        )
+        self._poll(now_ns)
+
+    def clear(self) -> None:
+        """Forgets what waits; the next picture must be a keyframe.
+
+        A picture that had left in part stays without an end: the next one's timestamp tells that it is over.
+        """
+        self._pacer.clear()
+
+    # --- what comes back ----------------------------------------------------------------------------------------------
+
+    def handle_feedback(self, packet: TransportFeedback | ReceiverEstimate, *, now_ns: int) -> None:
+        """What the viewer tells of its link."""
+        self.has_feedback = True
+        if isinstance(packet, TransportFeedback):
+            self.estimator.handle_feedback(packet, now_ns=now_ns)
+        else:
+            self.estimator.handle_remb(packet.bitrate_bps, now_ns=now_ns)
+        self._follow_target(now_ns)
+
+    def handle_report(self, *, loss: float, round_trip_ns: int | None, now_ns: int) -> None:
+        """What a receiver report tells; it counts where nothing better comes."""
+        self._has_reports = True
+        self.estimator.handle_report(loss=loss, round_trip_ns=round_trip_ns, now_ns=now_ns)
+        self._follow_target(now_ns)
+
+    def tick(self, *, stream_bps: int, now_ns: int) -> None:
+        """What is due by the clock. ``stream_bps`` is the most that could be sent to this viewer now."""
+        if self._protection is None:
+            return
+        self.estimator.most_bps = max(LEAST_OF_USE_BPS, int(OF_USE * stream_bps))
+        probe = self.estimator.poll(now_ns=now_ns)
+        if probe is not None:
+            self._pacer.start_probe(probe)
+        self._follow_target(now_ns)
+
+    def estimate(self) -> Estimate | None:
+        """What is known of the link; None while nothing is."""
+        return self.estimator.estimate() if self.has_feedback else None
+
+    @property
+    def bandwidth_bps(self) -> int | None:
+        """What the link is taken to carry, be it only by receiver reports; None while nothing has come back."""
+        if not self.has_feedback and not self._has_reports:
+            return None
+        return self.estimator.estimate().bandwidth_bps
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _follow_target(self, now_ns: int) -> None:
+        self._pacer.bps = self.estimator.target_bps
+        if not self._pacer.is_empty:
+            self._poll(now_ns)
+
+    def _poll(self, now_ns: int) -> None:
+        due_ns = self._pacer.next_ns()
+        if due_ns is not None and due_ns <= now_ns:
+            bursts, dropped = self._pacer.poll(now_ns=now_ns)
+            for burst in bursts:
+                if isinstance(burst, Padding):
+                    self._pad(burst, now_ns)
+                    continue
+                item, first, end, probe = burst
+                if isinstance(item, Unit):
+                    self._send_unit(item, first, end, probe, now_ns)
+                elif item.codec == item.stream.codec:
+                    self._send_again(item.stream, item.packets[first:end], probe, now_ns)
+            if dropped:
+                self._give_up(dropped)
+            due_ns = self._pacer.next_ns()
+        if due_ns is not None:
+            self._wakeups.ask(self._call, due_ns, now_ns=now_ns)
+        elif self.is_broken:
+            self.is_broken = False
+            self._on_break()
+
+    def _send_unit(self, unit: Unit, first: int, end: int, probe: int, now_ns: int) -> None:
+        payloads = unit.payloads
+        count = len(payloads)
+        for start in range(first, end, MOST):
+            stop = min(start + MOST, end)
+            packets = unit.stream.write(
+                payloads if not start and stop == count else payloads[start:stop],
+                codec=unit.codec,
+                ticks=unit.ticks,
+                is_end=stop == count,
+                number=self.estimator.packets.next_number,
+                now_ns=now_ns,
+                captured_ns=None if start else unit.captured_ns,
+            )
+            self._transmit(packets, probe, now_ns)
+
+    def _send_again(self, stream: RtpStream, packets: Sequence[SentPacket], probe: int, now_ns: int) -> None:
+        for start in range(0, len(packets), MOST):
+            some = packets[start : start + MOST]
+            stream.packets_resent += len(some)
+            self._transmit(stream.rewrite(some, number=self.estimator.packets.next_number), probe, now_ns)
+
+    def _pad(self, padding: Padding, now_ns: int) -> None:
+        """Fills the path for a probe: with what was sent before, else with packets of nothing."""
+        stream = self._streams.get("video")
+        if stream is None:
+            return
+        packets = stream.newest(padding.size) if self.may_repeat else []
+        left = padding.size - sum(len(each.payload) for each in packets)
+        for start in range(0, len(packets), MOST):
+            some = packets[start : start + MOST]
+            self._transmit(stream.rewrite(some, number=self.estimator.packets.next_number), padding.probe, now_ns)
+        while left > 0 and (
+            empty := stream.fill(min(MOST, -(-left // PADDING)), number=self.estimator.packets.next_number)
+        ):
+            self._transmit(empty, padding.probe, now_ns)
+            left -= len(empty) * PADDING
+
+    def _transmit(self, packets: Sequence[bytes], probe: int, now_ns: int) -> None:
+        if self._protection is None or self.pair is None:
+            return
+        try:
+            data, sizes = self._protection.protect(packets)
+        except ProtectionError as error:
+            self.close()
+            self._on_failure(error)
+            return
+        overhead = self._overhead
+        self.estimator.sent([size + overhead for size in sizes], now_ns=now_ns, probe=probe)
+        self._mux.send_run(data, sizes, self.pair)
+
+    def _give_up(self, dropped: Sequence[Dropped[Unit | Again]]) -> None:
+        for each in dropped:
+            if each.urgency != Urgency.VIDEO:
+                continue
+            self.dropped_pictures += 1
+            self.is_broken = self.is_broken or each.breaks
