@@ -41,6 +41,12 @@ SYSTEM_PACKAGES = (
     "chromium",
     "libatomic1",
     "fonts-dejavu-core",
+    "firefox-esr",
+    # A player of WebRTC that decodes by itself, driven by the system's own Python.
+    "gstreamer1.0-plugins-bad",
+    "gstreamer1.0-nice",
+    "gir1.2-gst-plugins-bad-1.0",
+    "python3-gi",
     # Independent readers and writers of media.
     "ffmpeg",
     "gstreamer1.0-tools",
@@ -65,6 +71,8 @@ SYSTEM_PACKAGES = (
     "kmod",
     "zstd",
 )
+
+BROWSERS = ("chromium", "firefox-esr")
 
 CLIENTS = environment.ROOT / "tests" / "clients"
 """What is installed from npm: ``package.json`` names it, ``package-lock.json`` says what comes with it."""
@@ -156,8 +164,8 @@ def install_system_packages() -> bool:
     if system not in ("debian", "ubuntu"):
         environment.say("Not Debian or Ubuntu: tests that need a browser, an X server or ffmpeg skip what is not here.")
         return False
-    # Ubuntu's chromium is a snap, which needs more than apt-get to run.
-    packages = [name for name in SYSTEM_PACKAGES if name != "chromium" or system == "debian"]
+    # Ubuntu's browsers are snaps, which need more than apt-get to run.
+    packages = [name for name in SYSTEM_PACKAGES if name not in BROWSERS or system == "debian"]
     missing = environment.missing_packages(packages)
     if missing and os.geteuid() != 0:
         environment.say("Tests that need one of these will be skipped; with them nothing is:")

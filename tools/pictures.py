@@ -29,8 +29,8 @@ WIDTH, HEIGHT = 1280, 720
 MAX_BYTES = 200_000
 PATIENCE_MS = 60_000
 
-# The first pictures are coarse.
-SETTLED = '() => document.querySelector("video").currentTime > 4'
+# The first pictures are coarse, and the plots of the first seconds empty.
+SETTLED = '() => document.querySelector("video").currentTime > 30'
 # The bars at top and bottom are there, which hide when nothing moves.
 DRESSED = '() => getComputedStyle(document.getElementById("head")).opacity === "1"'
 
@@ -65,10 +65,11 @@ def photograph(url: str, picture: Path) -> None:
             executable_path=CHROMIUM,
             args=["--no-sandbox", "--disable-background-networking", "--disable-features=WebRtcHideLocalIpsWithMdns"],
         )
-        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="dark")
         page.set_default_timeout(PATIENCE_MS)
         page.goto(url)
         page.wait_for_selector("#sound", state="visible")
+        page.keyboard.press("i")
         page.wait_for_function(SETTLED)
         page.mouse.move(WIDTH // 2, HEIGHT // 2)
         page.mouse.move(WIDTH // 2, HEIGHT // 3)

@@ -1,7 +1,8 @@
 """Offers of viewers, and our answers to them (RFC 8866, RFC 9429, draft-ietf-wish-whep).
 
-The answer is always the same in kind: ICE-lite, everything bundled on one transport, DTLS server, one H.264 and one
-Opus stream sent, every other media section refused in its place.
+The answer is always the same in kind: ICE-lite, everything bundled on one transport, DTLS server, one stream of
+pictures and one of Opus sent, every other media section refused in its place. All picture codecs that both ends know
+are in the answer (H.264, VP8, VP9, AV1), so that a stream may go on in another one.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -19,10 +20,16 @@ MAX_MEDIA: Final = 32
 H264_PREFERENCE: Final = ("42e0", "4200", "4d00", "6400", "640c")
 """Profiles to fall back on, by the first two bytes of profile-level-id: constrained baseline first."""
 
+_PROFILES: Final = {"vp9": "profile-id", "av1": "profile"}
+"""The parameter that names the profile; 0 is the one that every encoder here makes, and what is meant by none."""
+
 _TOKEN: Final = frozenset("!#$%&'*+-.0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ^_`abcdefghijklmnopqrstuvwxyz{|}~")
 _ICE: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 _DIRECTIONS: Final = ("sendrecv", "sendonly", "recvonly", "inactive")
 _DIGESTS: Final = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
+
+VIDEO_CODECS: Final = ("h264", "vp8", "vp9", "av1")
+"""What can be sent, the preferred ones first, by FFmpeg's names."""
 
 Kind = Literal["video", "audio"]
 
@@ -80,28 +87,45 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
-    """What one accepted media section sends: payload types and header extension ids are the offer's.
+class Choice:
+    """A codec, by FFmpeg's name, with the payload types under which the offer takes it."""
 
-    ``feedback`` is what the answer asks the viewer for. What is sent a second time under the same number, because the
-    viewer has no RTX, has neither a transport-wide number nor a capture time: SRTP demands that nothing in it changes.
+    codec: str
+    format: Format
+    rtx_payload_type: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """What one accepted media section may send, the preferred codec first.
+
+    Payload types and header extension ids are the offer's. What is sent a second time under the same number, because
+    the viewer has no RTX, has neither a transport-wide number nor a capture time: SRTP demands that nothing in it
+    changes.
     """
 
     kind: Kind
     mid: str
-    format: Format
-    rtx_payload_type: int | None
+    choices: tuple[Choice, ...]
     mid_extension: int | None
     playout_delay_extension: int | None
     transport_number_extension: int | None = None
     capture_time_extension: int | None = None
 
-    @property
-    def feedback(self) -> tuple[str, ...]:
-        """The kinds of RTCP feedback, in the answer's order."""
+    def feedback(self, choice: Choice) -> tuple[str, ...]:
+        """The kinds of RTCP feedback that the answer asks for, of one codec, in its order."""
         wanted = [*(("nack", "nack pli", "ccm fir") if self.kind == "video" else ())]
         wanted.append("goog-remb" if self.transport_number_extension is None else "transport-cc")
-        return tuple(each for each in wanted if each in self.format.feedback)
+        return tuple(each for each in wanted if each in choice.format.feedback)
+
+    @property
+    def has_rtx(self) -> bool:
+        """Whether packets of any codec can be sent again on a stream of their own."""
+        return any(choice.rtx_payload_type is not None for choice in self.choices)
+
+    def choice(self, codec: str) -> Choice | None:
+        """How a codec is sent; None if the offer does not take it."""
+        return next((choice for choice in self.choices if choice.codec == codec), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +203,15 @@ def parse_offer(text: str) -> Offer:
     return Offer(media, bundle)
 
 
-def agree(offer: Offer, *, needed: Collection[Kind], profile_level_id: str | None = None) -> Agreement:
+def agree(
+    offer: Offer, *, needed: Collection[Kind], video_codecs: Sequence[str] = (), profile_level_id: str | None = None
+) -> Agreement:
     """Choose what to send.
 
     The first section of each kind that receives is taken. ``needed`` kinds must have a format in common when they are
-    offered at all; others are refused in their place. ``profile_level_id`` is the stream's own, if known.
+    offered at all; others are refused in their place. ``video_codecs`` are those of the streams that there are, of
+    `VIDEO_CODECS`, one of which must be in common; empty while none is known. ``profile_level_id`` is the H.264
+    stream's own, if known.
 
     Raises:
         NothingInCommonError: listing what was offered and what we have.
@@ -195,12 +223,12 @@ def agree(offer: Offer, *, needed: Collection[Kind], profile_level_id: str | Non
     for index, section in enumerate(offer.media):
         if section.kind not in ("video", "audio") or section.kind in taken or not _receives(section):
             continue
-        track = _choose(section, profile_level_id)
+        track = _choose(section, video_codecs, profile_level_id)
         if track is not None:
             tracks[index] = track
             taken.add(section.kind)
         elif section.kind in needed:
-            misses.append(_describe_miss(section))
+            misses.append(_describe_miss(section, video_codecs))
     if misses:
         raise NothingInCommonError("; ".join(misses))
     if not tracks:
@@ -275,8 +303,12 @@ def candidate_lines(candidates: Sequence[tuple[str, int]]) -> list[str]:
 def _write_section(
     track: Track, section: MediaSection, transport: Transport, stream: Stream, *, address: str, cname: str
 ) -> list[str]:
-    number = track.format.payload_type
-    numbers = f"{number}" if track.rtx_payload_type is None else f"{number} {track.rtx_payload_type}"
+    numbers = " ".join(
+        str(number)
+        for choice in track.choices
+        for number in (choice.format.payload_type, choice.rtx_payload_type)
+        if number is not None
+    )
     port = transport.candidates[0][1] if transport.candidates else 9
     lines = [
         f"m={track.kind} {port} {section.protocol} {numbers}",
@@ -296,19 +328,10 @@ def _write_section(
     ):
         if extension is not None:
             lines.append(f"a=extmap:{extension} {uri}")
-    if track.kind == "video":
-        profile = track.format.parameters["profile-level-id"]
+    for choice in track.choices:
+        lines += _write_choice(choice, track.feedback(choice))
+    if track.has_rtx and stream.rtx_ssrc is not None:
         lines += [
-            f"a=rtpmap:{number} H264/90000",
-            f"a=fmtp:{number} level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={profile}",
-        ]
-    else:
-        lines += [f"a=rtpmap:{number} opus/48000/2", f"a=fmtp:{number} minptime=10;useinbandfec=1;stereo=1"]
-    lines += [f"a=rtcp-fb:{number} {feedback}" for feedback in track.feedback]
-    if track.rtx_payload_type is not None and stream.rtx_ssrc is not None:
-        lines += [
-            f"a=rtpmap:{track.rtx_payload_type} rtx/{track.format.clock_rate}",
-            f"a=fmtp:{track.rtx_payload_type} apt={number}",
             f"a=ssrc-group:FID {stream.ssrc} {stream.rtx_ssrc}",
             f"a=ssrc:{stream.ssrc} cname:{cname}",
             f"a=ssrc:{stream.rtx_ssrc} cname:{cname}",
@@ -323,6 +346,26 @@ def _write_section(
         "a=setup:passive",
     ]
     return lines + candidate_lines(transport.candidates)
+
+
+def _write_choice(choice: Choice, feedback: Sequence[str]) -> list[str]:
+    number, clock_rate = choice.format.payload_type, choice.format.clock_rate
+    if choice.codec == "opus":
+        lines = [f"a=rtpmap:{number} opus/48000/2", f"a=fmtp:{number} minptime=10;useinbandfec=1;stereo=1"]
+    else:
+        lines = [f"a=rtpmap:{number} {choice.codec.upper()}/{clock_rate}"]
+    if choice.codec == "h264":
+        profile = choice.format.parameters["profile-level-id"]
+        lines.append(f"a=fmtp:{number} level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={profile}")
+    elif choice.codec in _PROFILES:
+        lines.append(f"a=fmtp:{number} {_PROFILES[choice.codec]}=0")
+    lines += [f"a=rtcp-fb:{number} {each}" for each in feedback]
+    if choice.rtx_payload_type is not None:
+        lines += [
+            f"a=rtpmap:{choice.rtx_payload_type} rtx/{clock_rate}",
+            f"a=fmtp:{choice.rtx_payload_type} apt={number}",
+        ]
+    return lines
 
 
 def _split(text: str) -> tuple[_Lines, list[_Lines]]:
@@ -451,11 +494,40 @@ def _receives(section: MediaSection) -> bool:
     return section.direction in ("recvonly", "sendrecv") and section.protocol == "UDP/TLS/RTP/SAVPF"
 
 
-def _choose(section: MediaSection, profile_level_id: str | None) -> Track | None:
-    chosen = _choose_h264(section, profile_level_id) if section.kind == "video" else _choose_opus(section)
-    if chosen is None:
+def _choose(section: MediaSection, video_codecs: Sequence[str], profile_level_id: str | None) -> Track | None:
+    found: dict[str, Format | None]
+    if section.kind == "audio":
+        found = {"opus": _choose_opus(section)}
+    else:
+        order = sorted(VIDEO_CODECS, key=lambda codec: codec not in video_codecs)
+        found = {codec: _choose_video(section, codec, profile_level_id) for codec in order}
+        if video_codecs and all(found.get(codec) is None for codec in video_codecs):
+            return None
+    choices = tuple(
+        Choice(codec, chosen, _rtx(section, chosen)) for codec, chosen in found.items() if chosen is not None
+    )
+    if not choices:
         return None
-    rtx = next(
+    # What is sent twice under one number must not change: no extension that says something of the moment.
+    is_resent_as_it_was = section.kind == "video" and any(
+        "nack" in choice.format.feedback and choice.rtx_payload_type is None for choice in choices
+    )
+    has_numbers = not is_resent_as_it_was and all("transport-cc" in choice.format.feedback for choice in choices)
+    return Track(
+        kind="video" if section.kind == "video" else "audio",
+        mid=section.mid,
+        choices=choices,
+        mid_extension=_extension(section, MID_URI),
+        playout_delay_extension=_extension(section, PLAYOUT_DELAY_URI) if section.kind == "video" else None,
+        transport_number_extension=_extension(section, TRANSPORT_NUMBER_URI) if has_numbers else None,
+        capture_time_extension=None if is_resent_as_it_was else _extension(section, CAPTURE_TIME_URI),
+    )
+
+
+def _rtx(section: MediaSection, chosen: Format) -> int | None:
+    if section.kind == "audio" or "nack" not in chosen.feedback:
+        return None
+    return next(
         (
             candidate.payload_type
             for candidate in section.formats
@@ -463,20 +535,21 @@ def _choose(section: MediaSection, profile_level_id: str | None) -> Track | None
         ),
         None,
     )
-    if section.kind == "audio" or "nack" not in chosen.feedback:
-        rtx = None
-    # What is sent twice under one number must not change: no extension that says something of the moment.
-    is_resent_as_it_was = "nack" in chosen.feedback and section.kind == "video" and rtx is None
-    has_numbers = "transport-cc" in chosen.feedback and not is_resent_as_it_was
-    return Track(
-        kind="video" if section.kind == "video" else "audio",
-        mid=section.mid,
-        format=chosen,
-        rtx_payload_type=rtx,
-        mid_extension=_extension(section, MID_URI),
-        playout_delay_extension=_extension(section, PLAYOUT_DELAY_URI) if section.kind == "video" else None,
-        transport_number_extension=_extension(section, TRANSPORT_NUMBER_URI) if has_numbers else None,
-        capture_time_extension=None if is_resent_as_it_was else _extension(section, CAPTURE_TIME_URI),
+
+
+def _choose_video(section: MediaSection, codec: str, profile_level_id: str | None) -> Format | None:
+    if codec == "h264":
+        return _choose_h264(section, profile_level_id)
+    profile = _PROFILES.get(codec, "")
+    return next(
+        (
+            candidate
+            for candidate in section.formats
+            if candidate.name.lower() == codec
+            and candidate.clock_rate == 90_000
+            and candidate.parameters.get(profile, "0") == "0"
+        ),
+        None,
     )
 
 
@@ -521,8 +594,10 @@ def _profile(profile_level_id: str) -> str:
     return profile + "00"
 
 
-def _describe_miss(section: MediaSection) -> str:
-    ours = "H264 with packetization-mode 1" if section.kind == "video" else "opus/48000/2"
+def _describe_miss(section: MediaSection, video_codecs: Sequence[str]) -> str:
+    codecs = [codec for codec in VIDEO_CODECS if codec in video_codecs or not video_codecs]
+    names = [codec.upper() + " with packetization-mode 1" * (codec == "h264") for codec in codecs]
+    ours = " or ".join(names) if section.kind == "video" else "opus/48000/2"
     helpers = ("rtx", "red", "ulpfec", "flexfec-03", "telephone-event", "cn")
     names = [str(candidate) for candidate in section.formats if candidate.name.lower() not in helpers]
     offered = ", ".join(dict.fromkeys(names)) or "no format"

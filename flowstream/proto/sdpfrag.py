@@ -68,7 +68,7 @@ def write_fragment(agreement: Agreement, transport: Transport) -> str:
     lines = [
         "a=ice-lite",
         f"a=group:BUNDLE {' '.join(track.mid for track in agreement.tracks.values())}",
-        f"m={section.kind} 9 {section.protocol} {first.format.payload_type}",
+        f"m={section.kind} 9 {section.protocol} {first.choices[0].format.payload_type}",
         f"a=mid:{first.mid}",
         f"a=ice-ufrag:{transport.ufrag}",
         f"a=ice-pwd:{transport.password}",

@@ -10,10 +10,14 @@ FOLDER = ROOT / ".venv" / "npm" / "node_modules"
 
 def npm_program(package: str, path: str) -> list[str]:
     """The command that runs a program of an npm package with Node.js; the test is skipped when it is not here."""
-    program = FOLDER / package / path
-    if not program.exists():
+    require_npm(package)
+    return [str(node()), str(FOLDER / package / path)]
+
+
+def require_npm(package: str) -> None:
+    """Skips the test when an npm package is not here."""
+    if not (FOLDER / package / "package.json").exists():
         pytest.skip(f"the npm package {package} is not installed: tools/check.py tests does that")
-    return [str(node()), str(program)]
 
 
 def node() -> Path:

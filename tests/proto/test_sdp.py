@@ -29,8 +29,8 @@ TRANSPORT = Transport(
 STREAMS: dict[Kind, Stream] = {"video": Stream(0x11111111, 0x22222222), "audio": Stream(0x33333333, None)}
 
 
-def answer_to(text: str) -> str:
-    agreement = agree(parse_offer(text), needed=BOTH)
+def answer_to(text: str, *, video_codecs: tuple[str, ...] = ()) -> str:
+    agreement = agree(parse_offer(text), needed=BOTH, video_codecs=video_codecs)
     return write_answer(agreement, TRANSPORT, STREAMS, session_id=42, cname="desk")
 
 
@@ -44,11 +44,12 @@ def test_chromium_gets_constrained_baseline_opus_and_rtx() -> None:
     assert video is not None
     assert audio is not None
     assert (video.mid, audio.mid) == ("0", "1")
-    assert video.format.payload_type == 108
-    assert video.rtx_payload_type == 109
+    assert [choice.codec for choice in video.choices] == ["h264", "vp8", "vp9", "av1"]
+    assert video.choices[0].format.payload_type == 108
+    assert video.choices[0].rtx_payload_type == 109
     assert (video.mid_extension, video.playout_delay_extension) == (9, 5)
-    assert audio.format.payload_type == 111
-    assert (audio.rtx_payload_type, audio.playout_delay_extension) == (None, None)
+    assert audio.choices[0].format.payload_type == 111
+    assert (audio.has_rtx, audio.playout_delay_extension) == (False, None)
     assert (agreement.ufrag, agreement.password) == re.search(r"ice-ufrag:(\S+)\na=ice-pwd:(\S+)", CHROMIUM).groups()  # type: ignore[union-attr]
     assert [algorithm for algorithm, _ in agreement.fingerprints] == ["sha-256"]
 
@@ -57,7 +58,7 @@ def test_firefox_gets_what_it_marks_as_bundle_only() -> None:
     agreement = agree(parse_offer(FIREFOX), needed=BOTH)
     video = agreement.track("video")
     assert video is not None
-    assert (video.format.payload_type, video.rtx_payload_type) == (126, 127)
+    assert (video.choices[0].format.payload_type, video.choices[0].rtx_payload_type) == (126, 127)
     assert (video.mid_extension, video.playout_delay_extension) == (3, 8)
     assert agreement.ufrag == "9b0c4f5e"
 
@@ -111,26 +112,61 @@ def test_a_second_video_section_is_refused_in_its_place() -> None:
 def test_the_profile_of_the_stream_is_preferred(own: str | None, payload_type: int) -> None:
     track = agree(parse_offer(CHROMIUM), needed=BOTH, profile_level_id=own).track("video")
     assert track is not None
-    assert track.format.payload_type == payload_type
+    assert track.choices[0].format.payload_type == payload_type
 
 
 def test_an_offer_without_our_codec_is_refused_with_both_sides_named() -> None:
     text = "\n".join(line for line in FIREFOX.split("\n") if ":126" not in line).replace(" 126 127", "")
     with pytest.raises(NothingInCommonError) as caught:
-        agree(parse_offer(text), needed=BOTH)
+        agree(parse_offer(text), needed=BOTH, video_codecs=("h264",))
     assert str(caught.value) == (
         "no video format in common: the offer has VP8, VP9; this end sends H264 with packetization-mode 1"
     )
     # With only sound to send, the picture's section is merely refused in its place.
-    agreement = agree(parse_offer(text), needed=AUDIO_ONLY)
+    agreement = agree(parse_offer(text), needed=AUDIO_ONLY, video_codecs=("h264",))
     assert agreement.track("video") is None
     assert agreement.track("audio") is not None
+
+
+@pytest.mark.parametrize(("codec", "number"), [("h264", 108), ("vp8", 96), ("vp9", 98), ("av1", 45)])
+def test_the_codec_of_the_stream_comes_first_and_the_others_stay_possible(codec: str, number: int) -> None:
+    agreement = agree(parse_offer(CHROMIUM), needed=BOTH, video_codecs=(codec,))
+    video = agreement.track("video")
+    assert video is not None
+    assert video.choices[0].codec == codec
+    assert {choice.codec for choice in video.choices} == {"h264", "vp8", "vp9", "av1"}
+    assert video.choices[0].format.payload_type == number
+    assert video.choice("h264") == next(choice for choice in video.choices if choice.codec == "h264")
+    assert video.choice("hevc") is None
+
+
+def test_an_answer_names_every_codec_once_with_its_retransmissions_and_its_profile() -> None:
+    video = sections_of(answer_to(CHROMIUM, video_codecs=("vp9",)))[1]
+    names = [line.split()[1] for line in video if line.startswith("a=rtpmap:")]
+    assert names == [
+        "VP9/90000", "rtx/90000", "H264/90000", "rtx/90000", "VP8/90000", "rtx/90000", "AV1/90000", "rtx/90000",
+    ]  # fmt: skip
+    numbers = [line.partition(":")[2].split()[0] for line in video if line.startswith("a=rtpmap:")]
+    assert video[0] == f"m=video 8080 UDP/TLS/RTP/SAVPF {' '.join(numbers)}"
+    assert f"a=fmtp:{numbers[0]} profile-id=0" in video
+    assert f"a=fmtp:{numbers[6]} profile=0" in video
+    assert f"a=fmtp:{numbers[7]} apt={numbers[6]}" in video
+    assert sum(line.startswith("a=ssrc-group:") for line in video) == 1
+
+
+def test_of_a_codec_with_profiles_the_plain_one_is_meant() -> None:
+    text = CHROMIUM.replace("profile-id=0", "profile-id=1")
+    with pytest.raises(NothingInCommonError, match="this end sends VP9"):
+        agree(parse_offer(text), needed=BOTH, video_codecs=("vp9",))
+    video = agree(parse_offer(text), needed=BOTH).track("video")
+    assert video is not None
+    assert video.choice("vp9") is None
 
 
 def test_a_miss_in_packetization_mode_is_visible() -> None:
     text = CHROMIUM.replace("packetization-mode=1", "packetization-mode=0")
     with pytest.raises(NothingInCommonError, match="H264 42e01f mode 0"):
-        agree(parse_offer(text), needed=BOTH)
+        agree(parse_offer(text), needed=BOTH, video_codecs=("h264",))
 
 
 def test_an_offer_that_receives_nothing_is_refused() -> None:

@@ -60,6 +60,10 @@ class UdpMux:
 
     A wildcard host is bound as every address that the machine has, loopback included, so that an answer always leaves
     from the address that the peer sent to; addresses that come later are bound when `candidates` is next asked.
+
+    A loopback host is bound with all of them too, as Firefox tries no other than the one that leads out of the machine.
+    Then only what was sent from this machine itself is taken.
+
     Datagrams from unknown peers are dropped; only a STUN request that names a registered session makes a peer known.
     """
 
@@ -69,6 +73,8 @@ class UdpMux:
         self._port = port
         self._log = log
         self._named: list[str] = []
+        self._is_local = False
+        self._own: frozenset[str] = frozenset()
         self._ports: dict[str, _Port] = {}
         self._sessions: dict[str, Receiver] = {}
         self._peers: dict[Pair, Receiver] = {}
@@ -85,6 +91,7 @@ class UdpMux:
         elif self._host not in WILDCARDS:
             found = await asyncio.get_running_loop().getaddrinfo(self._host, 0, type=socket.SOCK_DGRAM)
             self._named = list(dict.fromkeys(str(info[4][0]) for info in found))
+        self._is_local = bool(self._named) and all(ipaddress.ip_address(each).is_loopback for each in self._named)
         failure: OSError | None = None
         for host in self._addresses():
             try:
@@ -105,7 +112,8 @@ class UdpMux:
         self._peers.clear()
 
     def candidates(self) -> list[Address]:
-        """The (host, port) pairs that a peer may try, best first: reachable from afar before loopback."""
+        """The (host, port) pairs that a peer may try, best first: reachable from afar before loopback, unless that was
+        named."""
         present = self._addresses()
         for host in present:
             if host not in self._ports and len(self._ports) < MAX_SOCKETS:
@@ -197,7 +205,15 @@ class UdpMux:
         return True
 
     def _addresses(self) -> list[str]:
-        return _own_addresses(self._host) if self._host in WILDCARDS else self._named
+        if self._host in WILDCARDS:
+            return _own_addresses(self._host)
+        if not self._is_local:
+            return self._named
+        own = _own_addresses("::")
+        self._own = frozenset(own)
+        return list(
+            dict.fromkeys([*self._named, *(each for each in own if not ipaddress.ip_address(each).is_loopback)])
+        )
 
     def _bind(self, host: str) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -232,6 +248,8 @@ class UdpMux:
                 self._dispatch(data, Pair(port.address, source[:2]))
 
     def _dispatch(self, data: bytes, pair: Pair) -> None:
+        if self._is_local and pair.remote[0] not in self._own:
+            return
         receiver = self._peers.get(pair)
         if stun.looks_like_stun(data):
             ufrag = local_ufrag(data)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from flowstream import EncodedPacket, Size, ticks_of
 from flowstream.proto.allocator import Allocator, Choice
 from flowstream.proto.allocator import Rung as Rate
-from flowstream.proto.h264 import packetize, profile_level_id, split_annex_b
 from flowstream.proto.keyframe import KeyframeRequests
 from flowstream.proto.switching import Picture
+from flowstream_nodes.webrtc._codecs import codec_of, profile_of
 from flowstream_nodes.webrtc._rate import RateMeter
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Rung:
     meter: RateMeter = field(default_factory=RateMeter)
     requests: KeyframeRequests = field(default_factory=KeyframeRequests)
     timeline: Timeline = field(default_factory=lambda: Timeline(CLOCK_RATE))
+    codec: str | None = None
     profile: str | None = None
     size: Size | None = None
     _number: int = 0
@@ -72,7 +73,8 @@ class Rung:
         self.meter.add(len(packet.data), now_ns=now_ns)
         if packet.keyframe:
             self.requests.arrived()
-            self.profile = profile_level_id(split_annex_b(packet.data)) or self.profile
+            self.codec = codec_of(packet)
+            self.profile = (profile_of(packet) or self.profile) if self.codec == "h264" else None
         width, height = packet.caps.width, packet.caps.height
         if isinstance(width, int) and isinstance(height, int):
             self.size = Size(width, height)
@@ -82,11 +84,6 @@ class Rung:
             ticks=self.timeline.advance(packet.time_ns),
             is_keyframe=packet.keyframe,
         )
-
-
-def payloads_of(packet: EncodedPacket) -> list[bytes]:
-    """The RTP payloads of an access unit, for all viewers alike."""
-    return packetize(split_annex_b(packet.data), max_size=MAX_PAYLOAD)
 
 
 class Rungs:
@@ -103,6 +100,12 @@ class Rungs:
     def profile(self) -> str | None:
         """The profile of the first rung that has shown one."""
         return next((rung.profile for rung in self if rung.profile is not None), None)
+
+    @property
+    def codecs(self) -> tuple[str, ...]:
+        """The codecs that rungs have, as far as they have shown it; none while one of them has shown nothing."""
+        codecs = [rung.codec for rung in self]
+        return () if None in codecs else tuple(dict.fromkeys(codec for codec in codecs if codec is not None))
 
     @property
     def newest_ticks(self) -> int | None:
@@ -145,8 +148,14 @@ class Rungs:
         """Tells each viewer's session which rung it gets; gives all choices."""
         self._allocator.uplink_bps = uplink_bps
         choices = self._allocator.decide(
-            self.rates(now_ns=now_ns), [each.demand(sound_bps=sound_bps) for each in sessions], now_ns=now_ns
+            self.rates(now_ns=now_ns),
+            [each.demand(sound_bps=sound_bps, playable=self._playable(each)) for each in sessions],
+            now_ns=now_ns,
         )
         for session in sessions:
             session.aim(choices[session.id])
         return choices
+
+    def _playable(self, session: ViewerSession) -> frozenset[str]:
+        """The rungs that a viewer can play; those that have shown nothing yet may be."""
+        return frozenset(rung.key for rung in self if rung.codec is None or session.can_play(rung.codec))

@@ -39,6 +39,7 @@ class Unit:
     """An access unit on its way to one viewer."""
 
     stream: RtpStream
+    codec: str
     payloads: Sequence[bytes]
     ticks: int
     captured_ns: int | None
@@ -46,9 +47,10 @@ class Unit:
 
 @dataclass(eq=False, slots=True)
 class Again:
-    """Packets that are sent once more."""
+    """Packets that are sent once more, while the stream still is in their codec."""
 
     stream: RtpStream
+    codec: str | None
     packets: Sequence[SentPacket]
 
 
@@ -117,6 +119,7 @@ class Sender:
         kind: Kind,
         payloads: Sequence[bytes],
         *,
+        codec: str,
         ticks: int,
         now_ns: int,
         captured_ns: int | None = None,
@@ -128,7 +131,7 @@ class Sender:
             return False
         stream = self._streams[kind]
         extra = stream.header_size + _TRAILER + self._overhead
-        unit = Unit(stream, payloads, ticks, captured_ns)
+        unit = Unit(stream, codec, payloads, ticks, captured_ns)
         dropped = self._pacer.enqueue(
             unit,
             [len(payload) + extra for payload in payloads],
@@ -153,7 +156,9 @@ class Sender:
             return
         extra = stream.header_size + _TRAILER + self._overhead + 2
         sizes = [len(packet.payload) + extra for packet in packets]
-        self._give_up(self._pacer.enqueue(Again(stream, packets), sizes, Urgency.RETRANSMISSION, now_ns=now_ns))
+        self._give_up(
+            self._pacer.enqueue(Again(stream, stream.codec, packets), sizes, Urgency.RETRANSMISSION, now_ns=now_ns)
+        )
         self._poll(now_ns)
 
     def clear(self) -> None:
@@ -219,7 +224,7 @@ class Sender:
                 item, first, end, probe = burst
                 if isinstance(item, Unit):
                     self._send_unit(item, first, end, probe, now_ns)
-                else:
+                elif item.codec == item.stream.codec:
                     self._send_again(item.stream, item.packets[first:end], probe, now_ns)
             if dropped:
                 self._give_up(dropped)
@@ -237,6 +242,7 @@ class Sender:
             stop = min(start + MOST, end)
             packets = unit.stream.write(
                 payloads if not start and stop == count else payloads[start:stop],
+                codec=unit.codec,
                 ticks=unit.ticks,
                 is_end=stop == count,
                 number=self.estimator.packets.next_number,

@@ -250,8 +250,14 @@ class ViewerSession:
             ]
             self._send_rtcp([*reports, SourceDescription(tuple((each.ssrc, self._cname) for each in active))])
 
-    def demand(self, *, sound_bps: int) -> Demand:
-        """What this viewer's link carries for the picture, and what it may get."""
+    def can_play(self, codec: str) -> bool:
+        """Whether the viewer takes a picture codec."""
+        stream = self.streams.get("video")
+        return stream is not None and stream.can_send(codec)
+
+    def demand(self, *, sound_bps: int, playable: frozenset[str] | None = None) -> Demand:
+        """What this viewer's link carries for the picture, and what it may get; ``playable`` are the rungs whose codec
+        it has."""
         bandwidth_bps = self.sender.bandwidth_bps
         if bandwidth_bps is not None and "audio" in self.streams:
             bandwidth_bps = max(1, bandwidth_bps - sound_bps)
@@ -259,6 +265,7 @@ class ViewerSession:
             self.id,
             bandwidth_bps,
             cap_bps=self.cap_bps,
+            playable=playable,
             chosen=self.chosen,
             is_paused="video" in self._withheld or "video" not in self.streams,
         )
@@ -310,6 +317,7 @@ class ViewerSession:
         kind: Kind,
         payloads: Sequence[bytes],
         *,
+        codec: str,
         ticks: int,
         now_ns: int,
         captured_ns: int | None = None,
@@ -321,6 +329,7 @@ class ViewerSession:
         is_sent = self.sender.send(
             kind,
             payloads,
+            codec=codec,
             ticks=ticks,
             now_ns=now_ns,
             captured_ns=captured_ns,
@@ -343,9 +352,9 @@ class ViewerSession:
             self.ask_keyframe()
 
     def send_cover(self, payloads: Sequence[bytes], *, ticks: int, now_ns: int) -> None:
-        """Sends one picture in the place of those that are withheld."""
-        if "video" in self.streams and self.connected:
-            self.sender.send("video", payloads, ticks=ticks, now_ns=now_ns, is_keyframe=True)
+        """Sends one picture, of H.264, in the place of those that are withheld; nothing to a viewer that lacks it."""
+        if self.connected and self.can_play("h264"):
+            self.sender.send("video", payloads, codec="h264", ticks=ticks, now_ns=now_ns, is_keyframe=True)
 
     def ask_keyframe(self) -> None:
         """Asks for a keyframe, when this viewer may have one."""

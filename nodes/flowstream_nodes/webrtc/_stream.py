@@ -9,7 +9,7 @@ from typing import Final
 from flowstream.proto.retransmit import MAX_PACKETS_BY_RTX, History, SentPacket, wrap
 from flowstream.proto.rtcp import ReportBlock, SenderReport, to_ntp
 from flowstream.proto.rtp import HeaderWriter, pack_capture_time, pack_playout_delay
-from flowstream.proto.sdp import Kind, Stream, Track
+from flowstream.proto.sdp import Choice, Kind, Stream, Track
 
 PLAYOUT_DELAY: Final = pack_playout_delay(min_ms=0, max_ms=400)
 """The receiver may show a frame as soon as it is decoded, and may hold back up to 400 ms when packets must be sent
@@ -40,28 +40,17 @@ class RtpStream:
         self.octets_sent = 0
         self.packets_resent = 0
         self.last_report: ReportBlock | None = None
+        self.codec: str | None = None
+        self._track = track
         extensions: list[tuple[int, bytes]] = []
         if track.mid_extension is not None:
             extensions.append((track.mid_extension, track.mid.encode()))
         if track.playout_delay_extension is not None:
             extensions.append((track.playout_delay_extension, PLAYOUT_DELAY))
-        self._header = HeaderWriter(
-            payload_type=track.format.payload_type,
-            ssrc=self.ssrc,
-            extensions=tuple(extensions),
-            transport_number_extension=track.transport_number_extension,
-        )
+        self._extensions = tuple(extensions)
         self._rtx_header: HeaderWriter | None = None
-        if track.rtx_payload_type is not None and self.rtx_ssrc is not None:
-            self._rtx_header = HeaderWriter(
-                payload_type=track.rtx_payload_type,
-                ssrc=self.rtx_ssrc,
-                extensions=tuple(extensions),
-                transport_number_extension=track.transport_number_extension,
-            )
         self._history: History | None = None
-        if "nack" in track.feedback:
-            self._history = History(max_packets=MAX_PACKETS_BY_RTX) if self._rtx_header is not None else History()
+        self._take_codec(track.choices[0])
         self._capture_time_id = track.capture_time_extension
         self._next_capture_time_ns = 0
         # A first number below 2**15 keeps both ends' rollover counters the same when early packets are lost.
@@ -69,6 +58,32 @@ class RtpStream:
         self._rtx_sequence_number = secrets.randbelow(1 << 15)
         self._timestamp_offset = secrets.randbits(32)
         self._last_timestamp = 0
+
+    def can_send(self, codec: str) -> bool:
+        """Whether the viewer takes a codec."""
+        return self._track.choice(codec) is not None
+
+    def _take_codec(self, choice: Choice) -> None:
+        number_id = self._track.transport_number_extension
+        self.codec = choice.codec
+        self._header = HeaderWriter(
+            payload_type=choice.format.payload_type,
+            ssrc=self.ssrc,
+            extensions=self._extensions,
+            transport_number_extension=number_id,
+        )
+        self._rtx_header = None
+        if choice.rtx_payload_type is not None and self.rtx_ssrc is not None:
+            self._rtx_header = HeaderWriter(
+                payload_type=choice.rtx_payload_type,
+                ssrc=self.rtx_ssrc,
+                extensions=self._extensions,
+                transport_number_extension=number_id,
+            )
+        # What was sent in another codec would go out under the wrong payload type, and is not needed after a keyframe.
+        self._history = None
+        if "nack" in self._track.feedback(choice):
+            self._history = History(max_packets=MAX_PACKETS_BY_RTX) if self._rtx_header is not None else History()
 
     @property
     def header_size(self) -> int:
@@ -83,6 +98,7 @@ class RtpStream:
         self,
         payloads: Sequence[bytes],
         *,
+        codec: str,
         ticks: int,
         is_end: bool,
         number: int,
@@ -94,6 +110,10 @@ class RtpStream:
         ``number`` is the transport-wide number of the first. ``captured_ns`` is when the picture was taken, UTC in ns,
         of packets that begin one.
         """
+        if codec != self.codec:
+            choice = self._track.choice(codec)
+            assert choice is not None, "whoever sends has asked can_send()"
+            self._take_codec(choice)
         timestamp = self._last_timestamp = self.timestamp_at(ticks)
         first, count = self._sequence_number, len(payloads)
         marks_last = is_end and self.kind == "video"

@@ -27,9 +27,10 @@ from flowstream.proto.admission import Approval
 from flowstream.proto.allocator import Choice
 from flowstream.proto.sdp import Kind, Stream, Transport, agree, parse_offer, write_answer
 from flowstream.proto.sdpfrag import Fragment, write_fragment
+from flowstream_nodes.webrtc._codecs import codec_of, payloads_of
 from flowstream_nodes.webrtc._mux import UdpMux
 from flowstream_nodes.webrtc._rate import RateMeter
-from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD, Rungs, Timeline, payloads_of
+from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD, Rungs, Timeline
 from flowstream_nodes.webrtc._seats import Covers, Seated
 from flowstream_nodes.webrtc._session import ViewerSession
 from flowstream_nodes.webrtc._wakeups import Wakeups
@@ -127,6 +128,11 @@ class Viewers:
         return self._mux.unsent_packets
 
     @property
+    def wallclock_ms(self) -> int:
+        """UTC by the clock that the sender reports tell, in ms."""
+        return self._holding.wallclock_ns() // 1_000_000
+
+    @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """Where joins and leaves are written."""
         return self._holding.log
@@ -157,9 +163,14 @@ class Viewers:
         now_ns = self._holding.now_ns()
         ticket = self.registry.knock(caller)
         kinds = frozenset[Kind]().union(*(feeder.kinds() for feeder in self._feeders))
-        agreement = agree(parse_offer(offer_text), needed=kinds, profile_level_id=self.rungs.profile)
+        agreement = agree(
+            parse_offer(offer_text),
+            needed=kinds,
+            video_codecs=self.rungs.codecs,
+            profile_level_id=self.rungs.profile,
+        )
         seat = self.registry.seat(ticket)
-        streams = _draw_ssrcs({track.kind: track.rtx_payload_type is not None for track in agreement.tracks.values()})
+        streams = _draw_ssrcs({track.kind: track.has_rtx for track in agreement.tracks.values()})
         session = ViewerSession(
             session_id=secrets.token_urlsafe(16),
             agreement=agreement,
@@ -205,24 +216,41 @@ class Viewers:
         return True
 
     def send_video(self, packet: EncodedPacket, feeder: Feeder, index: int = 0) -> None:
-        """One access unit of H.264 (Annex B) of a rung, to everybody who gets that rung."""
+        """One access unit of a rung, to everybody who gets that rung.
+
+        Who can play none of the rungs any more is let go: a player that comes again is told what it lacks.
+        """
         if self._is_superseded(feeder, "video", index):
             return
         now_ns = self._holding.now_ns()
         rung = self.rungs.at(index)
+        codec_before = rung.codec
         picture = rung.take(packet, now_ns=now_ns)
+        codec = codec_of(packet)
         if packet.keyframe:
             self._covers.fit(packet.caps)
+            if rung.codec != codec_before:
+                self._part_from_incapable()
         payloads: list[bytes] | None = None
         captured_ns = self._captured_ns(packet, now_ns)
         size = len(packet.data)
         for seated in self._seated.values():
+            if not seated.session.can_play(codec):
+                continue
             ticks = seated.offer(picture, size, now_ns=now_ns)
             if ticks is None:
                 continue
             if payloads is None:  # once for all, and only if anybody takes it
-                payloads = payloads_of(packet)
-            seated.session.send("video", payloads, ticks=ticks, now_ns=now_ns, captured_ns=captured_ns, picture=picture)
+                payloads = payloads_of(packet, max_size=MAX_PAYLOAD)
+            seated.session.send(
+                "video",
+                payloads,
+                codec=codec,
+                ticks=ticks,
+                now_ns=now_ns,
+                captured_ns=captured_ns,
+                picture=picture,
+            )
 
     def send_audio(self, packet: EncodedPacket, feeder: Feeder) -> None:
         """One Opus packet to everybody; it is one RTP payload (RFC 7587)."""
@@ -233,7 +261,7 @@ class Viewers:
         self._sound_meter.add(len(packet.data) + SOUND_OVERHEAD, now_ns=now_ns)
         captured_ns = self._captured_ns(packet, now_ns)
         for session in self.sessions.values():
-            session.send("audio", (packet.data,), ticks=ticks, now_ns=now_ns, captured_ns=captured_ns)
+            session.send("audio", (packet.data,), codec="opus", ticks=ticks, now_ns=now_ns, captured_ns=captured_ns)
 
     def reports(self) -> tuple[ViewerReport, ...]:
         """What is known of the links of those who are connected and may watch, and what they get."""
@@ -347,6 +375,12 @@ class Viewers:
             self._seated.pop(session.id).seat.leave(session.closed_because or "it ended")
             if self._is_closing and not self.sessions:
                 self._none_left.set()
+
+    def _part_from_incapable(self) -> None:
+        codecs = self.rungs.codecs
+        for session in list(self.sessions.values()) if codecs else ():
+            if "video" in session.streams and not any(session.can_play(codec) for codec in codecs):
+                session.close(f"the stream is {' or '.join(codecs)} now, which it does not play")
 
     def _transport(self, session: ViewerSession) -> Transport:
         fingerprint = next(f for f in self._certificate.getFingerprints() if f.algorithm == "sha-256")

@@ -42,6 +42,8 @@ PAGE_FOLDER: Final = Path(__file__).parent / "page"
 PAGE_TYPES: Final = {
     "index.html": "text/html; charset=utf-8",
     "viewer.js": "text/javascript; charset=utf-8",
+    "session.js": "text/javascript; charset=utf-8",
+    "panel.js": "text/javascript; charset=utf-8",
     "viewer.css": "text/css; charset=utf-8",
 }
 PAGE_HEADERS: Final = {
@@ -226,9 +228,8 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
         if not viewers.registry.may_look(caller_of(request)):
             raise closed(DoorClosed("token", "this needs a link with a token"), {"Cache-Control": "no-store"})
         now = about()
-        return JSONResponse(
-            {"title": now.title, "video": now.has_video, "audio": now.has_audio}, headers={"Cache-Control": "no-store"}
-        )
+        known = {"title": now.title, "video": now.has_video, "audio": now.has_audio, "now": viewers.wallclock_ms}
+        return JSONResponse(known, headers={"Cache-Control": "no-store"})
 
     async def page_file(request: Request) -> Response:
         name = request.path_params.get("name", "index.html")

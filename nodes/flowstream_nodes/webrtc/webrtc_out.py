@@ -26,7 +26,7 @@ from flowstream import (
 )
 from flowstream.proto.admission import Approval
 from flowstream.proto.hosts import is_loopback
-from flowstream.proto.sdp import Kind
+from flowstream.proto.sdp import VIDEO_CODECS, Kind
 
 if TYPE_CHECKING:
     from flowstream import ViewerRegistry
@@ -121,8 +121,9 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
     """Show a stream to viewers in their browsers, with a fraction of a second of delay.
 
     Serves a page at ``/<node>/`` and, for other players, a WHEP endpoint at ``/<node>/whep``. Takes H.264 without
-    B-frames, and Opus; both are passed on as they come, so one encoder serves every viewer. A new viewer, or one that
-    lost too much, makes it ask for a keyframe upstream; requests of several are joined.
+    B-frames, VP8, VP9 or AV1, and Opus; they are passed on as they come, so one encoder serves every viewer. A new
+    viewer, or one that lost too much, makes it ask for a keyframe upstream; requests of several are joined. A viewer
+    that lacks the codec is told which one it would need; renditions may differ in it, so that everybody has one.
 
     ``video`` takes several renditions of one picture, the largest first: ``video: [high, middle, low]``. Each viewer
     gets the one that its link carries, which its browser's feedback on every packet tells, and another one from a
@@ -161,11 +162,13 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
 
     video = Input(
         EncodedPacket,
-        caps=EncodedCaps(codec="h264"),
+        caps=EncodedCaps(codec=VIDEO_CODECS),
         optional=True,
         many=True,
         follows={"size", "extradata"},
-        doc="The picture: H.264 in Annex B form with parameter sets before every keyframe, no B-frames. Several "
+        otherwise="let go of viewers that do not play the other format",
+        doc="The picture: H.264 in Annex B form with parameter sets before every keyframe and no B-frames, which every "
+        "browser plays but a Firefox without its plugin; VP8 and VP9, which Safari plays too; or AV1. Several "
         "renditions of it are a ladder: each viewer gets the one that its link carries.",
     )
     audio = Input(

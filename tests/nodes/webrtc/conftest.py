@@ -32,9 +32,17 @@ VIDEO = EncodedCaps(codec="h264", width=640, height=360)
 AUDIO = EncodedCaps(codec="opus", rate=48_000, layout="stereo")
 
 
+ENCODERS = {
+    "h264": ("libx264", {"preset": "superfast", "tune": "zerolatency"}),
+    "vp8": ("libvpx", {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}),
+    "vp9": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}),
+    "av1": ("libsvtav1", {"preset": "12", "svtav1-params": "pred-struct=1:rc=2"}),
+}
+
+
 @functools.cache
 def encoded_video(
-    size: tuple[int, int] = (640, 360), seconds: int = 2, *, gop: int = FPS // 2
+    size: tuple[int, int] = (640, 360), seconds: int = 2, *, gop: int = FPS // 2, codec: str = "h264"
 ) -> tuple[EncodedPacket, ...]:
     """A moving test picture, a keyframe every ``gop`` pictures, times from zero."""
     import av
@@ -45,12 +53,14 @@ def encoded_video(
     source.link_to(pixels)
     pixels.link_to(sink)
     graph.configure()
-    encoder = av.CodecContext.create("libx264", "w")
+    name, options = ENCODERS[codec]
+    encoder = av.CodecContext.create(name, "w")
     encoder.width, encoder.height = size
     encoder.pix_fmt, encoder.framerate = "yuv420p", fractions.Fraction(FPS)
     encoder.time_base, encoder.bit_rate, encoder.gop_size = fractions.Fraction(1, FPS), 1_000_000, gop
-    encoder.profile = "Baseline"
-    encoder.options = {"preset": "superfast", "tune": "zerolatency"}
+    if codec == "h264":
+        encoder.profile = "Baseline"
+    encoder.options = options
     packets: list[EncodedPacket] = []
     for index in range(FPS * seconds):
         frame = graph.pull()
@@ -58,7 +68,7 @@ def encoded_video(
         frame.pts, frame.time_base = index, fractions.Fraction(1, FPS)
         frame.pict_type = av.video.frame.PictureType.NONE  # the source marks every picture as one to decode by itself
         (packet,) = encoder.encode(frame)
-        caps = replace(VIDEO, width=size[0], height=size[1])
+        caps = replace(VIDEO, codec=codec, width=size[0], height=size[1])
         packets.append(EncodedPacket(caps, bytes(packet), time_ns=index * 10**9 // FPS, keyframe=packet.is_keyframe))
     return tuple(packets)
 
@@ -220,7 +230,7 @@ async def open_stage(
                 about=lambda: About(stage.title, "video" in kinds, "audio" in kinds, stage.origins, stage.relays),
                 page=read_page(),
             )
-            with viewers.feeding(feeder, media_ns=0):
+            with viewers.feeding(feeder, media_ns=stage.media_ns()):
                 async with serve(app, port) as stage.url:
                     yield stage
         tasks.cancel_scope.cancel()

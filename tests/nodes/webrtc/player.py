@@ -98,6 +98,10 @@ class LoopbackViewer:
 
     def check(self, *, nominate: bool = True, password: str = "") -> None:
         """Sends one connectivity check."""
+        self.socket.send(self.request(nominate=nominate, password=password))
+
+    def request(self, *, nominate: bool = True, password: str = "") -> bytes:
+        """One connectivity check."""
         transaction = secrets.token_bytes(12)
         self._transactions.add(transaction)
         attributes = [
@@ -108,7 +112,7 @@ class LoopbackViewer:
         if nominate:
             attributes.append((stun.USE_CANDIDATE, b""))
         message = stun.Message(stun.BINDING, stun.Class.REQUEST, transaction, tuple(attributes))
-        self.socket.send(message.to_bytes((password or self.peer_password).encode()))
+        return message.to_bytes((password or self.peer_password).encode())
 
     def send_rtcp(self, *packets: RtcpPacket, before: bytes = b"") -> None:
         self.socket.send(self.dtls._tx_srtp.protect_rtcp(before + pack_compound(packets)))

@@ -36,7 +36,7 @@ def peer() -> Any:
 
 
 def send_all(mux: UdpMux, peer: socket.socket) -> list[bytes]:
-    (local,) = mux.candidates()
+    local = mux.candidates()[0]
     datagrams = [bytes([index]) * size for index, size in enumerate(SIZES)]
     data = memoryview(b"".join(datagrams))
     assert mux.send_run(data, SIZES, Pair(local, peer.getsockname()[:2])) == len(SIZES)
@@ -68,7 +68,7 @@ class _Counting:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="UDP_SEGMENT is Linux's")
 async def test_runs_of_one_size_go_in_one_call(mux: UdpMux, peer: socket.socket) -> None:
-    (port,) = mux._ports.values()
+    port = mux._ports["127.0.0.1"]
     port.socket = counting = _Counting(port.socket)  # type: ignore[assignment]
     send_all(mux, peer)
     assert counting.calls == ["sendmsg", "sendto", "sendmsg"]
@@ -76,7 +76,7 @@ async def test_runs_of_one_size_go_in_one_call(mux: UdpMux, peer: socket.socket)
 
 @pytest.mark.parametrize("refusal", [errno.EINVAL, errno.EIO, errno.EOPNOTSUPP])
 async def test_where_the_kernel_cannot_each_goes_by_itself(mux: UdpMux, peer: socket.socket, refusal: int) -> None:
-    (port,) = mux._ports.values()
+    port = mux._ports["127.0.0.1"]
     port.cuts_up = True
     port.socket = counting = _Counting(port.socket, refusal)  # type: ignore[assignment]
     send_all(mux, peer)
@@ -87,8 +87,8 @@ async def test_where_the_kernel_cannot_each_goes_by_itself(mux: UdpMux, peer: so
 
 
 async def test_what_does_not_fit_the_buffer_is_lost_and_counted(mux: UdpMux, peer: socket.socket) -> None:
-    (local,) = mux.candidates()
-    (port,) = mux._ports.values()
+    local = mux.candidates()[0]
+    port = mux._ports["127.0.0.1"]
     port.cuts_up = True
     port.socket = _Counting(port.socket, errno.EAGAIN)  # type: ignore[assignment]
     assert mux.send_run(memoryview(bytes(900 * 3)), [900] * 3, Pair(local, peer.getsockname()[:2])) == 0

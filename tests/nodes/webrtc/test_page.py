@@ -11,12 +11,13 @@ from typing import Any
 
 import anyio
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, Route, async_playwright
 
 from flowstream import Caller
 from flowstream.proto.rtcp import TransportFeedback
 from flowstream.runtime.audience import Grant
 from flowstream_nodes.webrtc._sender import Sender
+from flowstream_nodes.webrtc._whep import Relay
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real, pytest.mark.timeout(180)]
 
@@ -31,6 +32,10 @@ window.RTCPeerConnection = class extends RTCPeerConnection {
 window.inbound = async (kind) => {
   const all = [...(await window.connections.at(-1).getStats()).values()];
   return all.find((each) => each.type === "inbound-rtp" && each.kind === kind) ?? {};
+};
+window.codec = async () => {
+  const all = await window.connections.at(-1).getStats();
+  return all.get((await window.inbound("video")).codecId)?.mimeType;
 };
 window.state = () => document.getElementById("stage").dataset.state;
 window.sentence = () => document.getElementById("sentence").textContent;
@@ -168,6 +173,35 @@ async def test_a_resolution_change_goes_on_in_the_same_connection(
         stats = await page.evaluate("window.inbound('video')")
         count = stats["framesDecoded"]
         await wait_for(page, f"window.inbound('video').then((s) => s.framesDecoded > {count} + 20)")
+        assert await page.evaluate("window.connections.length") == 1
+        assert (await page.evaluate("window.inbound('video')"))["packetsLost"] == 0
+
+
+@pytest.mark.parametrize("codec", ["vp8", "vp9", "av1"])
+async def test_other_codecs_play_too(stage_of: Any, browser: Browser, pictures: Any, codec: str) -> None:
+    async with stage_of() as stage:
+        stage.picture = pictures(codec=codec)
+        stage.send_picture()
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "playing")
+        await wait_for(page, "window.inbound('video').then((s) => s.framesDecoded > 45)")
+        assert (await page.evaluate("window.inbound('video')"))["packetsLost"] == 0
+        assert await page.evaluate("window.codec()") == f"video/{codec.upper()}"
+
+
+async def test_a_stream_goes_on_in_another_codec_over_the_same_connection(
+    stage_of: Any, browser: Browser, pictures: Any
+) -> None:
+    async with stage_of() as stage:
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "playing")
+        for codec in ("vp8", "h264"):
+            stage.picture, stage.position = pictures(codec=codec), 0
+            await wait_for(page, f"window.codec().then((name) => name === 'video/{codec.upper()}')")
+            count = await decoded(page)
+            await wait_for(page, f"window.inbound('video').then((s) => s.framesDecoded > {count} + 20)")
         assert await page.evaluate("window.connections.length") == 1
         assert (await page.evaluate("window.inbound('video')"))["packetsLost"] == 0
 
@@ -329,6 +363,7 @@ async def test_a_link_with_a_token_plays_and_one_without_says_what_is_needed(sta
 
 async def test_a_browser_without_the_format_is_told_so(stage_of: Any, browser: Browser) -> None:
     async with stage_of() as stage:
+        stage.send_picture()
         page = await browser.new_page()
         await page.add_init_script(WATCH)
         await page.add_init_script(
@@ -342,6 +377,166 @@ async def test_a_browser_without_the_format_is_told_so(stage_of: Any, browser: B
         await wait_for_state(page, "failed")
         assert await page.evaluate("window.sentence()") == "This browser cannot play the stream"
         assert "H264 42e01f mode 0" in await page.inner_text("#detail")
+
+
+async def test_a_path_that_falls_silent_is_looked_for_anew_in_the_same_session(stage_of: Any, browser: Browser) -> None:
+    async with stage_of() as stage:
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "playing")
+        (session,) = stage.viewers.sessions.values()
+        before = session.ice.ufrag
+        handle = session.handle_datagram
+
+        def deaf(data: bytes, pair: Any) -> None:
+            if session.ice.ufrag != before:  # as when another network carries what the old one did not
+                handle(data, pair)
+
+        session.handle_datagram = deaf
+        await wait_for(page, "window.connections.at(-1).connectionState === 'disconnected'")
+        await wait_for(page, "window.connections.at(-1).connectionState === 'connected'")
+        assert session.ice.ufrag != before
+        with anyio.fail_after(10):
+            while session.ice.ufrags != (session.ice.ufrag,):  # until a path is nominated
+                await page.evaluate("0")
+        count = await decoded(page)
+        await wait_for(page, f"window.inbound('video').then((s) => s.framesDecoded > {count} + 20)")
+        await wait_for_state(page, "playing")
+        assert await page.evaluate("window.connections.length") == 1
+        assert list(stage.viewers.sessions.values()) == [session]
+
+
+async def test_relays_are_tried_when_the_direct_way_is_blocked(stage_of: Any, browser: Browser) -> None:
+    async with stage_of() as stage:
+        stage.relays = (Relay(("turn:127.0.0.1:9?transport=udp",), "viewer", 'se"cret'),)
+        stage.viewers._mux._dispatch = lambda data, pair: None
+        page = await open_page(browser, stage.url)
+        await wait_for(page, "window.connections.at(-1)?.getConfiguration().iceServers.length")
+        (server,) = await page.evaluate("window.connections.at(-1).getConfiguration().iceServers")
+        assert (server["username"], server["credential"]) == ("viewer", 'se"cret')
+        assert server["urls"] == ["turn:127.0.0.1:9?transport=udp"]
+        (session,) = stage.viewers.sessions.values()
+        before = session.ice.ufrag
+        with anyio.fail_after(20):
+            while session.ice.ufrag == before:
+                await page.evaluate("0")
+
+
+@pytest.mark.alone
+async def test_the_statistics_show_what_arrives(stage_of: Any, browser: Browser) -> None:
+    async with stage_of() as stage:
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "playing")
+        assert await page.is_hidden("#panel")
+        await page.click("#stats")
+        assert await page.is_visible("#panel")
+        shown = "((name) => document.getElementById(name).textContent)"
+        await wait_for(page, f"{shown}('row-picture').match(/^640.360, (29|30|31) fps, H264$/)")
+        await wait_for(page, f"{shown}('rate-now').match(/^(1[.]\\d Mbit|9\\d\\d kbit)[/]s$/)")
+        await wait_for(page, f"{shown}('loss-now') === '0 %'")
+        await wait_for(page, f"{shown}('buffer-now').match(/^[\\d.]+ ms$/)")
+        # The pictures were taken when they were sent: what is left is the way, the buffer and the decoder.
+        await wait_for(page, f"{shown}('delay-label') === 'Capture to screen'")
+        await wait_for(page, f"{shown}('delay-now').match(/^(?!0[.]0)\\d{{1,2}}([.]\\d)? ms$/)")
+        assert await page.inner_text("#row-sound") == "opus"
+        await wait_for(page, "document.getElementById('rate-line').points.length > 3")
+        await page.keyboard.press("i")
+        assert await page.is_hidden("#panel")
+
+
+async def test_whoever_waits_to_be_let_in_is_told_so_and_may_say_a_name(stage_of: Any, browser: Browser) -> None:
+    told = {"viewer": "heron", "name": None, "state": "waiting", "pass": None}
+    names: list[str] = []
+
+    async def answer(route: Route) -> None:
+        if route.request.method == "POST":
+            names.append(route.request.post_data or "")
+            told["name"] = names[-1]
+        await route.fulfill(json=told)
+
+    async with stage_of() as stage:
+        page = await browser.new_page()
+        await page.add_init_script(WATCH)
+        await page.route("**/state", answer)
+        await page.goto(stage.url)
+        await wait_for_state(page, "lobby")
+        assert await page.evaluate("window.sentence()") == "Waiting to be let in"
+        await wait_for(page, "document.getElementById('detail').textContent === 'The owner sees you as heron.'")
+        await page.fill("#name", "Ada")
+        await page.click("text=Set name")
+        await wait_for(page, "document.getElementById('detail').textContent === 'The owner sees you as Ada (heron).'")
+        assert names == ["Ada"]
+        told["state"] = "watching"
+        await wait_for_state(page, "connecting")
+        assert await page.is_hidden("#who")
+        stage.tasks.start_soon(stage.play)
+        await wait_for_state(page, "playing")
+        told["state"] = "paused"
+        await wait_for_state(page, "paused")
+        assert await page.evaluate("window.sentence()") == "The stream is paused"
+        told["state"] = "watching"
+        await wait_for_state(page, "playing")
+        assert await page.evaluate("window.connections.length") == 1
+
+
+async def test_the_quality_menu_is_there_where_there_is_a_choice(stage_of: Any, browser: Browser) -> None:
+    told = {
+        "chosen": "auto",
+        "rung": "high",
+        "why": "high is sent: it is the best there is",
+        "rungs": [
+            {"name": "high", "size": "1280x720", "bitrate": 2_400_000},
+            {"name": "low", "size": "640x360", "bitrate": None},
+        ],
+    }
+    wanted: list[str] = []
+
+    async def answer(route: Route) -> None:
+        if route.request.method == "POST":
+            wanted.append(route.request.post_data or "")
+            told["chosen"] = told["rung"] = wanted[-1]
+        await route.fulfill(json=told)
+
+    async with stage_of() as stage:
+        stage.tasks.start_soon(stage.play)
+        alone = await open_page(browser, stage.url)
+        page = await browser.new_page()
+        await page.add_init_script(WATCH)
+        await page.route("**/quality", answer)
+        await page.goto(stage.url)
+        await wait_for(page, "!document.getElementById('quality').hidden")
+        texts = await page.locator("#quality option").all_inner_texts()
+        assert texts == ["Auto (720p)", "720p, 2.4 Mbit/s", "360p"]
+        assert await page.get_attribute("#quality", "title") == "high is sent: it is the best there is"
+        await page.select_option("#quality", "low")
+        await wait_for(page, "document.querySelector('#quality option').textContent === 'Auto'")
+        assert wanted == ["low"]
+        assert await page.input_value("#quality") == "low"
+        await wait_for_state(alone, "playing")
+        assert await alone.is_hidden("#quality")
+
+
+@pytest.mark.parametrize("size", [(390, 844), (844, 390), (1280, 720)])
+async def test_everything_fits_the_screen(stage_of: Any, browser: Browser, size: tuple[int, int]) -> None:
+    async with stage_of() as stage:
+        stage.title = "A long title of a stream that somebody wrote without thinking of telephones at all"
+        stage.tasks.start_soon(stage.play)
+        page = await browser.new_page(viewport={"width": size[0], "height": size[1]})
+        await page.add_init_script(WATCH)
+        await page.goto(stage.url)
+        await wait_for_state(page, "playing")
+        await page.wait_for_selector("#sound", state="visible")
+        for names in (["#title", "#sound", "#facts", "#stats", "#full"], ["#panel"]):
+            for name in names:
+                box = await page.locator(name).bounding_box()
+                assert box is not None, name
+                assert box["x"] >= 0, name
+                assert box["y"] >= 0, name
+                assert box["x"] + box["width"] <= size[0], name
+                assert box["y"] + box["height"] <= size[1], name
+            await page.keyboard.press("i")
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.skipif(subprocess.call(["unshare", "-n", "true"]) != 0, reason="a network of its own needs root")

@@ -16,6 +16,7 @@ import pytest
 
 from flowstream import Caller, DoorClosed, EncodedPacket
 from flowstream.proto.h264 import packetize, split_annex_b
+from flowstream.proto.ice import Pair
 from flowstream.proto.rtcp import (
     Bye,
     FullIntraRequest,
@@ -28,7 +29,7 @@ from flowstream.proto.rtcp import (
 )
 from flowstream.proto.rtp import RtpPacket, Unwrapper
 from flowstream.proto.sdpfrag import Fragment
-from flowstream_nodes.webrtc import _session, _stream
+from flowstream_nodes.webrtc import _mux, _session, _stream
 from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD
 from flowstream_nodes.webrtc._viewers import Feeder
 
@@ -322,7 +323,7 @@ async def test_what_the_kernel_has_no_room_for_is_counted_and_told(
         session = await join(stage, viewer)
         told = anyio.Event()
         monkeypatch.setattr(stage.feeder, "on_change", told.set)
-        (port,) = stage.viewers._mux._ports.values()
+        port = stage.viewers._mux._ports["127.0.0.1"]
         with monkeypatch.context() as patch:
             patch.setattr(port, "socket", FullSocket())
             stage.send_picture()
@@ -502,6 +503,23 @@ async def test_a_wildcard_host_is_reached_by_every_address_of_the_machine(
         with anyio.fail_after(10):
             await viewer.connect(answer, prefer="::1")
         await arrive(viewer, lambda: viewer.dtls.state == "connected")
+
+
+async def test_a_loopback_host_is_reached_by_every_address_but_only_from_this_machine(
+    stage_of: Any, make_viewer: MakeViewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = ["192.0.2.7", "127.0.0.1", "::1"]
+    async with stage_of() as stage:
+        mux = stage.viewers._mux
+        viewer = make_viewer()
+        session = await join(stage, viewer)
+        monkeypatch.setattr(_mux, "_own_addresses", lambda host: own)
+        assert mux._addresses() == ["127.0.0.1", "192.0.2.7"]
+        taken: list[bytes] = []
+        monkeypatch.setattr(session, "handle_datagram", lambda data, _: taken.append(data))
+        for source in ("192.0.2.8", "192.0.2.7", "127.0.0.1"):
+            mux._dispatch(viewer.request(), Pair(("192.0.2.7", 1), (source, 1)))
+        assert len(taken) == 2
 
 
 async def test_a_host_name_is_looked_up_and_loopback_is_a_candidate(stage_of: Any, make_viewer: MakeViewer) -> None:

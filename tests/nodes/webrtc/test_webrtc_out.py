@@ -69,7 +69,9 @@ def test_it_tells_who_watches_also_while_no_picture_comes() -> None:
 def test_the_title_is_the_label_until_it_is_set_and_changes_in_place() -> None:
     with harness(label="Desk", connected={"video"}) as node:
         node.settle()
-        assert json.loads(get(node, "/about").text) == {"title": "Desk", "video": True, "audio": False}
+        about = json.loads(get(node, "/about").text)
+        assert about.pop("now") == node.ctx.wallclock_ns() // 1_000_000
+        assert about == {"title": "Desk", "video": True, "audio": False}
         node.reconfigure(title="Desk of Ada")
         assert json.loads(get(node, "/about").text)["title"] == "Desk of Ada"
 
@@ -124,7 +126,9 @@ def test_with_nothing_connected_it_says_so() -> None:
 def test_other_formats_are_refused_by_name() -> None:
     with harness() as node:
         node.settle()
-        with pytest.raises(NegotiationError, match=r"out\.video takes codec h264, but the test gives hevc"):
+        with pytest.raises(
+            NegotiationError, match=r"out\.video takes codec h264 or vp8 or vp9 or av1, but the test gives hevc"
+        ):
             node.push(EncodedPacket(EncodedCaps(codec="hevc"), b"x", time_ns=0), "video")
 
 

@@ -82,9 +82,10 @@ async def test_a_session_ends_by_delete_and_is_then_unknown(http: httpx.AsyncCli
         ({"content": b"\xff\xfe"}, 400, "The body is not UTF-8.\n"),
         ({"content": "v=0\n" + "a=x\n" * 20_000}, 413, "The body is longer than 65536 bytes.\n"),
         (
-            {"content": "v=0\nm=video 9 UDP/TLS/RTP/SAVPF 96\na=mid:0\na=recvonly\na=rtpmap:96 VP8/90000\n"},
+            {"content": "v=0\nm=video 9 UDP/TLS/RTP/SAVPF 96\na=mid:0\na=recvonly\na=rtpmap:96 H265/90000\n"},
             406,
-            "No video format in common: the offer has VP8; this end sends H264 with packetization-mode 1.\n",
+            "No video format in common: the offer has H265; this end sends "
+            "H264 with packetization-mode 1 or VP8 or VP9 or AV1.\n",
         ),
     ],
     ids=["other type", "no type", "empty", "not text", "too long", "no format"],
@@ -306,14 +307,21 @@ async def test_the_page_and_its_parts(http: httpx.AsyncClient, stage: Any) -> No
     assert "script-src 'self'" in page.headers["content-security-policy"]
     assert "muted" in page.text
     assert "playsinline" in page.text
-    for name, kind in (("viewer.js", "text/javascript"), ("viewer.css", "text/css")):
-        assert f'"{name}"' in page.text
+    for name, kind in (
+        ("viewer.js", "text/javascript"),
+        ("session.js", "text/javascript"),
+        ("panel.js", "text/javascript"),
+        ("viewer.css", "text/css"),
+    ):
+        assert f'"{name}"' in page.text or f'"./{name}"' in (await http.get("/viewer.js")).text
         part = await http.get(f"/{name}")
         assert part.headers["content-type"].startswith(kind)
     assert (await http.get("/secret.txt")).status_code == 404
     assert (await http.get("/%2e%2e/_whep.py")).status_code == 404
     stage.title = "<b>Desk</b>"
-    assert (await http.get("/about")).json() == {"title": "<b>Desk</b>", "video": True, "audio": True}
+    about = (await http.get("/about")).json()
+    assert abs(about.pop("now") - stage.clock.wallclock_ns() / 1e6) < 60_000
+    assert about == {"title": "<b>Desk</b>", "video": True, "audio": True}
 
 
 async def test_under_a_path_of_its_own_everything_is_found(stage: Any, offer: str) -> None:

@@ -1,0 +1,265 @@
+// One viewer's session with the server: WHEP, ICE restarts, how it stands with the owner, and what arrives.
+
+const CONNECT_MS = 12_000; // no connection after this is a failure
+const RELAY_MS = 3_000; // no connection after this: try the relays that the server named
+const RESTART_MS = 1_500; // a path that is silent for this long is looked for anew
+const RESTART_LIMIT_MS = 8_000; // and given up after this
+const SAMPLE_MS = 1_000;
+const SDP = "application/sdp";
+const FRAGMENT = "application/trickle-ice-sdpfrag";
+
+// Who we are. The link may carry a token; a pass is how the server knows us again when we come back, in this tab alone.
+const token = new URLSearchParams(location.search).get("token");
+const PASS = `flowstream pass ${location.pathname}`;
+
+export function stored(store, key, value) {
+  try {
+    if (value === undefined) return store.getItem(key);
+    if (value === null) store.removeItem(key);
+    else store.setItem(key, value);
+  } catch {
+    // A browser that keeps nothing: we are somebody new each time.
+  }
+  return null;
+}
+
+export function bearer() {
+  const known = stored(sessionStorage, PASS) || token;
+  return known ? { Authorization: `Bearer ${known}` } : {};
+}
+
+// What can go wrong, as people should read it. `retry` is how long to wait, null when trying again is no use by itself.
+export class Failure extends Error {
+  constructor(sentence, detail = "", retry = undefined) {
+    super(sentence);
+    this.detail = detail;
+    this.retry = retry;
+  }
+}
+
+const PLAYS = {
+  VP8: "Every current browser plays it.",
+  VP9: "Every current browser plays it.",
+  H264: "Chrome, Edge and Safari play it; Firefox does where its H.264 plugin is installed.",
+  AV1: "Chrome, Edge and Firefox play it; Safari does on devices that can decode it.",
+};
+
+async function failureOf(response) {
+  const text = (await response.text()).trim();
+  const wait = 1000 * (Number(response.headers.get("Retry-After")) || 5);
+  switch (response.status) {
+    case 401:
+      if (stored(sessionStorage, PASS)) {
+        stored(sessionStorage, PASS, null); // it has ended; the link may still do
+        return new Failure("Coming back as somebody new", "", 0);
+      }
+      return token
+        ? new Failure("This link does not count any more", `${text} Ask for a new one.`, null)
+        : new Failure("This needs a link from its owner", "Ask whoever showed you this address for a link to watch.", null);
+    case 403:
+      return new Failure(text, "", null);
+    case 404:
+    case 405:
+      return new Failure("The stream is not here", "It may have been stopped or renamed. Trying again by itself.");
+    case 406: {
+      const codec = /this end sends (\w+)/.exec(text)?.[1] ?? "";
+      const said = codec ? `The stream is ${codec}. ${PLAYS[codec] ?? ""} (${text})` : text;
+      return new Failure("This browser cannot play the stream", said, null);
+    }
+    case 409:
+      return new Failure("There is nothing to watch yet", "The stream is just starting. Trying again by itself.", wait);
+    case 429:
+      return new Failure("Too many tries from your network", "Trying again by itself.", wait);
+    case 503:
+      return new Failure("All places are taken", "Somebody has to leave first. Trying again by itself.", wait);
+    default:
+      return new Failure("The server cannot show the stream", `It answered ${response.status}. ${text}`);
+  }
+}
+
+// The servers in a Link header (RFC 9725 section 4.6).
+function relaysOf(header) {
+  const relays = [];
+  for (const [, url, rest] of (header ?? "").matchAll(/<([^>]*)>((?:\s*;\s*[\w-]+="(?:[^"\\]|\\.)*")*)/g)) {
+    const given = Object.fromEntries([...rest.matchAll(/([\w-]+)="((?:[^"\\]|\\.)*)"/g)].map(([, name, text]) => [name, text.replace(/\\(.)/g, "$1")]));
+    if (given.rel === "ice-server") relays.push({ urls: url, username: given.username, credential: given.credential });
+  }
+  return relays;
+}
+
+// An answer whose transport is the one that a fragment tells of.
+function withTransport(answer, fragment) {
+  const of = (name) => new RegExp(`^a=${name}:(.*?)\r?$`, "m").exec(fragment)?.[1];
+  const candidates = fragment.split(/\r?\n/).filter((line) => line.startsWith("a=candidate:"));
+  let isFirst = true;
+  return answer.split("\r\n").flatMap((line) => {
+    if (line.startsWith("a=ice-ufrag:")) return [`a=ice-ufrag:${of("ice-ufrag")}`];
+    if (line.startsWith("a=ice-pwd:")) return [`a=ice-pwd:${of("ice-pwd")}`];
+    if (line.startsWith("a=candidate:")) return [];
+    if (line === "a=end-of-candidates" && isFirst) { isFirst = false; return [...candidates, line]; }
+    return [line];
+  }).join("\r\n");
+}
+
+// From offer to end. `on.lost(failure)` comes once, at an end that nobody asked for; `on.track(track)` when a track has
+// something to show; `on.connected()` once; `on.restarting()` while a new path is looked for; `on.sample(reports)` each
+// second; `on.standing(told, before)` when the owner lets us in, or pauses the stream; `on.quality(told)` now and then.
+export class Session {
+  constructor(on) {
+    this.on = on;
+    this.ended = false;
+    this.wasConnected = false;
+    this.isRestarting = false;
+    this.url = null;
+    this.standing = "";
+    this.asksStanding = true;
+    this.samples = 0;
+  }
+
+  async start(name) {
+    if (!window.RTCPeerConnection) {
+      throw new Failure("This browser has no WebRTC", "Use a current Chrome, Edge, Firefox or Safari.", null);
+    }
+    const pc = (this.pc = new RTCPeerConnection());
+    pc.addTransceiver("video", { direction: "recvonly" });
+    pc.addTransceiver("audio", { direction: "recvonly" });
+    // A track joins when it has something: an element with a track that stays empty plays nothing at all.
+    pc.ontrack = ({ track }) => { track.onunmute = () => { if (!this.ended) this.on.track(track); }; };
+    pc.onconnectionstatechange = () => this.connectionChanged();
+    const offer = await pc.createOffer();
+    // Without this libwebrtc plays Opus in mono.
+    offer.sdp = offer.sdp.replace(/useinbandfec=1/g, "useinbandfec=1;stereo=1");
+    await pc.setLocalDescription(offer);
+    let response;
+    try {
+      response = await fetch("whep", { method: "POST", headers: { "Content-Type": SDP, ...bearer() }, body: offer.sdp });
+    } catch {
+      throw new Failure("The server cannot be reached", "It may be restarting, or this device may be offline. Trying again by itself.");
+    }
+    if (response.status !== 201) throw await failureOf(response);
+    this.url = response.headers.get("Location");
+    const relays = relaysOf(response.headers.get("Link"));
+    this.answer = await response.text();
+    if (this.ended) return this.stop(); // stopped in between
+    if (relays.length) pc.setConfiguration({ iceServers: relays });
+    await pc.setRemoteDescription({ type: "answer", sdp: this.answer });
+    for (const { receiver } of pc.getTransceivers()) {
+      const transport = receiver.transport;
+      if (transport) transport.onstatechange = () => {
+        if (transport.state === "closed" || transport.state === "failed") this.lose();
+      };
+    }
+    this.connectTimer = setTimeout(() => this.lose(), CONNECT_MS);
+    if (relays.length) this.relayTimer = setTimeout(() => this.restart(), RELAY_MS);
+    await this.stand(name);
+    if (!this.ended) this.sampleTimer = setInterval(() => this.sample(), SAMPLE_MS);
+  }
+
+  connectionChanged() {
+    const state = this.pc.connectionState;
+    if (state === "connected") {
+      for (const timer of [this.connectTimer, this.relayTimer, this.restartTimer, this.giveUpTimer]) clearTimeout(timer);
+      this.isRestarting = false;
+      if (!this.wasConnected) { this.wasConnected = true; this.on.connected(); }
+    } else if (state === "disconnected") {
+      clearTimeout(this.restartTimer);
+      this.restartTimer = setTimeout(() => this.restart(), RESTART_MS);
+    } else if (state === "failed") {
+      if (this.isRestarting || !this.wasConnected) this.lose();
+      else this.restart();
+    } else if (state === "closed") {
+      this.lose();
+    }
+  }
+
+  // New credentials for the same session (an ICE restart): after a change of network, or to take a relay.
+  async restart() {
+    if (this.ended || this.isRestarting || !this.url) return;
+    this.isRestarting = true;
+    clearTimeout(this.restartTimer);
+    if (this.wasConnected) this.on.restarting();
+    this.giveUpTimer = setTimeout(() => this.lose(), RESTART_LIMIT_MS);
+    try {
+      const offer = await this.pc.createOffer({ iceRestart: true });
+      await this.pc.setLocalDescription(offer);
+      const said = /^m=.*$|^a=(?:mid|ice-ufrag|ice-pwd):.*$/gm;
+      const seen = new Set(); // of one section: all share its transport
+      const lines = offer.sdp.replace(/\r/g, "").match(said).filter((line) => {
+        const name = line.replace(/[=:].*/, "") + (line[0] === "a" ? line.slice(2).split(":")[0] : "");
+        return !seen.has(name) && seen.add(name);
+      });
+      const response = await fetch(this.url, {
+        method: "PATCH", headers: { "Content-Type": FRAGMENT, "If-Match": "*", ...bearer() }, body: lines.join("\r\n") + "\r\n",
+      });
+      if (response.status !== 200) throw new Error(await response.text());
+      this.answer = withTransport(this.answer, await response.text());
+      if (!this.ended) await this.pc.setRemoteDescription({ type: "answer", sdp: this.answer });
+    } catch {
+      this.lose();
+    }
+  }
+
+  lose() {
+    if (this.ended) return;
+    const failure = this.wasConnected
+      ? new Failure("The connection was lost", "Trying again by itself.")
+      : this.pc.localDescription?.sdp.includes("a=candidate")
+        ? new Failure("The picture cannot get through", "The page arrived, but a firewall between here and the server seems to block UDP. Trying again by itself.")
+        : new Failure("This browser found no network for the picture", "It takes none on a machine that is on no network. Chromium can be told to: start it with --allow-loopback-in-peer-connection --disable-features=WebRtcHideLocalIpsWithMdns.");
+    this.stop();
+    this.on.lost(failure);
+  }
+
+  stop() {
+    this.ended = true;
+    for (const timer of [this.connectTimer, this.relayTimer, this.restartTimer, this.giveUpTimer]) clearTimeout(timer);
+    clearInterval(this.sampleTimer);
+    if (this.url) fetch(this.url, { method: "DELETE", headers: bearer(), keepalive: true }).catch(() => {});
+    this.url = null;
+    this.pc?.close();
+  }
+
+  // Asks how we stand with the owner, and says our name if there is one.
+  async stand(name) {
+    if (!this.asksStanding || !this.url) return;
+    let told;
+    try {
+      const said = name ? { method: "POST", headers: { "Content-Type": "text/plain" }, body: name } : {};
+      const response = await fetch(`${this.url}/state`, said);
+      if (response.status === 404) this.asksStanding = false; // whoever comes here may watch
+      if (!response.ok) return; // the connection itself says what is wrong
+      told = await response.json();
+    } catch {
+      return;
+    }
+    if (this.ended) return;
+    if (told.pass) stored(sessionStorage, PASS, told.pass);
+    const before = this.standing;
+    this.standing = told.state;
+    this.on.standing(told, before);
+  }
+
+  // Which rendition we get, of which there are, and why; choosing one, or "auto", if a name is given.
+  async quality(wanted) {
+    if (!this.url) return;
+    try {
+      const said = wanted ? { method: "POST", headers: { "Content-Type": "text/plain" }, body: wanted } : {};
+      const response = await fetch(`${this.url}/quality`, said);
+      if (response.ok && !this.ended) this.on.quality(await response.json());
+    } catch {
+      // The connection itself says what is wrong.
+    }
+  }
+
+  get isHeldBack() {
+    return this.standing === "waiting" || this.standing === "paused";
+  }
+
+  async sample() {
+    await this.stand();
+    if (this.wasConnected && !this.isHeldBack && this.samples++ % 3 === 0) this.quality();
+    if (this.ended) return;
+    const reports = await this.pc.getStats();
+    if (!this.ended) this.on.sample(reports);
+  }
+}

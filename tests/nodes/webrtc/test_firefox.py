@@ -1,0 +1,52 @@
+"""The page in a real Firefox, which has no H.264 of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+
+from tests.clients.firefox import Firefox, open_firefox
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+async def firefox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Firefox]:
+    async with open_firefox(tmp_path_factory.mktemp("firefox")) as running:
+        yield running
+
+
+async def test_a_browser_without_the_codec_is_told_which_is_missing(stage_of: Any, firefox: Firefox) -> None:
+    async with stage_of() as stage:
+        stage.send_picture()
+        stage.tasks.start_soon(stage.play)
+        await firefox.open(stage.url)
+        await firefox.wait_for("document.getElementById('stage').dataset.state === 'failed'")
+        assert await firefox.evaluate("document.title") == "Test pattern"
+        sentence = await firefox.evaluate("document.getElementById('sentence').textContent")
+        detail = await firefox.evaluate("document.getElementById('detail').textContent")
+        assert sentence == "This browser cannot play the stream"
+        assert detail.startswith("The stream is H264. Chrome, Edge and Safari play it; Firefox does where its H.264")
+        assert "the offer has VP8, VP9, AV1; this end sends H264" in detail
+        assert not stage.viewers.sessions
+
+
+@pytest.mark.parametrize("codec", ["vp8", "vp9", "av1"])
+async def test_it_plays_what_it_can(stage_of: Any, pictures: Any, firefox: Firefox, codec: str) -> None:
+    async with stage_of() as stage:
+        stage.picture = pictures(codec=codec)
+        stage.send_picture()
+        stage.tasks.start_soon(stage.play)
+        await firefox.open(stage.url)
+        await firefox.wait_for("document.getElementById('stage').dataset.state === 'playing'")
+        await firefox.see(60)
+        assert await firefox.evaluate("document.getElementById('video').videoWidth") == 640
+        assert await firefox.evaluate("document.getElementById('video').muted") is True
+        assert stage.viewers.connected == 1
+        await firefox.open("about:blank")
+        with anyio.fail_after(10):
+            while stage.viewers.sessions:
+                await anyio.lowlevel.checkpoint()
