@@ -238,7 +238,7 @@ class BandwidthEstimator:
         self._least_trip_ns = 0
         self._over_since_ns = self._fell_ns = None
         before_bps = self._bps
-        self._bps = min(self._bps, float(self._start_bps))
+        self._bps = float(self._start_bps)
         self._state, self._bound = "starting", "nothing"
         self._probing.sooner()
         self._probing.ask(int(before_bps))

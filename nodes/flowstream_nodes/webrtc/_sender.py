@@ -112,6 +112,10 @@ class Sender:
         self.pair = pair
         self._overhead = _UDP_OVER_IPV6 if ":" in pair.local[0] else _UDP_OVER_IPV4
 
+    def look_anew(self, *, now_ns: int) -> None:
+        """The viewer may be reached through another network now, be it at the same address."""
+        self.estimator.path_changed(now_ns=now_ns)
+
     # --- what is to be sent -------------------------------------------------------------------------------------------
 
     def send(

@@ -416,6 +416,7 @@ class ViewerSession:
                     self._selected.set()
                 case Retired(ufrag):
                     self._mux.forget((ufrag,), (), self)
+                    self.sender.look_anew(now_ns=self._clock.now_ns())
                 case Expired():
                     self.close("it was silent for 30 s")
 

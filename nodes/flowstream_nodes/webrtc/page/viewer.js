@@ -161,6 +161,7 @@ function retry(failure) {
   if (attempt === 1 && wait !== null && ["playing", "waiting"].includes(stage.dataset.state)) show("waiting", "Reconnecting");
   else show("failed", failure.message, failure.detail, { again: true });
   if (wait !== null) retryTimer = setTimeout(connect, wait);
+  else video.srcObject = null; // the last picture is not ours to see any more
 }
 
 async function describe() {
