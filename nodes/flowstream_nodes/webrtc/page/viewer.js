@@ -157,6 +157,7 @@ function retry(failure) {
   const wait = failure.retry === undefined ? RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)] : failure.retry;
   attempt += 1;
   $("facts").textContent = "";
+  if (wait === null) video.srcObject = null; // what we may not see any more, we do not see
   // The first try follows so soon that a quiet word over the last picture is enough.
   if (attempt === 1 && wait !== null && ["playing", "waiting"].includes(stage.dataset.state)) show("waiting", "Reconnecting");
   else show("failed", failure.message, failure.detail, { again: true });
