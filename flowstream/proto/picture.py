@@ -106,6 +106,8 @@ class PictureChooser:
         if bitrate_bps <= 0 or fps <= 0:
             return
         usual = needed_bps(Picture(*size, fps), self.content)
+        if usual <= 0:  # pictures so rare that a float does not tell them from none
+            return
         seen = bitrate_bps * 2 ** ((qp_mean - _COARSE_QP) / _QP_PER_DOUBLING) / usual
         seen = min(max(seen, _LEAST_EASY), _MOST_HARD)
         self.hardness *= (seen / self.hardness) ** (1 / _LEARNS_OVER)

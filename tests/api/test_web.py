@@ -51,7 +51,9 @@ async def test_everything_of_a_page_works_under_a_prefix_of_another_application(
         assert "<!doctype html>" in page.text
         for name in re.findall(r'(?:src|href)="([^":]+)"', page.text):
             assert (await http.get(page.url.join(name))).status_code == 200, name
-        assert (await http.get(page.url.join("about"))).json() == {"title": "Shown", "video": True, "audio": False}
+        about = (await http.get(page.url.join("about"))).json()
+        assert isinstance(about.pop("now"), int)
+        assert about == {"title": "Shown", "video": True, "audio": False}
         answer = await http.post(page.url.join("whep"), content=OFFER, headers=SDP)
         assert answer.status_code == 201
         assert answer.text.startswith("v=0\r\n")

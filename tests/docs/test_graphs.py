@@ -229,7 +229,7 @@ def test_a_template_runs(graph: Path, folder: Path) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("type_id", ["screen", "camera", "display", "file", "webrtc-out", "abr-controller"])
 def test_graph_of_a_node_type_runs(type_id: str, folder: Path) -> None:
-    graph = folder / f"{type_id}.yaml"
+    graph = folder / "node.yaml"
     graph.write_text(graph_of(Registry.installed().get(type_id)))
     assert render(checked(graph)) == ""
     plan = compiled(graph)

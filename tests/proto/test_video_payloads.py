@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from flowstream.proto import av1, vp8, vp9
 from flowstream.proto.rtp import HeaderWriter
+from flowstream_nodes.codec._scheduling import kept_scheduling
 
 SIZE = (320, 180)
 
@@ -292,6 +293,8 @@ def encode(codec: str, options: dict[str, str]) -> list[tuple[bytes, bool]]:
     encoder.pix_fmt, encoder.time_base, encoder.framerate = "yuv420p", Fraction(1, 30), Fraction(30)
     encoder.bit_rate, encoder.thread_count, encoder.gop_size = 1_500_000, 1, 6
     encoder.options = options
+    with kept_scheduling():
+        encoder.open()
     noise = np.random.default_rng(1).integers(0, 255, (SIZE[1], SIZE[0] + 64, 3), np.uint8)
     packets = []
     for index in range(14):

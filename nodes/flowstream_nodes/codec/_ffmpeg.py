@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from flowstream import NS_PER_S, Size
+from flowstream_nodes.codec._scheduling import kept_scheduling
 from flowstream_nodes.codec.encoders import Candidate, EncoderSettings, OpenEncoder
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ class FfmpegEncoder:
         context.color_range = 2 if kind.full_range else 1
         context.options = dict(options)
         try:
-            context.open()
+            with kept_scheduling():
+                context.open()
         except (av.FFmpegError, OSError) as error:
             raise ValueError(f"{name} does not open for {kind.size}: {said(error)}") from error
         self._context: VideoCodecContext = context

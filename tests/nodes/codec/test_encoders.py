@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -329,3 +330,18 @@ def test_packets_of_higher_temporal_layers_can_be_left_out(codec: str, layers: i
         part = shown(up_to)
         assert len(part) == sum(each.temporal_layer <= up_to for each in packets)
         assert all(whole[time_ns] == picture for time_ns, picture in part.items()), "bit for bit the same"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no such scheduling")
+def test_no_thread_is_left_in_real_time_by_an_encoder() -> None:
+    """SVT-AV1 makes threads of root real-time ones, which starve all others."""
+
+    def policies() -> set[int]:
+        return {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}
+
+    before = policies()
+    with Harness(HwEncode, {"codec": "av1", "encoder": "libsvtav1"}) as encode:
+        encode.push(VideoFrame.from_array(np.zeros((96, 128, 3), np.uint8), time_ns=0), "video")
+        assert encode.facts["encoder"] == "libsvtav1"
+        assert policies() == before
+    assert policies() == before

@@ -23,6 +23,7 @@ from flowstream import EncodedCaps, EncodedPacket, ViewerRegistry
 from flowstream.control.tokens import TokenStore
 from flowstream.proto.admission import Approval
 from flowstream.proto.sdp import Kind
+from flowstream_nodes.codec._scheduling import kept_scheduling
 from flowstream_nodes.webrtc._viewers import Feeder, Viewers, open_viewers
 from flowstream_nodes.webrtc._whep import About, Relay, make_app, read_page
 from tests.nodes.webrtc.player import LoopbackViewer
@@ -61,6 +62,8 @@ def encoded_video(
     if codec == "h264":
         encoder.profile = "Baseline"
     encoder.options = options
+    with kept_scheduling():
+        encoder.open()
     packets: list[EncodedPacket] = []
     for index in range(FPS * seconds):
         frame = graph.pull()
