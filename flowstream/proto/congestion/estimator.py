@@ -156,13 +156,23 @@ class BandwidthEstimator:
         self._measure_sending(now_ns)
         self._watch_silence(now_ns)
         self._set_target()
-        if self._fed_ns is None or self._silent_ns is not None:
+        if self._fed_ns is None:
             # Before anything comes back nothing can be found; the first packets of media show that it does.
             return None
+        is_idle = self._sent_bps is not None and self._sent_bps < _SENDER_BOUND * self._bps
+        if self._silent_ns is not None:
+            # Where something is sent, that shows when the path is back; else a train has to, now and then.
+            return self._probing.poll(
+                estimate_bps=int(self._bps), most_bps=self.most_bps, is_quiet=is_idle, is_idle=is_idle, now_ns=now_ns
+            )
         is_quiet = self._state in ("starting", "rising") and self._delay.queue_ns < _EMPTY_NS
         limit_bps = self._loss.limit_bps
         is_quiet = is_quiet and (limit_bps is None or limit_bps > self._bps)
-        return self._probing.poll(estimate_bps=int(self._bps), most_bps=self.most_bps, is_quiet=is_quiet, now_ns=now_ns)
+        if is_idle and not self.packets.in_flight_bytes:
+            is_quiet = True  # all has arrived, and what was known of the queue before that is out of date
+        return self._probing.poll(
+            estimate_bps=int(self._bps), most_bps=self.most_bps, is_quiet=is_quiet, is_idle=is_idle, now_ns=now_ns
+        )
 
     # --- what comes back --------------------------------------------------------------------------------------------
 

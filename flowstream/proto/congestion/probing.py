@@ -22,8 +22,8 @@ LEAST_NS: Final = 15 * MS
 """A train is at least this long and has at least so many packets, or its rate would be no more than a guess."""
 
 LEAST_BPS: Final = 250_000
-"""Below this estimate there are no trains but the first ones: five packets would fill the path for a tenth of a second,
-and it takes only seconds to find out by sending more."""
+"""Below this estimate there are no trains but the first ones, as long as something is sent: five packets would fill
+the path for a tenth of a second, and it takes only seconds to find out by sending more."""
 
 _PACKET = 1200
 _GIVEN_UP_NS = NS_PER_S  # after this a train that did not arrive has failed
@@ -85,8 +85,14 @@ class Probing:
         if not self._wanted:
             self._wanted.append(bps)
 
-    def poll(self, *, estimate_bps: int, most_bps: int, is_quiet: bool, now_ns: int) -> Probe | None:
-        """The train to send now. ``is_quiet`` says that the path has no queue and a faster one does no harm."""
+    def poll(
+        self, *, estimate_bps: int, most_bps: int, is_quiet: bool, now_ns: int, is_idle: bool = False
+    ) -> Probe | None:
+        """The train to send now.
+
+        ``is_quiet`` says that the path has no queue and a faster one does no harm, ``is_idle`` that little or nothing
+        is sent, so that nothing but a train can find out anything.
+        """
         for number in [each for each, train in self._trains.items() if now_ns - train.begun_ns > _GIVEN_UP_NS]:
             del self._trains[number]
             self._pause_ns = min(2 * self._pause_ns, _LONGEST_PAUSE_NS)
@@ -96,7 +102,7 @@ class Probing:
             self._next_ns = now_ns + self._pause_ns
         if self._wanted:
             wanted = self._wanted.pop(0)
-        elif is_quiet and now_ns >= self._next_ns and LEAST_BPS <= estimate_bps < most_bps:
+        elif is_quiet and now_ns >= self._next_ns and (0 if is_idle else LEAST_BPS) <= estimate_bps < most_bps:
             wanted = int(estimate_bps * LATER_FACTOR)
         else:
             return None

@@ -241,3 +241,32 @@ def test_whatever_a_receiver_tells_the_target_stays_within_its_bounds(steps: lis
         assert 0 <= estimate.loss <= 1
         assert min(estimate.queue_delay_ns, estimate.round_trip_ns) >= 0
         assert estimate.why
+
+
+def test_it_finds_the_path_again_when_nothing_is_sent_any_more() -> None:
+    """A picture that was paused for want of a path is not what finds out that the path is back."""
+    estimator = BandwidthEstimator(now_ns=0)
+    path = Path(estimator, 3_000_000)
+    path.run(4)
+    path.is_cut = True
+    path.run(2)
+    path.run(8, rate_bps=1)
+    assert estimator.target_bps < 250_000
+    before = len(path.probes)
+    path.run(10, rate_bps=1)
+    assert 3 <= len(path.probes) - before <= 10, "a small train now and then shows when it is back"
+    path.is_cut = False
+    path.run(8, rate_bps=1)
+    assert estimator.estimate().bandwidth_bps > 1_000_000
+
+
+def test_a_low_estimate_rises_although_nothing_is_sent() -> None:
+    estimator = BandwidthEstimator(now_ns=0)
+    path = Path(estimator, 3_000_000)
+    path.run(4)
+    path.path_bps = 180_000
+    path.run(30)
+    path.path_bps = 3_000_000
+    assert estimator.target_bps < 250_000
+    path.run(12, rate_bps=1)
+    assert estimator.estimate().bandwidth_bps > 1_000_000
