@@ -93,8 +93,8 @@ class Watching:
 
 
 def gaps(pictures: list[tuple[int, bool]]) -> list[int]:
-    """The distances of pictures, in RTP ticks."""
-    return [after - before for (before, _), (after, _) in pairwise(pictures)]
+    """The distances of pictures, in RTP ticks; one that was sent again to find out what the path carries is the same."""
+    return [after - before for before, after in pairwise(dict.fromkeys(time for time, _ in pictures))]
 
 
 @pytest.fixture
