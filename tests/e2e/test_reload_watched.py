@@ -93,7 +93,7 @@ class Watching:
 
 
 def gaps(pictures: list[tuple[int, bool]]) -> list[int]:
-    """The distances of pictures, in RTP ticks; one that was sent again to find out what the path carries is the same."""
+    """The distances of pictures, in RTP ticks; one that was sent again to probe the path is the same picture."""
     return [after - before for before, after in pairwise(dict.fromkeys(time for time, _ in pictures))]
 
 
