@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from flowstream.node.capability import Capability
     from flowstream.node.config import Config, field, live
     from flowstream.node.context import AsgiApp, Context, EndOfInput, Holding, Origin
+    from flowstream.node.folders import cache_folder
     from flowstream.node.function import FunctionNode, node
     from flowstream.node.ports import Emit, Input, Output
     from flowstream.node.quantities import (
@@ -208,6 +209,7 @@ __all__ = [
     "ViewerWaiting",
     "Viewers",
     "__version__",
+    "cache_folder",
     "edge",
     "field",
     "format_aspect",
@@ -256,6 +258,7 @@ _HOMES = {
     "flowstream.node.capability": "Capability",
     "flowstream.node.config": "Config field live",
     "flowstream.node.context": "AsgiApp Context EndOfInput Holding Origin",
+    "flowstream.node.folders": "cache_folder",
     "flowstream.node.function": "FunctionNode node",
     "flowstream.node.ports": "Emit Input Output",
     "flowstream.node.quantities": "AspectRatio Bitrate ByteSize Duration Percentage PictureSize "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flowstream.node.base import Node
+from flowstream.node.folders import cache_folder
 from flowstream.node.registry import Registry
 
 SPEEDS = ("medium", "fast", "faster", "veryfast", "superfast", "ultrafast")
@@ -40,15 +40,7 @@ def cores() -> int:
 
 def cache_file(environ: Mapping[str, str]) -> Path:
     """Where the measurement is kept: ``encode-speed.json`` in the user's cache folder."""
-    if base := environ.get("XDG_CACHE_HOME"):
-        folder = Path(base)
-    elif sys.platform == "win32":
-        folder = Path(environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        folder = Path.home() / "Library" / "Caches"
-    else:
-        folder = Path.home() / ".cache"
-    return folder / "flowstream" / "encode-speed.json"
+    return cache_folder(environ) / "encode-speed.json"
 
 
 def machine() -> dict[str, Any]:

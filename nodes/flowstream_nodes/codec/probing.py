@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowstream import Size
+from flowstream import Size, cache_folder
 from flowstream_nodes.codec._pictures import PictureKind
 from flowstream_nodes.codec.encoders import CANDIDATES, Candidate, EncoderSettings
 
@@ -46,16 +46,7 @@ class Found:
 
 def cache_file(environ: Mapping[str, str] | None = None) -> Path:
     """Where what was found is kept: ``encoders.json`` in the user's cache folder."""
-    given = os.environ if environ is None else environ
-    if base := given.get("XDG_CACHE_HOME"):
-        folder = Path(base)
-    elif sys.platform == "win32":
-        folder = Path(given.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        folder = Path.home() / "Library" / "Caches"
-    else:
-        folder = Path.home() / ".cache"
-    return folder / "flowstream" / "encoders.json"
+    return cache_folder(os.environ if environ is None else environ) / "encoders.json"
 
 
 def machine() -> dict[str, Any]:
