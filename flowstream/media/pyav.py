@@ -6,7 +6,6 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import av
-import numpy as np
 from av.filter import Graph
 from av.video.frame import VideoFrame as AvVideoFrame
 from av.video.reformatter import ColorRange, Colorspace
@@ -17,6 +16,7 @@ from flowstream.media.packets import EncodedPacket
 from flowstream.media.samples import SAMPLE_FORMATS
 
 if TYPE_CHECKING:
+    import numpy as np
     from av.audio.frame import AudioFrame as AvAudioFrame
     from av.packet import Packet as AvPacket
 
@@ -105,6 +105,8 @@ def video_from_av(
 
 def video_in_av(frame: VideoFrame) -> VideoFrame:
     """The same picture in memory of PyAV's, from where it goes on in every format and size; the pixels are copied."""
+    import numpy as np
+
     from flowstream.media.pixels import rows_of
 
     av_frame = AvVideoFrame(frame.width, frame.height, frame.format)

@@ -1,5 +1,6 @@
 """Pictures: arrays, copies, conversions, and the way to PyAV and back."""
 
+import subprocess
 import sys
 from fractions import Fraction
 from typing import Any
@@ -335,3 +336,13 @@ def test_without_opencv_yuv_made_of_rgb_is_limited_too(monkeypatch: pytest.Monke
     tagged = white.to_av()
     tagged.colorspace, tagged.color_range = 1, 2
     assert (VideoFrame.from_av(tagged, time_ns=0).array("yuv420p")[:16] <= 235).all()
+
+
+def test_a_picture_of_pyav_passes_without_numpy() -> None:
+    """Which takes a tenth of a second to load, in the thread that gives the first picture."""
+    code = (
+        "import sys, av; from flowstream import VideoFrame; "
+        "VideoFrame.from_av(av.VideoFrame(64, 48, 'yuv420p'), time_ns=0).to_av(); "
+        "sys.exit('numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

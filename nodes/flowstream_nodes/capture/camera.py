@@ -63,11 +63,16 @@ class DeviceClock:
     """Maps times of a device's own clock to now: offset by the least delay seen, so jitter of arrival does not show.
 
     The offset creeps up by at most 0.1 %, to follow a device whose clock runs slow; a jump of more than half a second
-    between the two clocks starts it afresh.
+    between the two clocks starts it afresh. What comes later than that may also have waited for its reader: it keeps
+    the times it has from the device, unless all that follows for five seconds is as late.
     """
+
+    _JUMP_NS = NS_PER_S // 2
+    _LONGEST_BACKLOG_NS = 5 * NS_PER_S
 
     def __init__(self) -> None:
         self._offset_ns: int | None = None
+        self._late_since_ns: int | None = None
         self._last_device_ns = 0
         self._last_ns = 0
 
@@ -75,8 +80,15 @@ class DeviceClock:
         """The now at which something with this device time happened, when it arrived at ``now_ns``; it increases."""
         offset_ns = now_ns - device_ns
         step_ns = device_ns - self._last_device_ns
-        if self._offset_ns is None or abs(offset_ns - self._offset_ns) > NS_PER_S // 2 or step_ns < 0:
+        is_late = self._offset_ns is not None and offset_ns - self._offset_ns > self._JUMP_NS
+        if not is_late:
+            self._late_since_ns = None
+        elif self._late_since_ns is None:
+            self._late_since_ns = now_ns
+        has_jumped = self._late_since_ns is not None and now_ns - self._late_since_ns > self._LONGEST_BACKLOG_NS
+        if self._offset_ns is None or step_ns < 0 or has_jumped:
             self._offset_ns = offset_ns
+            self._late_since_ns = None
         else:
             self._offset_ns = min(offset_ns, self._offset_ns + step_ns // 1000)
         self._last_device_ns = device_ns

@@ -151,6 +151,28 @@ def test_a_jump_of_the_device_clock_starts_afresh() -> None:
     assert clock.now_of(0, now_ns=102 * S) == 102 * S
 
 
+def test_pictures_that_waited_for_their_reader_keep_their_times() -> None:
+    clock = DeviceClock()
+    first_ns = clock.now_of(0, now_ns=100 * S)
+    taken = [i * 33 * MS for i in range(1, 70)]
+    read = [102 * S + i * 5 * MS for i in range(1, 70)]  # the reader was away for two seconds
+    times = [clock.now_of(device_ns, now_ns=now_ns) for device_ns, now_ns in zip(taken, read, strict=True)]
+    for device_ns, time_ns in zip(taken, times, strict=True):
+        assert abs(time_ns - first_ns - device_ns) <= device_ns // 500
+
+
+def test_a_device_clock_that_stood_still_is_late_for_five_seconds() -> None:
+    clock = DeviceClock()
+    clock.now_of(0, now_ns=100 * S)
+    delays = [
+        now_ns - clock.now_of(now_ns - 103 * S, now_ns=now_ns)  # three seconds are missing from now on
+        for now_ns in range(104 * S, 112 * S, 40 * MS)
+    ]
+    assert delays[0] > 2 * S
+    assert delays[100] > 2 * S
+    assert delays[-1] < 10 * MS
+
+
 @given(
     st.lists(
         st.tuples(st.integers(-(10**12), 10**12), st.integers(1, 10**10)),
