@@ -292,7 +292,8 @@ class Sender:
             self.close()
             self._on_failure(error)
             return True
-        self.estimator.sent(layout.on_the_wire, now_ns=now_ns, probe=probe)
+        # Others had their turn since now_ns: what they took must not look like a queue on this one's path.
+        self.estimator.sent(layout.on_the_wire, now_ns=self._wakeups.now_ns(), probe=probe)
         self._mux.send_evens(burst, layout.runs, pair)
         return True
 
@@ -328,7 +329,7 @@ class Sender:
             self._on_failure(error)
             return
         overhead = self._overhead
-        self.estimator.sent([size + overhead for size in sizes], now_ns=now_ns, probe=probe)
+        self.estimator.sent([size + overhead for size in sizes], now_ns=self._wakeups.now_ns(), probe=probe)
         self._mux.send_run(data, sizes, self.pair)
 
     def _give_up(self, dropped: Sequence[Dropped[Unit | Again]]) -> None:
