@@ -32,7 +32,7 @@ class Layout:
     """
 
     template: bytes
-    offsets: list[int]
+    offsets: tuple[int, ...]
     lengths: list[int]
     longest: int
     runs: list[Even]
@@ -82,7 +82,7 @@ def _lay_out(payloads: Sequence[bytes], header: int, trailer: int, overhead: int
     before, behind = bytes(header), bytes(trailer)
     return Layout(
         template=b"".join([part for payload in payloads for part in (before, payload, behind)]),
-        offsets=list(accumulate(sizes[:-1], initial=0)),
+        offsets=tuple(accumulate(sizes[:-1], initial=0)),
         lengths=lengths,
         longest=max(lengths),
         runs=evens(sizes),

@@ -80,10 +80,11 @@ class Protection:
         Raises:
             ProtectionError: libsrtp refuses.
         """
-        call, context, buffer, length = self._call, self._context, self._buffer, self._length
-        for offset, size in zip(layout.offsets, layout.lengths, strict=True):
+        call, context, length = self._call, self._context, self._length
+        places = _places(layout.offsets)
+        for place, size in zip(places, layout.lengths, strict=True):
             length[0] = size
-            if status := call(context, buffer + offset, length):
+            if status := call(context, place, length):
                 raise ProtectionError(f"libsrtp says {status}")
 
     def protect_rtcp(self, data: bytes) -> bytes:
@@ -123,6 +124,13 @@ class Unprotection:
         if status := self._call(self._context, self._buffer, self._length):
             raise ProtectionError(f"libsrtp says {status}")
         return bytes(self._view[: self._length[0]])
+
+
+@functools.lru_cache(maxsize=256)
+def _places(offsets: tuple[int, ...]) -> list[Any]:
+    """Pointers into the buffer."""
+    buffer = _workspace()[0]
+    return [buffer + offset for offset in offsets]
 
 
 @functools.cache
