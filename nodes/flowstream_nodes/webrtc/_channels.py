@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 STATS_NS: Final = 1_000_000_000
 """How often a viewer is told how it stands."""
 
+FIRST_STATS_NS: Final = 250_000_000
+"""And how soon it is told for the first time."""
+
+QUALITY_NS: Final = 5_000_000_000
+"""How often it is told the rates of the rungs, which change all the time."""
+
 LONGEST_RECORD: Final = 16 * 1024
 """Bytes of the longest record that is sent, as JSON."""
 
@@ -94,6 +100,7 @@ class ViewerChannels:
         self._sent_bytes = 0
         self._stats_ns = 0
         self._told: Mapping[str, object] | None = None
+        self._next_quality_ns = 0
         association.on_channel = self._opened
 
     @property
@@ -112,9 +119,9 @@ class ViewerChannels:
         self._next_stats_ns = now_ns + STATS_NS
         self._say(wire.stats(self._standing(now_ns)))
         told = self._around.quality(self._session)
-        if self._told is not None and _gist(told) != _gist(self._told):
-            self._say(wire.quality(told))
-        self._told = told
+        if self._told is None or _gist(told) != _gist(self._told) or now_ns >= self._next_quality_ns:
+            if told != self._told:
+                self._say_quality(told)
 
     def send(self, waiting: Waiting) -> None:
         """One more record, if the viewer may have it."""
@@ -133,7 +140,7 @@ class ViewerChannels:
         self._control = channel
         channel.on("message", self._heard)
         channel.on("close", self._closed)
-        self._next_stats_ns = self._around.now_ns() + STATS_NS
+        self._next_stats_ns = self._around.now_ns() + FIRST_STATS_NS
         self._stats_ns, self._sent_bytes = self._around.now_ns(), self._session.sent_bytes
         self._say(wire.hello(interval_ms=STATS_NS // 1_000_000))
 
@@ -161,8 +168,12 @@ class ViewerChannels:
                 except LookupError as error:
                     self._say(wire.refusal(f"{error.args[0]}", id))
                 else:
-                    self._told = self._around.quality(self._session)
-                    self._say(wire.quality(self._told, id))
+                    self._say_quality(self._around.quality(self._session), id)
+
+    def _say_quality(self, told: Mapping[str, object], id: int | None = None) -> None:
+        self._say(wire.quality(told, id))
+        self._told = told
+        self._next_quality_ns = self._around.now_ns() + QUALITY_NS
 
     def _part_if_over(self) -> None:
         control = self._control
