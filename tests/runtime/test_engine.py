@@ -8,7 +8,7 @@ from flowstream.graph.plan import Restart
 from flowstream.runtime.engine import READY_SECONDS, Engine, ReloadError
 from flowstream.runtime.events import Event, NodeFailed, NodeRestarted
 from flowstream.testing.clock import VirtualClock
-from tests.runtime.parts import Busy, Keep, plan, run
+from tests.runtime.parts import Busy, Keep, plan, run, run_real
 
 pytestmark = pytest.mark.usefixtures("backend")
 
