@@ -1,6 +1,6 @@
 """Offers of viewers, and our answers to them (RFC 8866, RFC 9429, draft-ietf-wish-whep).
 
-The answer is always the same in kind: ICE-lite, everything bundled on one transport, DTLS server, one stream of
+The answer is always the same in kind: everything bundled on one transport, DTLS server, one stream of
 pictures and one of Opus sent, every other media section refused in its place. All picture codecs that both ends know
 are in the answer (H.264, VP8, VP9, AV1), so that a stream may go on in another one.
 """
@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
+from flowstream.proto.candidates import Candidate, candidate_lines
 from flowstream.proto.rtp import CAPTURE_TIME_URI, MID_URI, PLAYOUT_DELAY_URI, TRANSPORT_NUMBER_URI
 
 MAX_SIZE: Final = 64 * 1024
@@ -76,14 +77,17 @@ class MediaSection:
     fingerprints: tuple[tuple[str, str], ...]
     setup: str
     rtcp_mux: bool
+    candidates: tuple[str, ...] = ()
+    """What followed a=candidate: on each such line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A parsed offer; ``bundle`` has the mids of its BUNDLE group."""
+    """A parsed offer; ``bundle`` has the mids of its BUNDLE group, ``is_lite`` says that its end sends no checks."""
 
     media: tuple[MediaSection, ...]
     bundle: tuple[str, ...]
+    is_lite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,7 @@ class Agreement:
     ufrag: str
     password: str
     fingerprints: tuple[tuple[str, str], ...]
+    candidates: tuple[str, ...] = ()
 
     def track(self, kind: Kind) -> Track | None:
         """The track of a kind, or None."""
@@ -145,12 +150,14 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """Our half of the transport: ICE credentials, (algorithm, value) of the certificate, host candidates."""
+    """Our half of the transport: ICE credentials, (algorithm, value) of the certificate, candidates, the preferred
+    ones first; ``is_lite`` when we send no checks."""
 
     ufrag: str
     password: str
     fingerprint: tuple[str, str]
-    candidates: Sequence[tuple[str, int]]
+    candidates: Sequence[Candidate]
+    is_lite: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +207,7 @@ def parse_offer(text: str) -> Offer:
     unknown = [mid for mid in bundle if mid not in mids]
     if unknown:
         raise SdpError(f"the BUNDLE group names {unknown[0]!r}, which is no media section")
-    return Offer(media, bundle)
+    return Offer(media, bundle, is_lite=session.one("ice-lite") is not None)
 
 
 def agree(
@@ -250,7 +257,7 @@ def agree(
         raise SdpError(f"media section {first.mid!r} has no a=fingerprint with {', '.join(_DIGESTS)}")
     if first.setup == "passive":
         raise SdpError("the offer has a=setup:passive, but this end answers as DTLS server: offer actpass or active")
-    return Agreement(offer, tracks, first.ufrag, first.password, first.fingerprints)
+    return Agreement(offer, tracks, first.ufrag, first.password, first.fingerprints, first.candidates)
 
 
 def write_answer(
@@ -260,14 +267,14 @@ def write_answer(
 
     ``session_id`` is a random number below 2**62; ``cname`` ties the streams together for audio and video sync.
     """
-    address = transport.candidates[0][0] if transport.candidates else "0.0.0.0"
+    address = transport.candidates[0].address[0] if transport.candidates else "0.0.0.0"
     mids = [track.mid for track in agreement.tracks.values()]
     lines = [
         "v=0",
         f"o=- {session_id} 1 IN IP4 0.0.0.0",
         "s=-",
         "t=0 0",
-        "a=ice-lite",
+        ice_line(transport),
         f"a=group:BUNDLE {' '.join(mids)}",
         "a=extmap-allow-mixed",
         f"a=msid-semantic: WMS {cname}",
@@ -291,13 +298,9 @@ def is_ice_text(text: str, least: int) -> bool:
     return least <= len(text) <= 256 and set(text) <= _ICE
 
 
-def candidate_lines(candidates: Sequence[tuple[str, int]]) -> list[str]:
-    """The attribute lines of host candidates, all there are, the preferred ones first (RFC 8445 section 5.1.2.1)."""
-    lines = []
-    for index, (host, port) in enumerate(candidates):
-        priority = 126 << 24 | (65535 - index) << 8 | 255  # type preference 126
-        lines.append(f"a=candidate:{index + 1} 1 udp {priority} {host} {port} typ host")
-    return [*lines, "a=end-of-candidates"]
+def ice_line(transport: Transport) -> str:
+    """What kind of agent we are: a lite one, or a full one of RFC 8445 (section 10)."""
+    return "a=ice-lite" if transport.is_lite else "a=ice-options:ice2"
 
 
 def _write_section(
@@ -309,7 +312,7 @@ def _write_section(
         for number in (choice.format.payload_type, choice.rtx_payload_type)
         if number is not None
     )
-    port = transport.candidates[0][1] if transport.candidates else 9
+    port = transport.candidates[0].address[1] if transport.candidates else 9
     lines = [
         f"m={track.kind} {port} {section.protocol} {numbers}",
         f"c=IN {'IP6' if ':' in address else 'IP4'} {address}",
@@ -425,6 +428,7 @@ def _parse_section(lines: _Lines, session: _Lines) -> MediaSection:
         fingerprints=_parse_fingerprints(lines.all("fingerprint") or session.all("fingerprint"), where),
         setup=setup,
         rtcp_mux="rtcp-mux" in lines.attributes or "rtcp-mux-only" in lines.attributes,
+        candidates=tuple(lines.all("candidate")),
     )
 
 
