@@ -87,7 +87,8 @@ Outcome = Reply | Verified | Forgotten | Selected | Retired | Expired | Check
 class Credentials:
     """What both ends know of each other: the username fragments, and the passwords as keys.
 
-    ``peer_key`` is empty where none of the peer's is needed: a lite agent asks nothing.
+    Ours have 4 or more, and 22 or more, of ICE's characters, from a secure random source. ``peer_key`` may be empty
+    for a lite agent, which asks nothing.
     """
 
     ufrag: str
@@ -213,11 +214,10 @@ class Responder:
 class IceLite(Responder):
     """One peer's ICE session, seen from a lite agent, which is always controlled and never sends checks."""
 
-    def __init__(
-        self, *, ufrag: str, password: str, peer_ufrag: str, now_ns: int, consent_ns: int = CONSENT_NS
-    ) -> None:
-        """``ufrag`` and ``password`` are ours (4 or more, 22 or more ICE characters, from a secure random source)."""
-        super().__init__(Credentials(ufrag, password.encode(), peer_ufrag), now_ns=now_ns, consent_ns=consent_ns)
+    tag: bytes | None = None  # it asks nothing
+
+    def __init__(self, credentials: Credentials, *, now_ns: int, consent_ns: int = CONSENT_NS) -> None:
+        super().__init__(credentials, now_ns=now_ns, consent_ns=consent_ns)
 
     @property
     def deadline_ns(self) -> int | None:
@@ -232,9 +232,9 @@ class IceLite(Responder):
         self._expired = True
         return [Expired()]
 
-    def restart(self, *, ufrag: str, password: str, peer_ufrag: str) -> list[Outcome]:
+    def restart(self, credentials: Credentials) -> list[Outcome]:
         """Take new credentials; `Retired` names those that nothing was ever nominated under, if there were such."""
-        return self._restart(Credentials(ufrag, password.encode(), peer_ufrag))
+        return self._restart(credentials)
 
     def handle_datagram(self, data: bytes, pair: Pair, *, now_ns: int) -> list[Outcome]:
         """Take one STUN datagram that arrived on ``pair``.

@@ -23,8 +23,8 @@ PAUSE_NS: Final = 60_000_000_000
 class Reflexive:
     """Asks one server from one local port, as long as it is there.
 
-    ``mapped`` is what the server sees of the port, None while that is not known; ``is_silent`` when it does not answer,
-    or refuses.
+    ``mapped`` is what the server sees of the port, None while that is not known; ``is_silent`` from when it did not
+    answer, or refused, until it is asked again.
     """
 
     def __init__(self, *, draw: Callable[[int], bytes], now_ns: int) -> None:
@@ -50,6 +50,7 @@ class Reflexive:
             key = self.tag + self._draw(12 - TAG_SIZE)
             self._request = stun.Message(stun.BINDING, stun.Class.REQUEST, key)
             self._sends = 0
+            self.is_silent = False
         elif self._sends >= MAX_SENDS:
             self._fail(now_ns)
             return None

@@ -337,7 +337,7 @@ def test_a_role_conflict_is_told_to_the_one_with_the_lesser_number() -> None:
 def test_a_lite_peer_is_checked_and_told_what_was_chosen() -> None:
     server, client = End(SERVER), End(CLIENT, Nat(CLIENT_NAT))
     net = Net(server, client)
-    server.agent = IceLite(ufrag="ours", password=OURS.key.decode(), peer_ufrag="peer", now_ns=0)
+    server.agent = IceLite(OURS, now_ns=0)
     client.agent = IceAgent(
         THEIRS, paths=paths_of(client), remotes=candidates_of(server), draw=draws(3), now_ns=0, is_controlling=True
     )
