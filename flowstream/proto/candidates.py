@@ -85,6 +85,12 @@ def can_reach(local: str, remote: str) -> bool:
     return here.is_loopback == there.is_loopback and here.is_link_local == there.is_link_local
 
 
+def can_relay(relay: str, remote: str) -> bool:
+    """As `can_reach`, from an address of a relay: one on the internet reaches nobody's private network."""
+    here, there = _parse(relay), _parse(remote)
+    return can_reach(relay, remote) and not (here is not None and here.is_global and there and not there.is_global)
+
+
 def _read(words: Sequence[str]) -> Candidate | None:
     _, component, transport, priority, host, port, _, kind = words[:_WORDS]
     address = _parse(host)

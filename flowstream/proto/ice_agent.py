@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Final
 
 from flowstream.proto import stun
-from flowstream.proto.candidates import Candidate, Kind, can_reach, priority_of
+from flowstream.proto.candidates import Candidate, Kind, can_reach, can_relay, priority_of
 from flowstream.proto.ice import (
     CONSENT_NS,
     Address,
@@ -415,7 +415,8 @@ class IceAgent(Responder):
 
     def _pair_up(self, path: Path, remote: Candidate) -> None:
         pair = Pair(path.base, remote.address)
-        if pair not in self._checks and can_reach(path.host, remote.address[0]):
+        makes_sense = can_relay if path.kind == "relay" else can_reach
+        if pair not in self._checks and makes_sense(path.host, remote.address[0]):
             self._put(_Checked(pair, path, remote.priority))
 
     def _put(self, checked: _Checked, *, is_proven: bool = False) -> _Checked | None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from flowstream.proto.candidates import (
     Candidate,
     can_reach,
+    can_relay,
     candidate_lines,
     host_candidates,
     is_candidate,
@@ -93,6 +94,14 @@ def test_what_cannot_be_used_is_left_out(value: str) -> None:
 )
 def test_which_addresses_are_worth_a_try(local: str, remote: str, makes_sense: bool) -> None:
     assert can_reach(local, remote) is makes_sense
+
+
+def test_a_relay_on_the_internet_is_not_asked_to_send_to_private_networks() -> None:
+    assert can_relay("9.9.9.9", "8.8.8.8")
+    assert not can_relay("9.9.9.9", "10.0.0.7")
+    assert can_reach("9.9.9.9", "10.0.0.7")
+    assert can_relay("10.0.0.1", "10.0.0.7"), "one on the same network is"
+    assert not can_relay("9.9.9.9", "2606:4700::1111")
 
 
 @given(st.lists(st.text(max_size=60) | st.from_regex(r"1 1 udp \d{1,11} \S{1,20} \d{1,6} typ host"), max_size=5))

@@ -281,7 +281,7 @@ class Gatherer:
 
     async def _borrow(self, server: IceServer, urls: list[ServerUrl]) -> None:
         """Has one server lend an address, for as long as it is listed, by the first of its URLs that works."""
-        backoff = Backoff(first_ns=5 * NANOSECONDS, max_ns=round(RETRY_S * NANOSECONDS))
+        backoff = Backoff(first_ns=NANOSECONDS, max_ns=round(RETRY_S * NANOSECONDS))
         is_reported = False
         while True:
             problems: list[str] = []
@@ -306,6 +306,21 @@ class Gatherer:
             await anyio.sleep((wait_ns or 0) / NANOSECONDS)
 
     async def _open(self, server: IceServer, url: ServerUrl) -> TurnRelay:
+        """The address that the server lends; by the first of its own that can be reached.
+
+        Raises:
+            TurnError: it lends none.
+        """
+        addresses, problem = await self._find(url)
+        failure = TurnError(f"cannot be found: {problem}")
+        for where in addresses:
+            try:
+                return await self._open_at(where, server, url)
+            except TurnError as error:
+                failure = error
+        raise failure
+
+    async def _open_at(self, where: Address, server: IceServer, url: ServerUrl) -> TurnRelay:
         base: list[Address] = []
 
         def take(data: bytes, peer: Address) -> None:
@@ -313,13 +328,10 @@ class Gatherer:
                 self._mux.take(data, Pair(base[0], peer))
 
         relay = TurnRelay(take)
-        addresses, problem = await self._find(url)
-        if not addresses:
-            raise TurnError(problem)
         login = server.login("flowstream", wallclock_ns=self._holding.wallclock_ns())
         try:
             with anyio.fail_after(TRY_S):
-                await relay.open(url, addresses[0], login.username, login.credential)
+                await relay.open(url, where, login.username, login.credential)
         except TimeoutError:
             raise TurnError("does not answer") from None
         base.append(self._mux.lend(relay.address, relay))

@@ -20,6 +20,9 @@ BIND_S: Final = 240
 FREE_S: Final = BIND_S + 660
 """A channel that was not bound for 900 s may be bound to another peer (section 12)."""
 
+HANDSHAKE_S: Final = 5.0
+"""How long a TLS handshake may take."""
+
 MAX_WAITING: Final = 64
 """Datagrams that wait for a channel to be bound; more are lost."""
 
@@ -45,6 +48,7 @@ class TurnRelay:
         self._client: Any = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._binding: set[Address] = set()
+        self._doubting: asyncio.Task[None] | None = None
 
     async def open(self, url: ServerUrl, where: Address, username: str | None, credential: str | None) -> None:
         """Gets an address from the server at ``where``.
@@ -64,8 +68,11 @@ class TurnRelay:
                     lambda: TurnClientUdpProtocol(*given), remote_addr=where
                 )
             else:
-                secure = {"ssl": ssl.create_default_context(), "server_hostname": url.host}
-                more: Any = secure if url.transport == "tls" else {}
+                more: dict[str, Any] = {}
+                if url.transport == "tls":
+                    more["ssl"] = ssl.create_default_context()
+                    more["server_hostname"] = url.host
+                    more["ssl_handshake_timeout"] = HANDSHAKE_S
                 transport, self._client = await loop.create_connection(
                     lambda: TurnClientTcpProtocol(*given), where[0], where[1], **more
                 )
@@ -110,10 +117,11 @@ class TurnRelay:
 
     async def close(self) -> None:
         """Gives the address back; whether the server hears of it is not waited for long."""
-        for task in list(self._tasks):
+        tasks = [*self._tasks, *([self._doubting] if self._doubting is not None else [])]
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if tasks:
+            await asyncio.wait(tasks)
         await self._client.delete()
 
     # What aioice calls.
@@ -138,10 +146,26 @@ class TurnRelay:
         def done(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
             self._binding.discard(address)
-            if not task.cancelled():
-                task.exception()  # as a datagram that got lost: whoever waits for an answer sends again
+            # A failure is a datagram that got lost: whoever waits for an answer sends again.
+            if not task.cancelled() and task.exception() is not None and not self.lost.is_set():
+                self._doubt()
 
         task.add_done_callback(done)
+
+    def _doubt(self) -> None:
+        """Finds out whether the server still knows of the address; without this it would take minutes to notice."""
+        if self._doubting is None or self._doubting.done():
+            self._doubting = asyncio.get_running_loop().create_task(self._ask())
+
+    async def _ask(self) -> None:
+        from aioice.stun import Class, Message, Method, TransactionError
+
+        refresh = Message(message_method=Method.REFRESH, message_class=Class.REQUEST)
+        refresh.attributes["LIFETIME"] = LIFETIME_S
+        try:
+            await self._client.request_with_retry(refresh)
+        except (TransactionError, ConnectionError):
+            self._client.transport.close()
 
     def _reuse(self, address: Address) -> None:
         """The number of a channel that nobody used for long is the new peer's: there are some 4,000."""

@@ -103,6 +103,8 @@ def behind_nats(server: NatKind, client: NatKind) -> Iterator[Network]:
         network.join("home", "10.0.0.1/24", "client", f"{CLIENT}/24")
         for name, gateway in (
             ("router", STUN), ("home", "198.51.100.1"), ("server", "192.168.1.1"), ("client", "10.0.0.1"),
+            # What goes to private addresses gets lost somewhere out there, as it does on the internet.
+            ("internet", CLIENT_OUTSIDE),
         ):  # fmt: skip
             network.run(name, f"ip route add default via {gateway}")
         for name in ("internet", "router", "home"):
@@ -138,7 +140,7 @@ def turn_server(network: Network, folder: Path, *login: str) -> Iterator[Path]:
     log = folder / "turn.log"
     command = [
         "turnserver", "-n", f"--listening-ip={STUN}", f"--relay-ip={STUN}", "--realm=example.org", "--verbose",
-        "--no-cli", "--no-tls", "--no-dtls", "--log-file=stdout", f"--pidfile={folder / 'turn.pid'}",
+        "--no-cli", "--no-dtls", "--log-file=stdout", f"--pidfile={folder / 'turn.pid'}",
         f"--userdb={folder / 'turn.db'}", "--fingerprint", *login,
     ]  # fmt: skip
     with network.at("internet"), log.open("w") as written:

@@ -89,6 +89,31 @@ async def _note_pair(stage: Any, selected: list[Pair]) -> None:
         await anyio.sleep(0.02)
 
 
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_a_player_without_a_relay_comes_by_ours(stage_of: Any, tmp_path: Path, transport: str) -> None:
+    player("werift")
+    server = IceServer((f"turn:{STUN}?transport={transport}",), "viewer", "a password")
+    with (
+        behind_nats(server="symmetric", client="symmetric") as network,
+        turn_server(network, tmp_path, "--lt-cred-mech", "--user=viewer:a password"),
+        network.at("server"),
+    ):
+        if transport == "tcp":  # a network that lets out no UDP
+            network.run("router", "iptables -I FORWARD -p udp -j DROP")
+        async with stage_of(host="0.0.0.0", port=PORT, http="0.0.0.0", reach=Reach((server,))) as stage:
+            stage.tasks.start_soon(stage.play)
+            selected: list[Pair] = []
+            stage.tasks.start_soon(_note_pair, stage, selected)
+            assert_watched(
+                report := await play(network, "werift", f"http://{SERVER_OUTSIDE}:{PORT}", f"stun:{STUN}:3478")
+            )
+            assert report["lost"] == 0
+            (pair,) = selected
+            assert pair.local[0].startswith(f"relay {STUN}")
+            assert pair.remote[0] == CLIENT_OUTSIDE
+            assert stage.viewers.unsent_packets == 0
+
+
 RELAYED = f"""
 flowstream: 1
 serve: {{listen: "0.0.0.0:{PORT}", tls: "off"}}
