@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
@@ -143,6 +144,8 @@ class ViewerSession:
         """
         from aiortc import rtcdtlstransport as dtls
 
+        from flowstream_nodes.webrtc._association import Association
+
         self.id = session_id
         self.name = secrets.token_hex(4)  # for those who are told of it: the id lets its owner end the session
         self.etag = secrets.token_urlsafe(9)
@@ -174,6 +177,7 @@ class ViewerSession:
         """The rung that the viewer asked for; None for the best."""
         self.switch = RungSwitch()
         self.cap_bps: int | None = None
+        self.priority = 0
         self._withheld: frozenset[Kind] = frozenset()
         self._cname = cname
         self._mux = mux
@@ -188,6 +192,11 @@ class ViewerSession:
         self._dtls = dtls.RTCDtlsTransport(self._path, [certificate])  # type: ignore[arg-type]
         # As server the handshake is one flight shorter, and ours is the choice of cipher.
         self._dtls._set_role("server")
+        self.association: Association | None = None
+        if agreement.data is not None:
+            self.association = Association(self._dtls, agreement.data, now_ns=clock.now_ns, log=log, viewer=session_id)
+        self.captured: tuple[int, int] | None = None
+        """The RTP timestamp of a picture, and when it was captured: UTC in ns."""
         self._dtls_parameters = dtls.RTCDtlsParameters(
             fingerprints=[dtls.RTCDtlsFingerprint(algorithm, value) for algorithm, value in agreement.fingerprints]
         )
@@ -261,15 +270,17 @@ class ViewerSession:
             self.ice.add_remotes(read_candidates(said.candidates, most=MAX_REMOTES))
             self._follow(self.ice.handle_deadline(now_ns=self._clock.now_ns()))
 
-    def tick(self, *, now_ns: int, ticks_at: Callable[[Kind, int], int], stream_bps: int = 0) -> None:
+    def tick(
+        self, *, now_ns: int, ticks_at: Callable[[Kind, int], int], stream_bps: int = 0, least_bps: int = 0
+    ) -> None:
         """What is due by the clock: consent, ICE credentials, the estimate, and sender reports.
 
         ``ticks_at`` gives the timeline position of a wallclock time in ticks of a kind's clock; ``stream_bps`` is the
-        most that could be sent to this viewer now.
+        most that could be sent to this viewer now, ``least_bps`` the least.
         """
         self._follow(self.ice.handle_deadline(now_ns=now_ns))
         if self.connected:
-            self.sender.tick(stream_bps=stream_bps, now_ns=now_ns)
+            self.sender.tick(stream_bps=stream_bps, least_bps=least_bps, now_ns=now_ns)
         if not self.connected or now_ns < self._next_report_ns:
             return
         wallclock_ns = self._clock.wallclock_ns()
@@ -282,20 +293,30 @@ class ViewerSession:
             ]
             self._send_rtcp([*reports, SourceDescription(tuple((each.ssrc, self._cname) for each in active))])
 
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of media sent so far."""
+        return sum(stream.octets_sent for stream in self.streams.values())
+
     def can_play(self, codec: str) -> bool:
         """Whether the viewer takes a picture codec."""
         stream = self.streams.get("video")
         return stream is not None and stream.can_send(codec)
 
-    def demand(self, *, sound_bps: int, playable: frozenset[str] | None = None) -> Demand:
-        """What this viewer's link carries for the picture, and what it may get; ``playable`` are the rungs whose codec
-        it has."""
+    def picture_bps(self, *, sound_bps: int) -> int | None:
+        """What the link carries beside the sound; None while nothing is known."""
         bandwidth_bps = self.sender.bandwidth_bps
         if bandwidth_bps is not None and "audio" in self.streams:
             bandwidth_bps = max(1, bandwidth_bps - sound_bps)
+        return bandwidth_bps
+
+    def demand(self, *, sound_bps: int, playable: frozenset[str] | None = None) -> Demand:
+        """What this viewer's link carries for the picture, and what it may get; ``playable`` are the rungs whose codec
+        it has."""
         return Demand(
             self.id,
-            bandwidth_bps,
+            self.picture_bps(sound_bps=sound_bps),
+            priority=self.priority,
             cap_bps=self.cap_bps,
             playable=playable,
             chosen=self.chosen,
@@ -368,6 +389,8 @@ class ViewerSession:
             is_keyframe=picture is not None and picture.is_keyframe,
             is_droppable=picture is not None and picture.is_droppable,
         )
+        if captured_ns is not None and picture is not None:
+            self.captured = (self.streams[kind].timestamp_at(ticks), captured_ns)
         if picture is not None and not is_sent:
             self.switch.dropped(picture)
             self.awaits_keyframe = True
@@ -416,6 +439,8 @@ class ViewerSession:
         self.connected = True
         self._on_change()
         self.ask_keyframe()
+        if self.association is not None:
+            await self.association.start()
 
     async def _shut_down(self) -> None:
         self.sender.close()
@@ -423,6 +448,8 @@ class ViewerSession:
             ssrcs = tuple(stream.ssrc for stream in self.streams.values())
             description = SourceDescription(tuple((ssrc, self._cname) for ssrc in ssrcs))
             self._send_rtcp([ReceiverReport(ssrcs[0]), description, Bye(ssrcs)])
+        if self.association is not None:
+            await self.association.stop("the session ended")
         pump = self._dtls._task
         self._dtls.remove_all_listeners()
         await self._dtls.stop()
@@ -486,6 +513,10 @@ class ViewerSession:
         stream = self._by_ssrc.get(block.ssrc)
         if stream is None:
             return
+        # No share can be lost without the count of losses having grown; some players send what was in memory.
+        before = stream.last_report.packets_lost if stream.last_report is not None else 0
+        if block.fraction_lost and block.packets_lost <= before:
+            block = replace(block, fraction_lost=0)
         stream.last_report = block
         round_trip_ns = block.round_trip_ns(wallclock_ns=self._clock.wallclock_ns())
         if round_trip_ns is not None:

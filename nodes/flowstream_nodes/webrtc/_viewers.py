@@ -16,6 +16,8 @@ from flowstream import (
     Caller,
     EncodedPacket,
     Holding,
+    Limit,
+    Record,
     ResourceBusy,
     Seat,
     ViewerRegistry,
@@ -29,6 +31,7 @@ from flowstream.proto.ice import IceLite
 from flowstream.proto.ice_agent import IceAgent, Path
 from flowstream.proto.sdp import Kind, Stream, Transport, agree, parse_offer, write_answer
 from flowstream.proto.sdpfrag import Fragment, write_fragment
+from flowstream_nodes.webrtc._channels import Around, Channels, Delivery
 from flowstream_nodes.webrtc._codecs import codec_of, payloads_of
 from flowstream_nodes.webrtc._gathering import Gatherer, Reach
 from flowstream_nodes.webrtc._mux import UdpMux
@@ -76,6 +79,7 @@ class Feeder:
     ``kinds`` says what it has inputs for, ``most`` how many viewers may be there, ``approval`` who may come in;
     ``ask_keyframe`` sends a request upstream by one edge of the picture, ``on_change`` is called when a count has
     changed. ``rungs`` names who gives the picture, by edge; ``uplink_bps`` is what all viewers may get together;
+    ``delivery`` is how records go out, None while there are none to come.
     ``reach`` is what is known of the way to this machine from outside.
     """
 
@@ -86,6 +90,7 @@ class Feeder:
     approval: Callable[[], Approval] = lambda: "none"
     rungs: Callable[[], Mapping[int, str]] = lambda: {0: "video"}
     uplink_bps: Callable[[], int | None] = lambda: None
+    delivery: Callable[[], Delivery | None] = lambda: None
     reach: Callable[[], Reach] = Reach
 
 
@@ -116,6 +121,10 @@ class Viewers:
         self._epoch_ns: int | None = None
         self._is_closing = False
         self._none_left = anyio.Event()
+        self._last_delivery: Delivery | None = None
+        self.channels = Channels(
+            Around(holding.now_ns, holding.wallclock_ns, self._delivery, self.choose, self.quality), holding.log
+        )
         registry.follow(approval=self._approval, most=self._most, on_change=self._tell_change)
 
     @property
@@ -204,9 +213,11 @@ class Viewers:
             self._holding,
             newest=lambda: self.rungs.newest_ticks,
             rung=lambda: self._rung_name(session),
+            limit=lambda: self._limit(session),
             on_uncovered=self._uncovered.set,
         )
         seat.sit(seated)
+        self.channels.attend(session, seated)
         transport = self._transport(session)
         answer = write_answer(agreement, transport, streams, session_id=secrets.randbits(62), cname=self._cname)
         self.sessions[session.id] = session
@@ -275,6 +286,12 @@ class Viewers:
         for session in self.sessions.values():
             session.send("audio", (packet.data,), codec="opus", ticks=ticks, now_ns=now_ns, captured_ns=captured_ns)
 
+    def send_record(self, record: Record[Any], node: str) -> None:
+        """A record of a node, to everybody who has data channels and may have it."""
+        assert self._epoch_ns is not None, "nothing is sent before somebody feeds"
+        captured_ns = self._captured_ns(record, self._holding.now_ns())
+        self.channels.send(record, node, at_ns=self._epoch_ns + record.time_ns, captured_ns=captured_ns)
+
     def reports(self) -> tuple[ViewerReport, ...]:
         """What is known of the links of those who are connected and may watch, and what they get."""
         there = [seated for seated in self._seated.values() if seated.session.connected and seated.seat.is_admitted]
@@ -302,10 +319,14 @@ class Viewers:
         held = sum(
             session.choice is not None and session.choice.reason == "uplink" for session in self.sessions.values()
         )
-        uplink_bps = self._feeders[-1].uplink_bps() if self._feeders else None
+        uplink_bps = self._uplink_bps
         if not held or uplink_bps is None:
             return None
         return f"the uplink of {format_bitrate(uplink_bps)} has no more for {held} viewer{'s' if held > 1 else ''}"
+
+    @property
+    def _uplink_bps(self) -> int | None:
+        return self._feeders[-1].uplink_bps() if self._feeders else None
 
     def choose(self, session: ViewerSession, wanted: str) -> None:
         """The viewer wants the rung of this name while its link carries it, or the best (``auto``).
@@ -362,10 +383,12 @@ class Viewers:
         now_ns = self._holding.now_ns()
         if now_ns >= self._next_decision_ns:
             self._decide()
-        stream_bps = max((rate.bitrate_bps for rate in self.rungs.rates(now_ns=now_ns)), default=0)
+        rates = [rate.bitrate_bps for rate in self.rungs.rates(now_ns=now_ns)]
+        stream_bps, least_bps = max(rates, default=0), min(rates, default=0)
         for session in list(self.sessions.values()):
-            session.tick(now_ns=now_ns, ticks_at=self._ticks_at, stream_bps=stream_bps)
+            session.tick(now_ns=now_ns, ticks_at=self._ticks_at, stream_bps=stream_bps, least_bps=least_bps)
             self._seated[session.id].cover()
+        self.channels.tick(now_ns=now_ns)
         self.registry.tick()
 
     async def close(self) -> None:
@@ -385,6 +408,7 @@ class Viewers:
             await session.run()
         finally:
             del self.sessions[session.id]
+            self.channels.forget(session.id)
             self._seated.pop(session.id).seat.leave(session.closed_because or "it ended")
             if self._is_closing and not self.sessions:
                 self._none_left.set()
@@ -418,6 +442,11 @@ class Viewers:
         self._current[kind, index] = feeder
         return False
 
+    def _delivery(self) -> Delivery | None:
+        if self._feeders:  # between two nodes it stays as it was
+            self._last_delivery = self._feeders[-1].delivery()
+        return self._last_delivery
+
     def _approval(self) -> Approval:
         return self._feeders[-1].approval() if self._feeders else "manual"
 
@@ -442,8 +471,8 @@ class Viewers:
         self._next_decision_ns = now_ns + DECISION_NS
         self.rungs.decide(
             watching,
-            uplink_bps=self._feeders[-1].uplink_bps() if self._feeders else None,
-            sound_bps=self._sound_meter.bps_at(now_ns),
+            uplink_bps=self._uplink_bps,
+            sound_bps=self._beside_bps(now_ns),
             now_ns=now_ns,
         )
         for session in watching:
@@ -468,14 +497,22 @@ class Viewers:
     def _why(self, choice: Choice) -> str:
         rung = self.rungs.find(choice.rung)
         named = choice if rung is None else replace(choice, rung=rung.name)
-        return named.why(uplink_bps=self._feeders[-1].uplink_bps() if self._feeders else None)
+        return named.why(uplink_bps=self._uplink_bps)
+
+    def _limit(self, session: ViewerSession) -> Limit | None:
+        now_ns = self._holding.now_ns()
+        return self.rungs.limit(session, uplink_bps=self._uplink_bps, sound_bps=self._beside_bps(now_ns), now_ns=now_ns)
+
+    def _beside_bps(self, now_ns: int) -> int:
+        """What goes to a viewer beside the picture."""
+        return self._sound_meter.bps_at(now_ns) + self.channels.bps_at(now_ns)
 
     def _rung_name(self, session: ViewerSession) -> str | None:
         rung = self.rungs.find(session.switch.current)
         return None if rung is None else rung.name
 
-    def _captured_ns(self, packet: EncodedPacket, now_ns: int) -> int | None:
-        """When what a packet shows was captured, in UTC."""
+    def _captured_ns(self, packet: EncodedPacket | Record[Any], now_ns: int) -> int | None:
+        """When what a packet shows, or a record tells of, was captured, in UTC."""
         if packet.capture_ns is None:
             return None
         return self._holding.wallclock_ns() - (now_ns - packet.capture_ns)
