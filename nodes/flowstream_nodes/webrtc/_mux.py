@@ -41,6 +41,7 @@ MAX_SEGMENT: Final = 1_400
 """Datagrams above this might not fit the path's MTU, and the kernel cuts nothing up then."""
 
 _SEGMENT: Final = struct.Struct("=H")
+_NO_ROOM: Final = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)
 _CANNOT_CUT: Final = (errno.EINVAL, errno.EIO, errno.EOPNOTSUPP, errno.ENOPROTOOPT, errno.EMSGSIZE)
 
 
@@ -203,8 +204,9 @@ class UdpMux:
         for data in datagrams:
             try:
                 sendto(data, remote)
-            except OSError:
-                self.unsent_packets += 1
+            except OSError as error:
+                # A check of where there is no way to is no sign of a buffer that is too small.
+                self.unsent_packets += error.errno in _NO_ROOM
             else:
                 sent += 1
         return sent

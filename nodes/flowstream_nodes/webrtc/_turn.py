@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 import time
 from collections.abc import Callable
@@ -107,7 +108,7 @@ class TurnRelay:
         """
         client = self._client
         if client.transport.is_closing() or client.transport.get_write_buffer_size() > MAX_BUFFER:
-            raise BlockingIOError("the relay takes no more")
+            raise BlockingIOError(errno.EAGAIN, "the relay takes no more")
         channel = client.peer_to_channel.get(address)
         if channel is None or (time.time() > client.channel_refresh_at[channel] and address not in self._binding):
             self._bind(bytes(data), address, is_new=channel is None)
@@ -136,7 +137,7 @@ class TurnRelay:
 
     def _bind(self, data: bytes, address: Address, *, is_new: bool) -> None:
         if len(self._tasks) >= MAX_WAITING:
-            raise BlockingIOError("too much waits for a channel")
+            raise BlockingIOError(errno.EAGAIN, "too much waits for a channel")
         if is_new and address not in self._binding:
             self._reuse(address)
         self._binding.add(address)
