@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from flowstream import EncodedPacket, Size, ticks_of
-from flowstream.proto.allocator import Allocator, Choice
+from flowstream import EncodedPacket, Limit, Size, ticks_of
+from flowstream.proto.allocator import RISE, Allocator, Choice
 from flowstream.proto.allocator import Rung as Rate
 from flowstream.proto.keyframe import KeyframeRequests
 from flowstream.proto.switching import Picture
@@ -92,6 +92,8 @@ class Rungs:
     def __init__(self) -> None:
         self._rungs: dict[int, Rung] = {}
         self._allocator = Allocator()
+        self.sharing: int = 0
+        """How many viewers there are to share the uplink."""
 
     def __iter__(self) -> Iterator[Rung]:
         return iter(self._rungs.values())
@@ -147,14 +149,35 @@ class Rungs:
     ) -> Mapping[str, Choice]:
         """Tells each viewer's session which rung it gets; gives all choices."""
         self._allocator.uplink_bps = uplink_bps
-        choices = self._allocator.decide(
-            self.rates(now_ns=now_ns),
-            [each.demand(sound_bps=sound_bps, playable=self._playable(each)) for each in sessions],
-            now_ns=now_ns,
-        )
+        demands = [each.demand(sound_bps=sound_bps, playable=self._playable(each)) for each in sessions]
+        self.sharing = sum(not demand.is_paused for demand in demands)
+        choices = self._allocator.decide(self.rates(now_ns=now_ns), demands, now_ns=now_ns)
         for session in sessions:
             session.aim(choices[session.id])
         return choices
+
+    def limit(self, session: ViewerSession, *, uplink_bps: int | None, sound_bps: int, now_ns: int) -> Limit | None:
+        """What keeps a viewer from a better picture, since the last decision."""
+        choice = session.choice
+        if choice is None or choice.reason == "best":
+            return None
+        above = self.find(choice.above)
+        above_bps = next((rate.bitrate_bps for rate in self.rates(now_ns=now_ns) if rate.name == choice.above), None)
+        rate_bps: int | None = None
+        if choice.reason == "uplink":
+            rate_bps = uplink_bps
+        elif choice.reason == "cap":
+            rate_bps = session.cap_bps
+        elif choice.reason == "link":
+            rate_bps = session.picture_bps(sound_bps=sound_bps)
+            above_bps = None if above_bps is None else int(above_bps * RISE)
+        return Limit(
+            by=choice.reason,
+            rate_bps=rate_bps,
+            sharing=self.sharing,
+            above=None if above is None else above.name,
+            above_bps=above_bps,
+        )
 
     def _playable(self, session: ViewerSession) -> frozenset[str]:
         """The rungs that a viewer can play; those that have shown nothing yet may be."""

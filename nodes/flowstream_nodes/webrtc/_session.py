@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
@@ -159,6 +160,7 @@ class ViewerSession:
         """The rung that the viewer asked for; None for the best."""
         self.switch = RungSwitch()
         self.cap_bps: int | None = None
+        self.priority = 0
         self._withheld: frozenset[Kind] = frozenset()
         self._cname = cname
         self._mux = mux
@@ -235,16 +237,18 @@ class ViewerSession:
         self._mux.register(self.ice.ufrag, self)
         self._follow(outcomes)
 
-    def tick(self, *, now_ns: int, ticks_at: Callable[[Kind, int], int], stream_bps: int = 0) -> None:
+    def tick(
+        self, *, now_ns: int, ticks_at: Callable[[Kind, int], int], stream_bps: int = 0, least_bps: int = 0
+    ) -> None:
         """What is due by the clock: consent, ICE credentials, the estimate, and sender reports.
 
         ``ticks_at`` gives the timeline position of a wallclock time in ticks of a kind's clock; ``stream_bps`` is the
-        most that could be sent to this viewer now.
+        most that could be sent to this viewer now, ``least_bps`` the least.
         """
         if any(isinstance(outcome, Expired) for outcome in self.ice.handle_deadline(now_ns=now_ns)):
             self.close("it was silent for 30 s")
         if self.connected:
-            self.sender.tick(stream_bps=stream_bps, now_ns=now_ns)
+            self.sender.tick(stream_bps=stream_bps, least_bps=least_bps, now_ns=now_ns)
         if not self.connected or now_ns < self._next_report_ns:
             return
         wallclock_ns = self._clock.wallclock_ns()
@@ -267,15 +271,20 @@ class ViewerSession:
         stream = self.streams.get("video")
         return stream is not None and stream.can_send(codec)
 
-    def demand(self, *, sound_bps: int, playable: frozenset[str] | None = None) -> Demand:
-        """What this viewer's link carries for the picture, and what it may get; ``playable`` are the rungs whose codec
-        it has."""
+    def picture_bps(self, *, sound_bps: int) -> int | None:
+        """What the link carries beside the sound; None while nothing is known."""
         bandwidth_bps = self.sender.bandwidth_bps
         if bandwidth_bps is not None and "audio" in self.streams:
             bandwidth_bps = max(1, bandwidth_bps - sound_bps)
+        return bandwidth_bps
+
+    def demand(self, *, sound_bps: int, playable: frozenset[str] | None = None) -> Demand:
+        """What this viewer's link carries for the picture, and what it may get; ``playable`` are the rungs whose codec
+        it has."""
         return Demand(
             self.id,
-            bandwidth_bps,
+            self.picture_bps(sound_bps=sound_bps),
+            priority=self.priority,
             cap_bps=self.cap_bps,
             playable=playable,
             chosen=self.chosen,
@@ -470,6 +479,10 @@ class ViewerSession:
         stream = self._by_ssrc.get(block.ssrc)
         if stream is None:
             return
+        # No share can be lost without the count of losses having grown; some players send what was in memory.
+        before = stream.last_report.packets_lost if stream.last_report is not None else 0
+        if block.fraction_lost and block.packets_lost <= before:
+            block = replace(block, fraction_lost=0)
         stream.last_report = block
         round_trip_ns = block.round_trip_ns(wallclock_ns=self._clock.wallclock_ns())
         if round_trip_ns is not None:
