@@ -125,6 +125,7 @@ async def _record(plan: Plan, what: Sequence[str], path: Path, seconds: float | 
         await engine.start(plan)
         with Recorder(engine, what, as_is=True) as recorder, path.open("wb") as file:
             await recorder.write(file, seconds=seconds, max_bytes=MOST_BYTES)
+        await engine.stop()  # what lies behind the recorded outputs takes what has come, and finishes its files
         if engine.failures:
             raise engine.failures[0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import pytest
 
 from flowstream import Record
@@ -73,6 +74,17 @@ def test_a_file_recorded_from_either_is_the_same(here: Path) -> None:
     live, again = (here / "live.mp4").read_bytes(), (here / "again.mp4").read_bytes()
     assert len(live) > 50_000
     assert again == live
+
+
+def test_what_lies_behind_the_recorded_output_is_finished_too(here: Path) -> None:
+    """Although it is still busy when the last payload has been recorded."""
+    text = GRAPH + "  slow: {type: fault, from: encode, delay: 100ms}\n"
+    text += "  tape: {type: recorder, from: slow, path: tape.mp4}\n"
+    (here / "tape.yaml").write_text(text)
+    record_graph("graph.yaml", ["encode", "tone"], "coded.fsrec")
+    record_graph("tape.yaml", ["encode"], "again.fsrec", replay={"encode": "coded.fsrec", "tone": "coded.fsrec"})
+    with av.open(str(here / "tape.mp4")) as file:
+        assert sum(1 for packet in file.demux(video=0) if packet.size) == 90
 
 
 def test_the_first_difference_is_said(here: Path) -> None:

@@ -26,6 +26,12 @@ that, up to `MOST_START_BPS`."""
 
 MOST_START_BPS: Final = 3_000_000
 
+OPENING: Final = 48_000
+"""Bytes with which a viewer's picture is begun at once: a keyframe of 720p and a few pictures after it."""
+
+OF_START: Final = 1.25
+"""Times the least that can be sent is what a link is begun with, when that turns out to be more."""
+
 OF_USE: Final = 5.0
 """Times the rate of what can be sent: a link that carries so much needs no closer look, and pictures leave at once."""
 
@@ -89,7 +95,7 @@ class Sender:
         self.may_repeat: bool = True
         """Whether what was sent before may be sent again, if only to find out what the link carries."""
         self._has_reports = False
-        self._pacer: Pacer[Unit | Again] = Pacer(now_ns=now_ns, bps=start_bps)
+        self._pacer: Pacer[Unit | Again] = Pacer(now_ns=now_ns, bps=start_bps, opening=OPENING)
         self._streams = streams
         self._mux = mux
         self._wakeups = wakeups
@@ -196,11 +202,13 @@ class Sender:
         self.estimator.handle_report(loss=loss, round_trip_ns=round_trip_ns, now_ns=now_ns)
         self._follow_target(now_ns)
 
-    def tick(self, *, stream_bps: int, now_ns: int) -> None:
-        """What is due by the clock. ``stream_bps`` is the most that could be sent to this viewer now."""
+    def tick(self, *, stream_bps: int, least_bps: int, now_ns: int) -> None:
+        """What is due by the clock. ``stream_bps`` is the most that could be sent to this viewer now, ``least_bps`` the
+        least."""
         if self._protection is None:
             return
         self.estimator.most_bps = max(LEAST_OF_USE_BPS, int(OF_USE * stream_bps))
+        self.estimator.expect(min(int(OF_START * least_bps), MOST_START_BPS))
         probe = self.estimator.poll(now_ns=now_ns)
         if probe is not None:
             self._pacer.start_probe(probe)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
@@ -13,7 +14,21 @@ import anyio
 from flowstream import ViewerReport
 from flowstream.proto import stun
 from flowstream.proto.allocator import Choice, Demand
-from flowstream.proto.ice import Expired, Forgotten, IceLite, Outcome, Pair, Reply, Retired, Selected, Verified
+from flowstream.proto.candidates import read_candidates
+from flowstream.proto.ice import (
+    Check,
+    Credentials,
+    Expired,
+    Forgotten,
+    IceLite,
+    Outcome,
+    Pair,
+    Reply,
+    Retired,
+    Selected,
+    Verified,
+)
+from flowstream.proto.ice_agent import MAX_REMOTES, IceAgent
 from flowstream.proto.rtcp import (
     Bye,
     FullIntraRequest,
@@ -32,6 +47,7 @@ from flowstream.proto.rtcp import (
     parse_compound,
 )
 from flowstream.proto.sdp import Agreement, Kind, Stream
+from flowstream.proto.sdpfrag import Fragment
 from flowstream.proto.switching import Picture, RungSwitch
 from flowstream_nodes.webrtc._protection import Protection, ProtectionError, Unprotection
 from flowstream_nodes.webrtc._sender import Sender
@@ -43,6 +59,9 @@ if TYPE_CHECKING:
 
 SETUP_S: Final = 15.0
 """A viewer that is not connected this long after its offer is given up."""
+
+SETTLES_S: Final = 0.01
+"""Our end of the handshake has its keys before the viewer's has: what is sent at once, some players cannot read yet."""
 
 REPORT_INTERVAL_NS: Final = 1_000_000_000
 """Between sender reports (RFC 3550 allows less than its 5 s for video of some rate)."""
@@ -119,13 +138,18 @@ class ViewerSession:
         clock: Clock,
         log: logging.LoggerAdapter[logging.Logger],
         want_keyframe: Callable[[ViewerSession], None],
+        on_reached: Callable[[ViewerSession], None],
         on_change: Callable[[], None],
+        make_ice: Callable[[Credentials, Agreement], IceLite | IceAgent],
     ) -> None:
         """``certificate`` is an aiortc RTCCertificate, ``start_bps`` the rate of what is sent first.
 
-        ``want_keyframe`` is called whenever this viewer cannot go on without one, ``on_change`` when it has connected.
+        ``want_keyframe`` is called whenever this viewer cannot go on without one, ``on_reached`` when it can be reached
+        and will be connected soon, ``on_change`` when it has connected.
         """
         from aiortc import rtcdtlstransport as dtls
+
+        from flowstream_nodes.webrtc._association import Association
 
         self.id = session_id
         self.name = secrets.token_hex(4)  # for those who are told of it: the id lets its owner end the session
@@ -137,8 +161,9 @@ class ViewerSession:
         self.agreement = agreement
         self.password = _draw_password()
         self.peer_ufrag = agreement.ufrag
-        self.ice = IceLite(
-            ufrag=secrets.token_hex(8), password=self.password, peer_ufrag=agreement.ufrag, now_ns=clock.now_ns()
+        self.ice = make_ice(
+            Credentials(secrets.token_hex(8), self.password.encode(), agreement.ufrag, agreement.password.encode()),
+            agreement,
         )
         self.streams = {track.kind: RtpStream(track, streams[track.kind]) for track in agreement.tracks.values()}
         self.sender = Sender(
@@ -157,6 +182,7 @@ class ViewerSession:
         """The rung that the viewer asked for; None for the best."""
         self.switch = RungSwitch()
         self.cap_bps: int | None = None
+        self.priority = 0
         self._withheld: frozenset[Kind] = frozenset()
         self._cname = cname
         self._mux = mux
@@ -164,28 +190,39 @@ class ViewerSession:
         self._log = log
         self._want_keyframe = want_keyframe
         self._on_change = on_change
-        self._selected = asyncio.Event()
+        self._on_reached = on_reached
+        self._reached = asyncio.Event()
         self._closed = asyncio.Event()
         self._next_report_ns = 0
         self._path = _DtlsPath(self._send_plain)
         self._dtls = dtls.RTCDtlsTransport(self._path, [certificate])  # type: ignore[arg-type]
         # As server the handshake is one flight shorter, and ours is the choice of cipher.
         self._dtls._set_role("server")
+        self.association: Association | None = None
+        if agreement.data is not None:
+            self.association = Association(self._dtls, agreement.data, now_ns=clock.now_ns, log=log, viewer=session_id)
+        self.captured: tuple[int, int] | None = None
+        """The RTP timestamp of a picture, and when it was captured: UTC in ns."""
         self._dtls_parameters = dtls.RTCDtlsParameters(
             fingerprints=[dtls.RTCDtlsFingerprint(algorithm, value) for algorithm, value in agreement.fingerprints]
         )
         self._protection: Protection | None = None
         self._unprotect_rtcp: Callable[[bytes], bytes] | None = None
         mux.register(self.ice.ufrag, self)
+        if self.ice.tag is not None:
+            mux.expect(self.ice.tag, self)
 
     async def run(self) -> None:
         """The viewer's life; returns when it has ended."""
         try:
+            self._follow(self.ice.handle_deadline(now_ns=self._clock.now_ns()))
             try:
                 with anyio.fail_after(SETUP_S):
                     await self._connect()
             except TimeoutError:
-                stage = "its DTLS handshake did not end" if self._selected.is_set() else "no ICE check came in"
+                stage = "its DTLS handshake did not end" if self._reached.is_set() else "no ICE check came in"
+                if stage.startswith("no") and self.ice.pairs:
+                    stage = "no ICE check went through in both directions"
                 self.close(f"not connected within {SETUP_S:.0f} s: {stage}")
             await self._closed.wait()
         except Exception as error:  # noqa: BLE001
@@ -203,7 +240,7 @@ class ViewerSession:
             self.closed_because = reason
             self.connected = False
             self._closed.set()
-            self._selected.set()
+            self._reached.set()
             if self._protection is None:  # else the last words go out before the path closes
                 self._path.close()
 
@@ -214,29 +251,42 @@ class ViewerSession:
         if stun.looks_like_stun(data):
             self._handle_ice(data, pair)
         elif 20 <= data[0] <= 63:
+            self._reach(pair)
             self._path.put(data)
         elif looks_like_rtcp(data):
             self._handle_rtcp(data)
 
-    def restart_ice(self, peer_ufrag: str) -> None:
+    def restart_ice(self, said: Fragment) -> None:
         """New credentials and a new tag; media goes on where it goes until the peer nominates a pair under them."""
         self.etag = secrets.token_urlsafe(9)
         self.password = _draw_password()
-        self.peer_ufrag = peer_ufrag
-        outcomes = self.ice.restart(ufrag=secrets.token_hex(8), password=self.password, peer_ufrag=peer_ufrag)
+        self.peer_ufrag = said.ufrag
+        credentials = Credentials(secrets.token_hex(8), self.password.encode(), said.ufrag, said.password.encode())
+        if isinstance(self.ice, IceAgent):
+            remotes = read_candidates(said.candidates, most=MAX_REMOTES)
+            outcomes = self.ice.restart(credentials, remotes, now_ns=self._clock.now_ns())
+        else:
+            outcomes = self.ice.restart(credentials)
         self._mux.register(self.ice.ufrag, self)
         self._follow(outcomes)
 
-    def tick(self, *, now_ns: int, ticks_at: Callable[[Kind, int], int], stream_bps: int = 0) -> None:
+    def hear_candidates(self, said: Fragment) -> None:
+        """Further addresses of the peer; a lite agent answers from wherever a check comes and has no use for them."""
+        if isinstance(self.ice, IceAgent):
+            self.ice.add_remotes(read_candidates(said.candidates, most=MAX_REMOTES))
+            self._follow(self.ice.handle_deadline(now_ns=self._clock.now_ns()))
+
+    def tick(
+        self, *, now_ns: int, ticks_at: Callable[[Kind, int], int], stream_bps: int = 0, least_bps: int = 0
+    ) -> None:
         """What is due by the clock: consent, ICE credentials, the estimate, and sender reports.
 
         ``ticks_at`` gives the timeline position of a wallclock time in ticks of a kind's clock; ``stream_bps`` is the
-        most that could be sent to this viewer now.
+        most that could be sent to this viewer now, ``least_bps`` the least.
         """
-        if any(isinstance(outcome, Expired) for outcome in self.ice.handle_deadline(now_ns=now_ns)):
-            self.close("it was silent for 30 s")
+        self._follow(self.ice.handle_deadline(now_ns=now_ns))
         if self.connected:
-            self.sender.tick(stream_bps=stream_bps, now_ns=now_ns)
+            self.sender.tick(stream_bps=stream_bps, least_bps=least_bps, now_ns=now_ns)
         if not self.connected or now_ns < self._next_report_ns:
             return
         wallclock_ns = self._clock.wallclock_ns()
@@ -249,20 +299,30 @@ class ViewerSession:
             ]
             self._send_rtcp([*reports, SourceDescription(tuple((each.ssrc, self._cname) for each in active))])
 
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of media sent so far."""
+        return sum(stream.octets_sent for stream in self.streams.values())
+
     def can_play(self, codec: str) -> bool:
         """Whether the viewer takes a picture codec."""
         stream = self.streams.get("video")
         return stream is not None and stream.can_send(codec)
 
-    def demand(self, *, sound_bps: int, playable: frozenset[str] | None = None) -> Demand:
-        """What this viewer's link carries for the picture, and what it may get; ``playable`` are the rungs whose codec
-        it has."""
+    def picture_bps(self, *, sound_bps: int) -> int | None:
+        """What the link carries beside the sound; None while nothing is known."""
         bandwidth_bps = self.sender.bandwidth_bps
         if bandwidth_bps is not None and "audio" in self.streams:
             bandwidth_bps = max(1, bandwidth_bps - sound_bps)
+        return bandwidth_bps
+
+    def demand(self, *, sound_bps: int, playable: frozenset[str] | None = None) -> Demand:
+        """What this viewer's link carries for the picture, and what it may get; ``playable`` are the rungs whose codec
+        it has."""
         return Demand(
             self.id,
-            bandwidth_bps,
+            self.picture_bps(sound_bps=sound_bps),
+            priority=self.priority,
             cap_bps=self.cap_bps,
             playable=playable,
             chosen=self.chosen,
@@ -335,6 +395,8 @@ class ViewerSession:
             is_keyframe=picture is not None and picture.is_keyframe,
             is_droppable=picture is not None and picture.is_droppable,
         )
+        if captured_ns is not None and picture is not None:
+            self.captured = (self.streams[kind].timestamp_at(ticks), captured_ns)
         if picture is not None and not is_sent:
             self.switch.dropped(picture)
             self.awaits_keyframe = True
@@ -361,7 +423,7 @@ class ViewerSession:
             self._want_keyframe(self)
 
     async def _connect(self) -> None:
-        await self._selected.wait()
+        await self._reached.wait()
         if self._closed.is_set():
             return
 
@@ -377,9 +439,14 @@ class ViewerSession:
         self._protection = Protection(self._dtls._tx_srtp)
         self.sender.open(self._protection)
         self._unprotect_rtcp = Unprotection(self._dtls._rx_srtp).unprotect_rtcp
+        await asyncio.sleep(SETTLES_S)
+        if self._closed.is_set():
+            return
         self.connected = True
         self._on_change()
         self.ask_keyframe()
+        if self.association is not None:
+            await self.association.start()
 
     async def _shut_down(self) -> None:
         self.sender.close()
@@ -387,6 +454,8 @@ class ViewerSession:
             ssrcs = tuple(stream.ssrc for stream in self.streams.values())
             description = SourceDescription(tuple((ssrc, self._cname) for ssrc in ssrcs))
             self._send_rtcp([ReceiverReport(ssrcs[0]), description, Bye(ssrcs)])
+        if self.association is not None:
+            await self.association.stop("the session ended")
         pump = self._dtls._task
         self._dtls.remove_all_listeners()
         await self._dtls.stop()
@@ -394,6 +463,8 @@ class ViewerSession:
         if pump is not None:
             await asyncio.wait([pump])
         self._mux.forget(self.ice.ufrags, self.ice.pairs, self)
+        if self.ice.tag is not None:
+            self._mux.expect_no_more(self.ice.tag)
 
     def _handle_ice(self, data: bytes, pair: Pair) -> None:
         self._follow(self.ice.handle_datagram(data, pair, now_ns=self._clock.now_ns()))
@@ -401,20 +472,33 @@ class ViewerSession:
     def _follow(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             match outcome:
-                case Reply(reply, where):
-                    self._mux.send((reply,), where)
+                case Reply(data, where) | Check(data, where):
+                    self._mux.send((data,), where)
                 case Verified(where):
                     self._mux.claim(where, self)
+                    if self.sender.pair is None:
+                        self._reach(where)
                 case Forgotten(where):
                     self._mux.release(where, self)
                 case Selected(pair):
                     self.sender.go_by(pair, now_ns=self._clock.now_ns())
-                    self._selected.set()
+                    self._reached.set()
                 case Retired(ufrag):
                     self._mux.forget((ufrag,), (), self)
                     self.sender.look_anew(now_ns=self._clock.now_ns())
                 case Expired():
                     self.close("it was silent for 30 s")
+
+    def _reach(self, pair: Pair) -> None:
+        """The viewer answers to checks on a pair: what has to be said before it nominates one goes there.
+
+        A browser nominates after another round of checks, and its handshake need not wait for that.
+        """
+        if self.ice.selected is None and pair != self.sender.pair:
+            self.sender.go_by(pair, now_ns=self._clock.now_ns())
+            if not self._reached.is_set():
+                self._reached.set()
+                self._on_reached(self)
 
     def _handle_rtcp(self, data: bytes) -> None:
         if self._unprotect_rtcp is None or len(data) > MAX_SRTCP:
@@ -448,6 +532,10 @@ class ViewerSession:
         stream = self._by_ssrc.get(block.ssrc)
         if stream is None:
             return
+        # No share can be lost without the count of losses having grown; some players send what was in memory.
+        before = stream.last_report.packets_lost if stream.last_report is not None else 0
+        if block.fraction_lost and block.packets_lost <= before:
+            block = replace(block, fraction_lost=0)
         stream.last_report = block
         round_trip_ns = block.round_trip_ns(wallclock_ns=self._clock.wallclock_ns())
         if round_trip_ns is not None:
@@ -456,8 +544,9 @@ class ViewerSession:
         self.sender.handle_report(loss=loss, round_trip_ns=round_trip_ns, now_ns=now_ns)
 
     def _send_plain(self, data: bytes) -> None:
-        if self.ice.selected is not None:
-            self._mux.send((data,), self.ice.selected)
+        pair = self.ice.selected or self.sender.pair
+        if pair is not None:
+            self._mux.send((data,), pair)
 
     def _send_rtcp(self, packets: Sequence[RtcpPacket]) -> None:
         if self._protection is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -16,6 +16,8 @@ from flowstream import (
     Caller,
     EncodedPacket,
     Holding,
+    Limit,
+    Record,
     ResourceBusy,
     Seat,
     ViewerRegistry,
@@ -25,12 +27,17 @@ from flowstream import (
 )
 from flowstream.proto.admission import Approval
 from flowstream.proto.allocator import Choice
+from flowstream.proto.ice import IceLite
+from flowstream.proto.ice_agent import IceAgent, Path
 from flowstream.proto.sdp import Kind, Stream, Transport, agree, parse_offer, write_answer
 from flowstream.proto.sdpfrag import Fragment, write_fragment
+from flowstream.proto.switching import Picture
+from flowstream_nodes.webrtc._channels import Around, Channels, Delivery
 from flowstream_nodes.webrtc._codecs import codec_of, payloads_of
+from flowstream_nodes.webrtc._gathering import Gatherer, Reach
 from flowstream_nodes.webrtc._mux import UdpMux
 from flowstream_nodes.webrtc._rate import RateMeter
-from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD, Rungs, Timeline
+from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD, Rung, Rungs, Timeline
 from flowstream_nodes.webrtc._seats import Covers, Seated
 from flowstream_nodes.webrtc._session import ViewerSession
 from flowstream_nodes.webrtc._wakeups import Wakeups
@@ -72,7 +79,9 @@ class Feeder:
 
     ``kinds`` says what it has inputs for, ``most`` how many viewers may be there, ``approval`` who may come in;
     ``ask_keyframe`` sends a request upstream by one edge of the picture, ``on_change`` is called when a count has
-    changed. ``rungs`` names who gives the picture, by edge; ``uplink_bps`` is what all viewers may get together.
+    changed. ``rungs`` names who gives the picture, by edge; ``uplink_bps`` is what all viewers may get together;
+    ``delivery`` is how records go out, None while there are none to come.
+    ``reach`` is what is known of the way to this machine from outside.
     """
 
     kinds: Callable[[], frozenset[Kind]]
@@ -82,6 +91,8 @@ class Feeder:
     approval: Callable[[], Approval] = lambda: "none"
     rungs: Callable[[], Mapping[int, str]] = lambda: {0: "video"}
     uplink_bps: Callable[[], int | None] = lambda: None
+    delivery: Callable[[], Delivery | None] = lambda: None
+    reach: Callable[[], Reach] = Reach
 
 
 class Viewers:
@@ -98,6 +109,7 @@ class Viewers:
         self._uncovered = anyio.Event()
         self._holding = holding
         self._mux = mux
+        self._gatherer = Gatherer(mux, holding, on_path=self._add_path)
         self._certificate = certificate
         self._cname = secrets.token_hex(6)
         self.rungs = Rungs()
@@ -110,6 +122,10 @@ class Viewers:
         self._epoch_ns: int | None = None
         self._is_closing = False
         self._none_left = anyio.Event()
+        self._last_delivery: Delivery | None = None
+        self.channels = Channels(
+            Around(holding.now_ns, holding.wallclock_ns, self._delivery, self.choose, self.quality), holding.log
+        )
         registry.follow(approval=self._approval, most=self._most, on_change=self._tell_change)
 
     @property
@@ -144,11 +160,16 @@ class Viewers:
             # One epoch for both streams and for good: what ties them together in the viewers' sender reports.
             self._epoch_ns = self._holding.wallclock_ns() - media_ns
         self._feeders.append(feeder)
+        self._gatherer.follow(feeder.reach())
         self.registry.settings_changed()
         try:
             yield
         finally:
             self._feeders.remove(feeder)
+
+    async def gathered(self) -> None:
+        """Waits until it is known how to reach this machine from outside, but hardly longer than a moment."""
+        await self._gatherer.settled()
 
     def admit(self, offer_text: str, caller: Caller) -> Admitted:
         """Answers an offer and waits for the viewer to connect, to watch or to be let in.
@@ -183,7 +204,9 @@ class Viewers:
             clock=self._holding,
             log=self.log,
             want_keyframe=self._want_keyframe,
+            on_reached=self._prepare_for,
             on_change=seat.connected,
+            make_ice=self._gatherer.make_ice,
         )
         seated = Seated(
             session,
@@ -192,9 +215,11 @@ class Viewers:
             self._holding,
             newest=lambda: self.rungs.newest_ticks,
             rung=lambda: self._rung_name(session),
+            limit=lambda: self._limit(session),
             on_uncovered=self._uncovered.set,
         )
         seat.sit(seated)
+        self.channels.attend(session, seated)
         transport = self._transport(session)
         answer = write_answer(agreement, transport, streams, session_id=secrets.randbits(62), cname=self._cname)
         self.sessions[session.id] = session
@@ -204,7 +229,7 @@ class Viewers:
 
     def restart(self, session: ViewerSession, fragment: Fragment) -> str:
         """New ICE credentials for a session whose peer has new ones; gives the fragment that tells them."""
-        session.restart_ice(fragment.ufrag)
+        session.restart_ice(fragment)
         return write_fragment(session.agreement, self._transport(session))
 
     def dismiss(self, session_id: str, reason: str = "it said goodbye") -> bool:
@@ -226,15 +251,18 @@ class Viewers:
         rung = self.rungs.at(index)
         codec_before = rung.codec
         picture = rung.take(packet, now_ns=now_ns)
-        codec = codec_of(packet)
         if packet.keyframe:
             self._covers.fit(packet.caps)
             if rung.codec != codec_before:
                 self._part_from_incapable()
+        self._pass_on(packet, picture, self._seated.values(), now_ns)
+
+    def _pass_on(self, packet: EncodedPacket, picture: Picture, to: Iterable[Seated], now_ns: int) -> None:
         payloads: list[bytes] | None = None
+        codec = codec_of(packet)
         captured_ns = self._captured_ns(packet, now_ns)
         size = len(packet.data)
-        for seated in self._seated.values():
+        for seated in to:
             if not seated.session.can_play(codec):
                 continue
             ticks = seated.offer(picture, size, now_ns=now_ns)
@@ -263,6 +291,12 @@ class Viewers:
         for session in self.sessions.values():
             session.send("audio", (packet.data,), codec="opus", ticks=ticks, now_ns=now_ns, captured_ns=captured_ns)
 
+    def send_record(self, record: Record[Any], node: str) -> None:
+        """A record of a node, to everybody who has data channels and may have it."""
+        assert self._epoch_ns is not None, "nothing is sent before somebody feeds"
+        captured_ns = self._captured_ns(record, self._holding.now_ns())
+        self.channels.send(record, node, at_ns=self._epoch_ns + record.time_ns, captured_ns=captured_ns)
+
     def reports(self) -> tuple[ViewerReport, ...]:
         """What is known of the links of those who are connected and may watch, and what they get."""
         there = [seated for seated in self._seated.values() if seated.session.connected and seated.seat.is_admitted]
@@ -290,10 +324,14 @@ class Viewers:
         held = sum(
             session.choice is not None and session.choice.reason == "uplink" for session in self.sessions.values()
         )
-        uplink_bps = self._feeders[-1].uplink_bps() if self._feeders else None
+        uplink_bps = self._uplink_bps
         if not held or uplink_bps is None:
             return None
         return f"the uplink of {format_bitrate(uplink_bps)} has no more for {held} viewer{'s' if held > 1 else ''}"
+
+    @property
+    def _uplink_bps(self) -> int | None:
+        return self._feeders[-1].uplink_bps() if self._feeders else None
 
     def choose(self, session: ViewerSession, wanted: str) -> None:
         """The viewer wants the rung of this name while its link carries it, or the best (``auto``).
@@ -350,10 +388,12 @@ class Viewers:
         now_ns = self._holding.now_ns()
         if now_ns >= self._next_decision_ns:
             self._decide()
-        stream_bps = max((rate.bitrate_bps for rate in self.rungs.rates(now_ns=now_ns)), default=0)
+        rates = [rate.bitrate_bps for rate in self.rungs.rates(now_ns=now_ns)]
+        stream_bps, least_bps = max(rates, default=0), min(rates, default=0)
         for session in list(self.sessions.values()):
-            session.tick(now_ns=now_ns, ticks_at=self._ticks_at, stream_bps=stream_bps)
+            session.tick(now_ns=now_ns, ticks_at=self._ticks_at, stream_bps=stream_bps, least_bps=least_bps)
             self._seated[session.id].cover()
+        self.channels.tick(now_ns=now_ns)
         self.registry.tick()
 
     async def close(self) -> None:
@@ -365,6 +405,7 @@ class Viewers:
             with anyio.move_on_after(CLOSE_S, shield=True):
                 await self._none_left.wait()
         self._wakeups.close()
+        await self._gatherer.close()
         self._mux.close()
 
     async def _live(self, session: ViewerSession) -> None:
@@ -372,6 +413,7 @@ class Viewers:
             await session.run()
         finally:
             del self.sessions[session.id]
+            self.channels.forget(session.id)
             self._seated.pop(session.id).seat.leave(session.closed_because or "it ended")
             if self._is_closing and not self.sessions:
                 self._none_left.set()
@@ -388,8 +430,14 @@ class Viewers:
             ufrag=session.ice.ufrag,
             password=session.password,
             fingerprint=(fingerprint.algorithm, fingerprint.value),
-            candidates=self._mux.candidates(),
+            candidates=self._gatherer.candidates(),
+            is_lite=isinstance(session.ice, IceLite),
         )
+
+    def _add_path(self, path: Path) -> None:
+        for session in self.sessions.values():
+            if isinstance(session.ice, IceAgent):
+                session.ice.add_paths((path,))
 
     def _is_superseded(self, feeder: Feeder, kind: Kind, index: int = 0) -> bool:
         """Whether a newer node has begun to send: the tail of the old one would only spoil its keyframe."""
@@ -398,6 +446,11 @@ class Viewers:
             return True
         self._current[kind, index] = feeder
         return False
+
+    def _delivery(self) -> Delivery | None:
+        if self._feeders:  # between two nodes it stays as it was
+            self._last_delivery = self._feeders[-1].delivery()
+        return self._last_delivery
 
     def _approval(self) -> Approval:
         return self._feeders[-1].approval() if self._feeders else "manual"
@@ -416,25 +469,44 @@ class Viewers:
             names |= feeder.rungs()
         if names:
             self.rungs.follow(names)
+        if self._feeders:
+            self._gatherer.follow(self._feeders[-1].reach())
         watching = [session for session in self.sessions.values() if session.connected]
         now_ns = self._holding.now_ns()
         self._next_decision_ns = now_ns + DECISION_NS
         self.rungs.decide(
             watching,
-            uplink_bps=self._feeders[-1].uplink_bps() if self._feeders else None,
-            sound_bps=self._sound_meter.bps_at(now_ns),
+            uplink_bps=self._uplink_bps,
+            sound_bps=self._beside_bps(now_ns),
             now_ns=now_ns,
         )
         for session in watching:
             if session.wants_keyframe and (rung := self.rungs.find(session.switch.needs_keyframe)) is not None:
                 rung.requests.want()
 
+    def _prepare_for(self, session: ViewerSession) -> None:
+        """Has a keyframe made that is there when the viewer's handshake has ended."""
+        now_ns = self._holding.now_ns()
+        rung = self.rungs.first_for(session, now_ns=now_ns)
+        if rung is not None and self._seated[session.id].seat.is_admitted and not rung.is_fresh(now_ns=now_ns):
+            rung.requests.want()
+            self._poll_requests()
+
     def _want_keyframe(self, session: ViewerSession) -> None:
         self._decide()
         key = session.switch.needs_keyframe or session.switch.current
-        if (rung := self.rungs.find(key)) is not None:
+        if (rung := self.rungs.find(key)) is not None and not self._begin_with_recent(session, rung):
             rung.requests.want()
         self._poll_requests()
+
+    def _begin_with_recent(self, session: ViewerSession, rung: Rung) -> bool:
+        """Sends a viewer who has seen nothing yet the last keyframe and what came after it, if that was just now."""
+        now_ns = self._holding.now_ns()
+        if session.streams["video"].packets_sent or not rung.is_fresh(now_ns=now_ns):
+            return False
+        for packet, picture in rung.recent:
+            self._pass_on(packet, picture, (self._seated[session.id],), now_ns)
+        return session.switch.needs_keyframe is None
 
     def _poll_requests(self) -> None:
         feeders = [feeder for feeder in self._feeders if "video" in feeder.kinds()]
@@ -447,14 +519,22 @@ class Viewers:
     def _why(self, choice: Choice) -> str:
         rung = self.rungs.find(choice.rung)
         named = choice if rung is None else replace(choice, rung=rung.name)
-        return named.why(uplink_bps=self._feeders[-1].uplink_bps() if self._feeders else None)
+        return named.why(uplink_bps=self._uplink_bps)
+
+    def _limit(self, session: ViewerSession) -> Limit | None:
+        now_ns = self._holding.now_ns()
+        return self.rungs.limit(session, uplink_bps=self._uplink_bps, sound_bps=self._beside_bps(now_ns), now_ns=now_ns)
+
+    def _beside_bps(self, now_ns: int) -> int:
+        """What goes to a viewer beside the picture."""
+        return self._sound_meter.bps_at(now_ns) + self.channels.bps_at(now_ns)
 
     def _rung_name(self, session: ViewerSession) -> str | None:
         rung = self.rungs.find(session.switch.current)
         return None if rung is None else rung.name
 
-    def _captured_ns(self, packet: EncodedPacket, now_ns: int) -> int | None:
-        """When what a packet shows was captured, in UTC."""
+    def _captured_ns(self, packet: EncodedPacket | Record[Any], now_ns: int) -> int | None:
+        """When what a packet shows, or a record tells of, was captured, in UTC."""
         if packet.capture_ns is None:
             return None
         return self._holding.wallclock_ns() - (now_ns - packet.capture_ns)

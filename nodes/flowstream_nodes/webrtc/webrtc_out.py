@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final, Literal, Self
+import secrets
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import field_validator, model_validator
 
 from flowstream import (
     Bitrate,
+    ByteSize,
     Config,
     Context,
     EncodedCaps,
@@ -25,7 +26,8 @@ from flowstream import (
     live,
 )
 from flowstream.proto.admission import Approval
-from flowstream.proto.hosts import is_loopback
+from flowstream.proto.hosts import is_loopback, read_address
+from flowstream.proto.ice_servers import IceServer, ServerUrl, ServerUrlError
 from flowstream.proto.sdp import VIDEO_CODECS, Kind
 
 if TYPE_CHECKING:
@@ -34,11 +36,6 @@ if TYPE_CHECKING:
 
 REPORTS_NS = 250_000_000
 """How often it tells who watches."""
-
-_ICE_URL: Final = re.compile(
-    r"(?:stuns?|turns?):(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:\?transport=(?:udp|tcp))?"
-)
-"""RFC 7064 and RFC 7065."""
 
 
 class ViewersConfig(Config):
@@ -68,27 +65,52 @@ class IceServerConfig(Config):
     credential: str | None = field(
         default=None, max_length=500, description="Password; TURN needs one. Every viewer is told it."
     )
+    secret: str | None = field(
+        default=None,
+        min_length=1,
+        max_length=500,
+        description="In place of both, what the TURN server has as its shared secret (static-auth-secret of coturn): "
+        "each viewer is told a user name and a password made from it, which count for a day.",
+    )
 
     @field_validator("urls")
     @classmethod
     def _addresses(cls, urls: list[str]) -> list[str]:
         for url in urls:
-            if not _ICE_URL.fullmatch(url):
-                raise ValueError(
-                    f"{url!r} is no address of a STUN or TURN server; write turn:HOST:PORT or stun:HOST:PORT"
-                )
+            try:
+                ServerUrl.parse(url)
+            except ServerUrlError as error:
+                raise ValueError(f"{error}; write turn:HOST:PORT or stun:HOST:PORT") from None
         return urls
 
     @model_validator(mode="after")
     def _login(self) -> Self:
         if (self.username is None) != (self.credential is None):
             raise ValueError("'username' and 'credential' go together; give both or none")
-        if self.username is None and any(url.startswith("turn") for url in self.urls):
-            raise ValueError("a TURN server lets in nobody without 'username' and 'credential'; give both")
+        if self.secret is not None and self.username is not None:
+            raise ValueError("'secret' is in place of 'username' and 'credential'; leave those out, or it")
+        if self.username is self.secret is None and any(url.startswith("turn") for url in self.urls):
+            raise ValueError("a TURN server lets in nobody without 'username' and 'credential'; give both, or 'secret'")
         for name, text in (("username", self.username), ("credential", self.credential)):
             if text is not None and not (text.isascii() and text.isprintable()):
                 raise ValueError(f"{name!r} travels in a header, which takes printable ASCII only")
         return self
+
+
+class DataConfig(Config):
+    """How records go to viewers."""
+
+    delivery: Literal["ordered", "lossy"] = field(
+        default="ordered",
+        description="'ordered': every record arrives, in order, and those behind a lost one wait for it; 'lossy': each "
+        "is sent once, and goes past what was lost.",
+    )
+    backlog: ByteSize = field(
+        default=64 * 1024,
+        ge=1024,
+        le=1024 * 1024,
+        description="How much may wait for one viewer whose link is slow; beyond that it loses the oldest records.",
+    )
 
 
 class WebrtcOutConfig(Config):
@@ -103,6 +125,7 @@ class WebrtcOutConfig(Config):
         description="What all viewers together may get, in bits per second; when it is short, those who get most of "
         "the picture get a lower rendition, before anybody gets none.",
     )
+    data: DataConfig = live(default_factory=DataConfig, description="How records on the input 'data' reach viewers.")
     origins: list[str] = live(
         default_factory=list,
         max_length=100,
@@ -112,9 +135,29 @@ class WebrtcOutConfig(Config):
     ice_servers: list[IceServerConfig] = live(
         default_factory=list,
         max_length=10,
-        description="Servers through which viewers may reach this one where the direct way is blocked.",
-        examples=[[{"urls": ["turn:relay.example.org:3478"], "username": "viewer", "credential": "secret"}]],
+        description="STUN and TURN servers for where this machine or a viewer is behind a NAT or a firewall. This "
+        "machine learns from STUN how its port looks from outside, has TURN lend it an address, and opens the way with "
+        "checks of its own; the viewers are told of the servers too.",
+        examples=[
+            [{"urls": ["stun:relay.example.org", "turn:relay.example.org"], "secret": "$(env:TURN_SECRET)"}],
+            [{"urls": ["turn:relay.example.org:3478"], "username": "viewer", "credential": "secret"}],
+        ],
     )
+    public_addresses: list[str] = live(
+        default_factory=list,
+        max_length=10,
+        description="Addresses at which viewers from outside reach this machine, where a NAT passes its port on: a "
+        "forwarded port, or the public address of a machine in a cloud. The port is that of the graph unless another "
+        "one is written behind it.",
+        examples=[["203.0.113.7"], ["203.0.113.7:5000", "[2001:db8::7]:5000"]],
+    )
+
+    @field_validator("public_addresses")
+    @classmethod
+    def _public(cls, written: list[str]) -> list[str]:
+        for text in written:
+            read_address(text)
+        return written
 
 
 class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
@@ -131,7 +174,13 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
     link does not even carry the lowest one sees the picture stand still, and hears the sound.
 
     Media travels on UDP at the address where the graph serves (``serve.listen``), on the same port number when it is
-    free. Viewers stay connected across reloads: what feeds this node may be replaced, the page goes on.
+    free. Behind a NAT, either pass that port on and say under ``public_addresses`` where it can be reached, or name
+    STUN and TURN servers under ``ice_servers``. Viewers stay connected across reloads: what feeds this node may be
+    replaced, the page goes on.
+
+    Records on ``data`` go to the viewers over a data channel, as JSON: ``{"node": "encode", "type": "EncoderStats",
+    "number": 7, "time_ms": ..., "value": {...}}``, at most 16 KiB each. A page that shows the player gets each as an
+    event, ``addEventListener("flowstream:data", (event) => event.detail.value)``. Who waits or is paused gets none.
 
     Who may watch is said under ``viewers``, and changed while it runs: ``flowstream viewers`` lists who is there, lets
     in, sends away, pauses and bounds. Who waits is connected already, and sent nothing.
@@ -155,6 +204,7 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
     asyncio_only = True
     needs = (
         Need("aiortc"),
+        Need("aioice"),
         Need("pylibsrtp"),
         Need("ifaddr"),
         Need("starlette"),
@@ -177,6 +227,13 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         optional=True,
         follows={"rate", "layout", "extradata"},
         doc="The sound: Opus.",
+    )
+
+    data = Input(
+        Record[Any],
+        optional=True,
+        many=True,
+        doc="What viewers get beside the picture, as JSON: any record, such as the statistics of an encoder.",
     )
 
     reports = Output(
@@ -205,8 +262,10 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         import anyio
 
         from flowstream import VIEWERS, ViewerRegistry
+        from flowstream_nodes.webrtc._channels import Delivery
+        from flowstream_nodes.webrtc._gathering import Reach
         from flowstream_nodes.webrtc._viewers import Feeder, open_viewers
-        from flowstream_nodes.webrtc._whep import About, Relay, make_app
+        from flowstream_nodes.webrtc._whep import About, make_app
 
         async with (
             ctx.hold(VIEWERS, ViewerRegistry.open) as registry,
@@ -222,10 +281,19 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
 
             def about() -> About:
                 title = self.config.title or ctx.label
-                relays = tuple(
-                    Relay(tuple(each.urls), each.username, each.credential) for each in self.config.ice_servers
+                told = tuple(
+                    server.login(secrets.token_hex(4), wallclock_ns=ctx.wallclock_ns()) for server in servers()
                 )
-                return About(title, "video" in kinds(), "audio" in kinds(), tuple(self.config.origins), relays)
+                return About(title, "video" in kinds(), "audio" in kinds(), tuple(self.config.origins), told)
+
+            def servers() -> tuple[IceServer, ...]:
+                return tuple(
+                    IceServer(tuple(each.urls), each.username, each.credential, each.secret)
+                    for each in self.config.ice_servers
+                )
+
+            def reach() -> Reach:
+                return Reach(servers(), tuple(read_address(text) for text in self.config.public_addresses))
 
             def report() -> None:
                 ctx.report(
@@ -236,6 +304,10 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                     rungs=viewers.rungs_text or None,
                     limited_by=viewers.limited_by,
                 )
+
+            def delivery() -> Delivery | None:
+                said = self.config.data
+                return Delivery(said.delivery, said.backlog) if ctx.is_connected(self.data) else None
 
             def approval() -> Approval:
                 asked = self.config.viewers.approval
@@ -252,6 +324,8 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                 approval=approval,
                 rungs=lambda: {origin.index: origin.node for origin in ctx.origins(self.video)},
                 uplink_bps=lambda: None if self.config.uplink == "off" else self.config.uplink,
+                delivery=delivery,
+                reach=reach,
             )
             app = make_app(viewers, about=about, page=page)
             async with ctx.mount(app, page=True):
@@ -260,12 +334,14 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                     ctx.ready()
                     async with anyio.create_task_group() as tasks:
                         tasks.start_soon(self._tell_reports, ctx, viewers)
-                        async for origin, packet in ctx.each(self.video, self.audio):
+                        async for origin, payload in ctx.each(self.video, self.audio, self.data):
                             if origin.port == "video":
-                                self._check_order(packet, origin.index)
-                                viewers.send_video(packet, feeder, origin.index)
+                                self._check_order(payload, origin.index)
+                                viewers.send_video(payload, feeder, origin.index)
+                            elif origin.port == "audio":
+                                viewers.send_audio(payload, feeder)
                             else:
-                                viewers.send_audio(packet, feeder)
+                                viewers.send_record(payload, origin.node)
                         tasks.cancel_scope.cancel()
         if not kinds():
             raise ValueError("neither 'video' nor 'audio' is connected; connect at least one")
@@ -281,7 +357,12 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
             if ctx.is_connected(self.reports):
                 found = ViewerReports(ctx.name, viewers.reports())
                 await ctx.emit(self.reports(Record(found, ctx.media_ns())))
-            ctx.report(rungs=viewers.rungs_text or None, limited_by=viewers.limited_by)
+            ctx.report(
+                rungs=viewers.rungs_text or None,
+                limited_by=viewers.limited_by,
+                dropped_records=viewers.channels.dropped_records or None,
+                refused_messages=viewers.channels.refused_messages or None,
+            )
             await ctx.sleep_until_ns(ctx.now_ns() + REPORTS_NS)
 
     def _check_order(self, packet: EncodedPacket, index: int) -> None:
@@ -301,6 +382,7 @@ def _load() -> dict[str, bytes]:
     """Imports what serving takes, a tenth of a second that the loop cannot spare, and reads the page."""
     import aiortc.rtcdtlstransport  # noqa: F401
 
+    import flowstream_nodes.webrtc._association
     import flowstream_nodes.webrtc._viewers  # noqa: F401
     from flowstream_nodes.webrtc._whep import read_page
 

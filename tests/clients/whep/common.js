@@ -2,6 +2,8 @@
 "use strict";
 
 const KEYFRAME = new Set([5, 7]); // an IDR slice, or the parameter sets before one
+const PATIENCE_MS = 60_000;
+const made = []; // what a player has to show when it is given up
 const STAP_A = 24, FU_A = 28;
 
 // Whether an RTP payload of H.264 (RFC 6184) begins a picture that needs none before it.
@@ -17,6 +19,7 @@ class Pictures {
   constructor(wanted, askKeyframe) {
     Object.assign(this, { wanted, askKeyframe, count: 0, packets: 0, lost: 0, keyframes: 0, firstIsKeyframe: null });
     this.done = new Promise((resolve) => { this.resolve = resolve; });
+    made.push(this);
   }
 
   take({ sequenceNumber, timestamp, marker, payload }) {
@@ -39,6 +42,41 @@ class Pictures {
   }
 }
 
+// What is said over the data channel `flowstream`, and the records that come over `flowstream-data`: asks for the time and
+// for the rung `low`, and is done when both were answered and so many records have come.
+class Channels {
+  constructor(wanted, send) {
+    Object.assign(this, { wanted, send, said: {}, records: [] });
+    this.done = new Promise((resolve) => { this.resolve = resolve; });
+    made.push(this);
+  }
+
+  hear(text) {
+    const message = JSON.parse(text);
+    this.said[message.type === "quality" && message.id === 2 ? "answer" : message.type] = message;
+    if (message.type === "hello") {
+      this.send(JSON.stringify({ type: "ping", id: 1 }));
+      this.send(JSON.stringify({ type: "quality", choose: "low", id: 2 }));
+      this.send("what?");
+    }
+    this.look();
+  }
+
+  take(text) {
+    this.records.push(JSON.parse(text));
+    this.look();
+  }
+
+  look() {
+    const { pong, answer, stats, error } = this.said;
+    if (pong && answer && stats && error && this.records.length >= this.wanted) this.resolve();
+  }
+
+  report() {
+    return { said: this.said, records: this.records.map(({ number }) => number), record: this.records[0] };
+  }
+}
+
 class Refused extends Error {
   constructor(report) { super(report.text); this.report = report; }
 }
@@ -50,6 +88,11 @@ async function offer(url, sdp) {
   return { answer: text, session: new URL(response.headers.get("Location"), url), tag: response.headers.get("ETag") };
 }
 
+// The STUN servers that the test names, as URLs.
+function iceServers() {
+  return (process.env.ICE_SERVERS ?? "").split(" ").filter(Boolean);
+}
+
 async function leave(session) {
   return (await fetch(session, { method: "DELETE" })).status;
 }
@@ -59,12 +102,16 @@ function end(report) {
 }
 
 function run(main) {
-  const [, , url, wanted] = process.argv;
-  main(url, Number(wanted)).then(end, (error) => {
+  const [, , url, wanted, records = 0] = process.argv;
+  setTimeout(() => {
+    console.error(`not done after ${PATIENCE_MS} ms: ${JSON.stringify(made.map((each) => each.report()))}`);
+    process.exit(1);
+  }, PATIENCE_MS);
+  main(url, Number(wanted), Number(records)).then(end, (error) => {
     if (error instanceof Refused) return end(error.report);
     console.error(error);
     process.exit(1);
   });
 }
 
-module.exports = { Pictures, offer, leave, run };
+module.exports = { Channels, Pictures, iceServers, offer, leave, run };

@@ -15,7 +15,7 @@ import pytest
 
 from flowstream import EncodedPacket, FlowstreamError, KeyframeRequest, VideoFrame
 from flowstream.testing import Harness
-from flowstream_nodes.codec import encoders, hw_encode, probing
+from flowstream_nodes.codec import _choice, encoders, probing
 from flowstream_nodes.codec._ffmpeg import open_encoder
 from flowstream_nodes.codec.encoders import CANDIDATES, Candidate, EncoderSettings, OpenEncoder
 from flowstream_nodes.codec.hw_encode import HwEncode
@@ -67,10 +67,10 @@ def chip(*, pictures: int = 90, codec: encoders.Codec = "h264") -> Candidate:
 def listed() -> Iterator[list[Candidate]]:
     """The public list, put back afterwards; what was said is forgotten."""
     before = list(CANDIDATES)
-    hw_encode._said.clear()
+    _choice._said.clear()
     yield CANDIDATES
     CANDIDATES[:] = before
-    hw_encode._said.clear()
+    _choice._said.clear()
 
 
 def give(encode: Harness[Any], index: int) -> list[EncodedPacket]:
@@ -330,6 +330,13 @@ def test_packets_of_higher_temporal_layers_can_be_left_out(codec: str, layers: i
         part = shown(up_to)
         assert len(part) == sum(each.temporal_layer <= up_to for each in packets)
         assert all(whole[time_ns] == picture for time_ns, picture in part.items()), "bit for bit the same"
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "vp8", "vp9", "av1"])
+def test_no_encoder_writes_to_the_terminal(codec: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with Harness(HwEncode, {"codec": codec}) as encode:  # which closes it without the end of its input
+        encode.push(VideoFrame.from_array(np.zeros((96, 128, 3), np.uint8), time_ns=0), "video")
+    assert tuple(capfd.readouterr()) == ("", "")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no such scheduling")
