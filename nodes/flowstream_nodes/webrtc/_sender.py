@@ -15,7 +15,7 @@ from flowstream.proto.sdp import Kind
 from flowstream_nodes.webrtc._layout import Layouts
 from flowstream_nodes.webrtc._protection import MOST, Protection, ProtectionError
 from flowstream_nodes.webrtc._stream import PADDING, RtpStream
-from flowstream_nodes.webrtc._wakeups import Wakeups
+from flowstream_nodes.webrtc._wakeups import TOGETHER_NS, Wakeups
 
 if TYPE_CHECKING:
     from flowstream_nodes.webrtc._mux import UdpMux
@@ -36,6 +36,10 @@ OF_USE: Final = 5.0
 """Times the rate of what can be sent: a link that carries so much needs no closer look, and pictures leave at once."""
 
 LEAST_OF_USE_BPS: Final = 5_000_000
+
+WAVERS: Final = 0.2
+"""A stream's rate is not the same all the time; it has to change by more than this share before a link that carries
+more than enough is looked at again."""
 
 _TRAILER: Final = 16  # of SRTP; the exact size counts when a packet leaves
 _UDP_OVER_IPV4, _UDP_OVER_IPV6 = 28, 48
@@ -207,7 +211,9 @@ class Sender:
         least."""
         if self._protection is None:
             return
-        self.estimator.most_bps = max(LEAST_OF_USE_BPS, int(OF_USE * stream_bps))
+        most_bps = max(LEAST_OF_USE_BPS, int(OF_USE * stream_bps))
+        if abs(most_bps - self.estimator.most_bps) > WAVERS * self.estimator.most_bps:
+            self.estimator.most_bps = most_bps
         self.estimator.expect(min(int(OF_START * least_bps), MOST_START_BPS))
         probe = self.estimator.poll(now_ns=now_ns)
         if probe is not None:
@@ -234,7 +240,8 @@ class Sender:
 
     def _poll(self, now_ns: int) -> None:
         due_ns = self._pacer.next_ns()
-        if due_ns is not None and due_ns <= now_ns:
+        # Who is woken up with others may be a little early; the pacer then gives that much less.
+        if due_ns is not None and due_ns <= now_ns + TOGETHER_NS:
             bursts, dropped = self._pacer.poll(now_ns=now_ns)
             for burst in bursts:
                 if isinstance(burst, Padding):
