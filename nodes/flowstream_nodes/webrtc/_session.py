@@ -49,7 +49,7 @@ from flowstream.proto.rtcp import (
 from flowstream.proto.sdp import Agreement, Kind, Stream
 from flowstream.proto.sdpfrag import Fragment
 from flowstream.proto.switching import Picture, RungSwitch
-from flowstream_nodes.webrtc._protection import Protection, ProtectionError
+from flowstream_nodes.webrtc._protection import Protection, ProtectionError, Unprotection
 from flowstream_nodes.webrtc._sender import Sender
 from flowstream_nodes.webrtc._stream import RtpStream
 from flowstream_nodes.webrtc._wakeups import Wakeups
@@ -206,7 +206,6 @@ class ViewerSession:
         self._dtls_parameters = dtls.RTCDtlsParameters(
             fingerprints=[dtls.RTCDtlsFingerprint(algorithm, value) for algorithm, value in agreement.fingerprints]
         )
-        self._srtp_error: type[Exception] = ValueError
         self._protection: Protection | None = None
         self._unprotect_rtcp: Callable[[bytes], bytes] | None = None
         mux.register(self.ice.ufrag, self)
@@ -424,8 +423,6 @@ class ViewerSession:
             self._want_keyframe(self)
 
     async def _connect(self) -> None:
-        import pylibsrtp
-
         await self._reached.wait()
         if self._closed.is_set():
             return
@@ -439,10 +436,9 @@ class ViewerSession:
         if self._closed.is_set() or self._dtls.state != "connected":
             self.close("its DTLS handshake failed")
             return
-        self._srtp_error = pylibsrtp.Error
         self._protection = Protection(self._dtls._tx_srtp)
         self.sender.open(self._protection)
-        self._unprotect_rtcp = self._dtls._rx_srtp.unprotect_rtcp
+        self._unprotect_rtcp = Unprotection(self._dtls._rx_srtp).unprotect_rtcp
         await asyncio.sleep(SETTLES_S)
         if self._closed.is_set():
             return
@@ -509,7 +505,7 @@ class ViewerSession:
             return
         try:
             packets = parse_compound(self._unprotect_rtcp(data))
-        except (self._srtp_error, RtcpError):
+        except (ProtectionError, RtcpError):
             self.damaged_datagrams += 1
             return
         for packet in packets:
