@@ -28,7 +28,7 @@ FALLS_AFTER_NS: Final = NS_PER_S
 
 TOO_MUCH: Final = 1.25
 PAUSES_AFTER_NS: Final = 2 * NS_PER_S
-"""When the link does not even carry the lowest rung, the picture is paused after this."""
+"""When the lowest rung is more than `TOO_MUCH` times too large for the link, the picture is paused after this."""
 
 SLACK: Final = 0.05
 """Share of the uplink that is left when viewers get more than they have: a rung's rate is never exactly kept."""
@@ -204,13 +204,14 @@ class Allocator:
         waited_ns = now_ns - viewer.falls_since_ns
         is_far_too_much = ladder[current].bitrate_bps > TOO_MUCH * budget
         if carried < 0:
-            # Down to the lowest first; that is left only when it has shown that it does not go.
+            # Down to the lowest first; that is left only when it has shown that it does not go, and by far: a link that
+            # almost carries it shows most of the pictures, and one that is taken for a little less than it is, all.
             lowest = playable[0]
             if current > lowest and (is_far_too_much or waited_ns >= FALLS_AFTER_NS):
                 self._fell(viewer, now_ns)
                 viewer.falls_since_ns = now_ns
                 return lowest, "link"
-            if current == lowest and waited_ns >= PAUSES_AFTER_NS:
+            if current == lowest and is_far_too_much and waited_ns >= PAUSES_AFTER_NS:
                 self._fell(viewer, now_ns)
                 return -1, "link"
             return current, "link"

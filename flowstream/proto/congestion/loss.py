@@ -23,7 +23,7 @@ _FADES = 0.9  # weight of a stretch relative to the one after it
 _FACTORS = (1.04, 1.0, 0.95, 0.85)
 _MOST_INHERENT = 0.25
 _LEAST_LIKELY = 1e-4
-_FORGIVES = 0.3  # of a unit of log-likelihood, for each doubling: of equally likely bandwidths the higher one is taken
+_FORGIVES = 1.5  # units of log-likelihood, for each doubling: bandwidths that are about as likely are taken for higher
 _RISE_PER_S = 1.3
 _CLEAN_NS = 3 * NS_PER_S
 

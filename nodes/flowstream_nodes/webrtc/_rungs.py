@@ -27,6 +27,10 @@ ON_THE_WIRE: Final = 1.06
 """Times what the encoder makes: with headers, protection, UDP and IP."""
 
 
+OF_SHARE: Final = 1.25
+"""Times what a viewer gets or could get of a bounded uplink: what its link must be seen to carry for that to stay."""
+
+
 class Timeline:
     """RTP time of one stream, from media time: never back and never twice the same, whatever feeds it."""
 
@@ -92,6 +96,7 @@ class Rungs:
     def __init__(self) -> None:
         self._rungs: dict[int, Rung] = {}
         self._allocator = Allocator()
+        self._shares_bps: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Rung]:
         return iter(self._rungs.values())
@@ -154,7 +159,21 @@ class Rungs:
         )
         for session in sessions:
             session.aim(choices[session.id])
+        self._shares_bps = {} if uplink_bps is None else self._share(choices, uplink_bps, sound_bps, now_ns)
         return choices
+
+    def share_bps(self, session: ViewerSession) -> int | None:
+        """The most that a viewer could have of the uplink, others being there; None where that has no bound."""
+        return self._shares_bps.get(session.id)
+
+    def _share(
+        self, choices: Mapping[str, Choice], uplink_bps: int, sound_bps: int, now_ns: int
+    ) -> dict[str, int]:
+        rates = {rate.name: rate.bitrate_bps for rate in self.rates(now_ns=now_ns)}
+        spent = {name: sound_bps + rates.get(choice.rung or "", 0) for name, choice in choices.items()}
+        spare_bps = max(0, uplink_bps - sum(spent.values()))
+        equal_bps = uplink_bps // max(1, len(choices))
+        return {name: int(OF_SHARE * max(bps + spare_bps, equal_bps)) for name, bps in spent.items()}
 
     def _playable(self, session: ViewerSession) -> frozenset[str]:
         """The rungs that a viewer can play; those that have shown nothing yet may be."""

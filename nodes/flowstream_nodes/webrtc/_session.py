@@ -228,16 +228,23 @@ class ViewerSession:
         self._mux.register(self.ice.ufrag, self)
         self._follow(outcomes)
 
-    def tick(self, *, now_ns: int, ticks_at: Callable[[Kind, int], int], stream_bps: int = 0) -> None:
+    def tick(
+        self,
+        *,
+        now_ns: int,
+        ticks_at: Callable[[Kind, int], int],
+        stream_bps: int = 0,
+        share_bps: int | None = None,
+    ) -> None:
         """What is due by the clock: consent, ICE credentials, the estimate, and sender reports.
 
         ``ticks_at`` gives the timeline position of a wallclock time in ticks of a kind's clock; ``stream_bps`` is the
-        most that could be sent to this viewer now.
+        most that could be sent to this viewer now, ``share_bps`` what it could have of an uplink that others use too.
         """
         if any(isinstance(outcome, Expired) for outcome in self.ice.handle_deadline(now_ns=now_ns)):
             self.close("it was silent for 30 s")
         if self.connected:
-            self.sender.tick(stream_bps=stream_bps, now_ns=now_ns)
+            self.sender.tick(stream_bps=stream_bps, share_bps=share_bps, now_ns=now_ns)
         if not self.connected or now_ns < self._next_report_ns:
             return
         wallclock_ns = self._clock.wallclock_ns()
@@ -279,7 +286,9 @@ class ViewerSession:
     @property
     def wants_keyframe(self) -> bool:
         """Whether it cannot go on, or not change to what it is to get, and has room for a keyframe."""
-        return self.connected and self.switch.needs_keyframe is not None and not self.sender.is_broken
+        sender = self.sender
+        is_ready = self.connected and not sender.is_broken and not sender.is_dead
+        return is_ready and self.switch.needs_keyframe is not None
 
     def offer(self, picture: Picture) -> int | None:
         """The position on the timeline at which a picture goes to this viewer; None if it does not.
@@ -357,8 +366,8 @@ class ViewerSession:
             self.sender.send("video", payloads, codec="h264", ticks=ticks, now_ns=now_ns, is_keyframe=True)
 
     def ask_keyframe(self) -> None:
-        """Asks for a keyframe, when this viewer may have one."""
-        if self.connected and "video" in self.streams and "video" not in self._withheld:
+        """Asks for a keyframe, when this viewer may have one and can be reached."""
+        if self.connected and "video" in self.streams and "video" not in self._withheld and not self.sender.is_dead:
             self._want_keyframe(self)
 
     async def _connect(self) -> None:

@@ -352,7 +352,9 @@ class Viewers:
             self._decide()
         stream_bps = max((rate.bitrate_bps for rate in self.rungs.rates(now_ns=now_ns)), default=0)
         for session in list(self.sessions.values()):
-            session.tick(now_ns=now_ns, ticks_at=self._ticks_at, stream_bps=stream_bps)
+            session.tick(
+                now_ns=now_ns, ticks_at=self._ticks_at, stream_bps=stream_bps, share_bps=self.rungs.share_bps(session)
+            )
             self._seated[session.id].cover()
         self.registry.tick()
 
