@@ -48,6 +48,7 @@ _PACKET_BITS = 1200 * 8
 _QUEUE_NS = 60 * MS  # a queue this long is too long even if it no longer grows
 _QUEUE_IS_OURS_NS = 2 * NS_PER_S  # a queue that stays longer although less is sent is somebody else's
 _EMPTY_NS = 12 * MS
+_HELD_UP_NS = 30 * MS
 _DRAINS_IN_NS = 400 * MS
 _LEAST_DRAINING = 0.5
 _BUSY_SPAN_NS = 120 * MS
@@ -266,6 +267,16 @@ class BandwidthEstimator:
     def is_silent(self) -> bool:
         """Whether the receiver has stopped to tell anything although something is sent."""
         return self._silent_ns is not None
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether a queue keeps packets on the path, and less is sent so that it empties."""
+        return self._state == "draining" and self._delay.queue_ns >= _HELD_UP_NS
+
+    @property
+    def received_bps(self) -> int:
+        """What came through lately, of all that was sent."""
+        return self._delay.received_bps(span_ns=_RECEIVED_SPAN_NS) or 0
 
     @property
     def round_trip_ns(self) -> int:

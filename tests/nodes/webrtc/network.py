@@ -217,14 +217,14 @@ class Watcher(LoopbackViewer):
             self._pending.put_nowait(data)
         elif not hasattr(self, "dtls") or self.dtls.state != "connected":
             pass  # it has overtaken the end of the handshake
+        elif delivery.is_duplicate:
+            pass  # SRTP refuses it
         elif looks_like_rtcp(data):
             for packet in parse_compound(self.dtls._rx_srtp.unprotect_rtcp(data)):
                 self.rtcp.append(packet)
                 if isinstance(packet, SenderReport):
                     self.receiver.hear(packet, now_ns)
         else:
-            if delivery.is_duplicate:  # what SRTP refuses as a replay
-                return
             self.waits_ns.append((now_ns, now_ns - delivery.sent_ns))
             self.receiver.take(RtpPacket.parse(self.dtls._rx_srtp.unprotect(data)), now_ns)
             self._tell(now_ns)
