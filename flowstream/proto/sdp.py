@@ -1,8 +1,8 @@
 """Offers of viewers, and our answers to them (RFC 8866, RFC 9429, draft-ietf-wish-whep).
 
 The answer is always the same in kind: ICE-lite, everything bundled on one transport, DTLS server, one stream of
-pictures and one of Opus sent, every other media section refused in its place. All picture codecs that both ends know
-are in the answer (H.264, VP8, VP9, AV1), so that a stream may go on in another one.
+pictures and one of Opus sent, data channels where they are offered, every other media section refused in its place.
+All picture codecs that both ends know are in the answer (H.264, VP8, VP9, AV1), so that a stream may go on in another.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from flowstream.proto.rtp import CAPTURE_TIME_URI, MID_URI, PLAYOUT_DELAY_URI, TRANSPORT_NUMBER_URI
+from flowstream.proto.sdpdata import FORMAT, DataSection, data_attributes, find_data
 
 MAX_SIZE: Final = 64 * 1024
 """Longest offer that is read, in characters; a browser's has 5 to 10 thousand."""
@@ -76,6 +77,7 @@ class MediaSection:
     fingerprints: tuple[tuple[str, str], ...]
     setup: str
     rtcp_mux: bool
+    data: DataSection | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +132,28 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What offer and sender have in common: the tracks by index of their media section, and the peer's transport."""
+    """What offer and sender have in common: the tracks by index of their media section, and the peer's transport.
+
+    ``data_index`` is that of the section of data channels, None without them.
+    """
 
     offer: Offer
     tracks: Mapping[int, Track]
     ufrag: str
     password: str
     fingerprints: tuple[tuple[str, str], ...]
+    data_index: int | None = None
+
+    @property
+    def mids(self) -> tuple[str, ...]:
+        """The sections that are taken, in their order."""
+        taken = {*self.tracks, self.data_index}
+        return tuple(section.mid for index, section in enumerate(self.offer.media) if index in taken)
+
+    @property
+    def data(self) -> DataSection | None:
+        """What the offer says of data channels; None when there are none."""
+        return None if self.data_index is None else self.offer.media[self.data_index].data
 
     def track(self, kind: Kind) -> Track | None:
         """The track of a kind, or None."""
@@ -209,7 +226,8 @@ def agree(
     """Choose what to send.
 
     The first section of each kind that receives is taken. ``needed`` kinds must have a format in common when they are
-    offered at all; others are refused in their place. ``video_codecs`` are those of the streams that there are, of
+    offered at all; others are refused in their place. Data channels are taken where they share the tracks' transport.
+    ``video_codecs`` are those of the streams that there are, of
     `VIDEO_CODECS`, one of which must be in common; empty while none is known. ``profile_level_id`` is the H.264
     stream's own, if known.
 
@@ -250,7 +268,10 @@ def agree(
         raise SdpError(f"media section {first.mid!r} has no a=fingerprint with {', '.join(_DIGESTS)}")
     if first.setup == "passive":
         raise SdpError("the offer has a=setup:passive, but this end answers as DTLS server: offer actpass or active")
-    return Agreement(offer, tracks, first.ufrag, first.password, first.fingerprints)
+    data_index = None
+    if chosen[0].mid in offer.bundle:
+        data_index = next((i for i, each in enumerate(offer.media) if each.data and each.mid in offer.bundle), None)
+    return Agreement(offer, tracks, first.ufrag, first.password, first.fingerprints, data_index)
 
 
 def write_answer(
@@ -261,20 +282,26 @@ def write_answer(
     ``session_id`` is a random number below 2**62; ``cname`` ties the streams together for audio and video sync.
     """
     address = transport.candidates[0][0] if transport.candidates else "0.0.0.0"
-    mids = [track.mid for track in agreement.tracks.values()]
     lines = [
         "v=0",
         f"o=- {session_id} 1 IN IP4 0.0.0.0",
         "s=-",
         "t=0 0",
         "a=ice-lite",
-        f"a=group:BUNDLE {' '.join(mids)}",
+        f"a=group:BUNDLE {' '.join(agreement.mids)}",
         "a=extmap-allow-mixed",
         f"a=msid-semantic: WMS {cname}",
     ]
     for index, section in enumerate(agreement.offer.media):
         track = agreement.tracks.get(index)
-        if track is None:
+        if index == agreement.data_index:
+            lines += [
+                *_connection("application", section.protocol, FORMAT, transport, address=address),
+                f"a=mid:{section.mid}",
+                *data_attributes(),
+                *_transport_lines(transport),
+            ]
+        elif track is None:
             lines += [
                 f"m={section.kind} 0 {section.protocol} {' '.join(section.tokens)}",
                 "c=IN IP4 0.0.0.0",
@@ -309,10 +336,8 @@ def _write_section(
         for number in (choice.format.payload_type, choice.rtx_payload_type)
         if number is not None
     )
-    port = transport.candidates[0][1] if transport.candidates else 9
     lines = [
-        f"m={track.kind} {port} {section.protocol} {numbers}",
-        f"c=IN {'IP6' if ':' in address else 'IP4'} {address}",
+        *_connection(track.kind, section.protocol, numbers, transport, address=address),
         "a=rtcp-mux",
         "a=rtcp-rsize",
         f"a=mid:{track.mid}",
@@ -338,14 +363,23 @@ def _write_section(
         ]
     else:
         lines.append(f"a=ssrc:{stream.ssrc} cname:{cname}")
+    return lines + _transport_lines(transport)
+
+
+def _connection(kind: str, protocol: str, formats: str, transport: Transport, *, address: str) -> list[str]:
+    port = transport.candidates[0][1] if transport.candidates else 9
+    return [f"m={kind} {port} {protocol} {formats}", f"c=IN {'IP6' if ':' in address else 'IP4'} {address}"]
+
+
+def _transport_lines(transport: Transport) -> list[str]:
     algorithm, value = transport.fingerprint
-    lines += [
+    return [
         f"a=ice-ufrag:{transport.ufrag}",
         f"a=ice-pwd:{transport.password}",
         f"a=fingerprint:{algorithm} {value}",
         "a=setup:passive",
+        *candidate_lines(transport.candidates),
     ]
-    return lines + candidate_lines(transport.candidates)
 
 
 def _write_choice(choice: Choice, feedback: Sequence[str]) -> list[str]:
@@ -406,7 +440,8 @@ def _parse_section(lines: _Lines, session: _Lines) -> MediaSection:
             raise SdpError(f"{where}: a={name} is not {least} to 256 letters, digits, + or /")
     directions = [name for name in _DIRECTIONS if name in lines.attributes]
     directions += [name for name in _DIRECTIONS if name in session.attributes] or ["sendrecv"]
-    if port == 0 and "bundle-only" not in lines.attributes:  # the offerer has switched this section off
+    is_off = port == 0 and "bundle-only" not in lines.attributes  # the offerer has switched this section off
+    if is_off:
         directions.insert(0, "inactive")
     setup = lines.one("setup") or session.one("setup") or "actpass"
     if setup not in ("actpass", "active", "passive"):
@@ -425,6 +460,7 @@ def _parse_section(lines: _Lines, session: _Lines) -> MediaSection:
         fingerprints=_parse_fingerprints(lines.all("fingerprint") or session.all("fingerprint"), where),
         setup=setup,
         rtcp_mux="rtcp-mux" in lines.attributes or "rtcp-mux-only" in lines.attributes,
+        data=find_data(protocol, tokens, lines.one) if kind == "application" and not is_off else None,
     )
 
 

@@ -67,7 +67,7 @@ def write_fragment(agreement: Agreement, transport: Transport) -> str:
     section = agreement.offer.media[index]
     lines = [
         "a=ice-lite",
-        f"a=group:BUNDLE {' '.join(track.mid for track in agreement.tracks.values())}",
+        f"a=group:BUNDLE {' '.join(agreement.mids)}",
         f"m={section.kind} 9 {section.protocol} {first.choices[0].format.payload_type}",
         f"a=mid:{first.mid}",
         f"a=ice-ufrag:{transport.ufrag}",

@@ -21,6 +21,8 @@ Request = Callable[[str, KeyframeRequest], None]
 Meter = Callable[[Any], int]
 """Looks at a payload that is taken, and says after how many it wants to see the next."""
 
+_DROPPED = Offered.DROPPED  # looked at for each payload on each edge
+
 MOST_FEEDS = 5
 """How many feeds of a channel hold payloads at once: the newest, and those before it that are not delivered yet."""
 
@@ -28,10 +30,11 @@ MOST_FEEDS = 5
 class Feed:
     """What one producer's output puts on an edge, and the producer's hold on it."""
 
-    __slots__ = ("channel", "closed", "is_leaving", "outlet", "queue", "space")
+    __slots__ = ("channel", "closed", "is_leaving", "outlet", "queue", "space", "wakeup")
 
     def __init__(self, channel: Channel, outlet: Outlet) -> None:
         self.channel = channel
+        self.wakeup = channel.wakeup  # of the consumer
         self.outlet = outlet
         self.queue: OverflowQueue[Any] = OverflowQueue(channel.edge.overflow, channel.edge.limit)
         self.space = Wakeup(channel.turns)
@@ -108,10 +111,11 @@ class Channel:
             feed = feeds[0]
             queue = feed.queue
             if queue.items:
-                makes_wait = len(queue.waiting)
-                item = queue.poll()
-                if makes_wait:
+                if queue.waiting:
+                    item = queue.poll()
                     feed.space.set()
+                else:
+                    item = queue.poll()
                 self.countdown -= 1
                 if not self.countdown and self.meter is not None:
                     self.countdown = self.meter(item)
@@ -298,13 +302,12 @@ class Outlet:
         blocked: list[Feed] | None = None
         for feed in self.feeds:
             outcome = feed.queue.offer(payload)
-            if outcome <= Offered.DROPPED:
-                feed.channel.wakeup.set()
+            if outcome <= _DROPPED:
+                feed.wakeup.set()
+            elif outcome == Offered.FULL:
+                blocked = [*(blocked or ()), feed]
             else:
-                if outcome == Offered.FULL:
-                    blocked = [*(blocked or ()), feed]
-                else:
-                    self.request(KeyframeRequest(f"{feed.channel.edge.name} overflowed"))
+                self.request(KeyframeRequest(f"{feed.channel.edge.name} overflowed"))
         return blocked
 
     def hand_over(self) -> list[Channel]:

@@ -8,7 +8,7 @@ import importlib
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -42,12 +42,12 @@ WatchMode = Literal["on", "poll", "off"]
 
 
 class Watch(Protocol):
-    """Yields whenever something changed in one of the folders."""
+    """Yields whenever something changed in one of the folders; whoever stops listening closes it."""
 
-    def __call__(self, folders: frozenset[Path], /) -> AsyncIterator[None]: ...
+    def __call__(self, folders: frozenset[Path], /) -> AsyncGenerator[None, None]: ...
 
 
-async def watch_folders(folders: frozenset[Path], *, poll: bool = False) -> AsyncIterator[None]:
+async def watch_folders(folders: frozenset[Path], *, poll: bool = False) -> AsyncGenerator[None, None]:
     """Yields once soon after the watching began, and after each burst of changes in the folders has settled.
 
     Folders are watched, not files: an editor that writes beside and renames replaces the file that was watched. What
@@ -86,7 +86,7 @@ def _that_are_there(folders: frozenset[Path]) -> list[Path]:
     return [folder for folder in folders if folder.is_dir()] or [Path()]
 
 
-async def watch_nothing(folders: frozenset[Path]) -> AsyncIterator[None]:
+async def watch_nothing(folders: frozenset[Path]) -> AsyncGenerator[None, None]:
     """Never yields: the files are looked at when somebody asks for it."""
     await anyio.sleep_forever()
     yield
@@ -178,8 +178,9 @@ class Reloader:
     async def _watch(self, folders: frozenset[Path]) -> None:
         while True:
             try:
-                async for _ in self.watch(folders):
-                    await self._look()
+                async with contextlib.aclosing(self.watch(folders)) as changes:
+                    async for _ in changes:
+                        await self._look()
                 return
             except OSError as error:  # a folder went away before it was watched, or cannot be
                 _logger.debug("cannot watch yet: %s", error)

@@ -6,7 +6,6 @@ import inspect
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, TypeVar, cast
 
 import anyio
@@ -18,8 +17,7 @@ from flowstream.media.frames import VideoFrame
 from flowstream.media.signals import KeyframeRequest
 from flowstream.node.base import Node, Sink, Snapshot, Source, Transform
 from flowstream.node.config import Config
-from flowstream.node.context import AsgiApp, EndOfInput, Holding, Origin
-from flowstream.node.ports import Emit, Input, Output
+from flowstream.node.ports import Emit
 from flowstream.node.registry import import_needs
 from flowstream.runtime.channel import Channel, Feed, Inbox, Outlet, wait_for_room
 from flowstream.runtime.clock import Clock
@@ -28,7 +26,8 @@ from flowstream.runtime.executor import InlineThread, NodeThread, Settled
 from flowstream.runtime.holdings import Holdings
 from flowstream.runtime.lane import ThreadLane
 from flowstream.runtime.meter import Meter
-from flowstream.runtime.mounts import Mounts, path_of
+from flowstream.runtime.mounts import Mounts
+from flowstream.runtime.node_context import NodeContext, Requests
 from flowstream.runtime.wakeup import Turns, Wakeup, is_on_trio
 
 P = TypeVar("P")
@@ -159,7 +158,7 @@ class Runner:
         self._pending_requests: dict[str, KeyframeRequest] = {}
         self._request_wakeups: dict[str, Wakeup] = {}
         self._has_run = base_run(planned.node_type)
-        self.node.ctx = _Context(self)
+        self.node.ctx = NodeContext(self)
 
     @property
     def is_source(self) -> bool:
@@ -441,15 +440,10 @@ class Runner:
             except Exception as error:  # noqa: BLE001
                 self.fail(error)
 
-    async def requests(self, output: str) -> AsyncIterator[KeyframeRequest]:
+    def requests(self, output: str) -> AsyncIterator[KeyframeRequest]:
         """Requests that came up to an output, the newest only."""
         wakeup = self._request_wakeups.setdefault(output, Wakeup(self.graph.turns))
-        while True:
-            signal = self._pending_requests.pop(output, None)
-            if signal is None:
-                await wakeup
-            else:
-                yield signal
+        return Requests(output, self._pending_requests, wakeup)
 
     def request(self, port: str, signal: KeyframeRequest, index: int | None = None) -> None:
         """Sends a request upstream, by all edges of an input or by one; any thread."""
@@ -467,6 +461,12 @@ class Runner:
             self._thread.tell(function)
         else:
             function()
+
+    async def in_thread(self, function: Callable[..., R], *args: Any) -> R:
+        """Runs a call on the node's thread, which it gets now if it has none."""
+        if self._thread is None:
+            self._thread = self.graph.thread(self.planned.id, self.planned.node_type, self.fail)
+        return await self._thread.call(function, *args)
 
     # --- emitting ---------------------------------------------------------------------------------------------------
 
@@ -594,157 +594,6 @@ def _handle(node: Any, handler: Callable[[Any], Any], port: str, payload: Any, n
     return list(emits) if emits is not None else []
 
 
-class _Context:
-    """The runtime as the node sees it; see flowstream.node.context.Context."""
-
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-        self._graph = runner.graph
-        self._latest: dict[str, Any] = {}
-        self.log = runner.log
-        self.now_ns = runner.graph.clock.now_ns
-        self.wallclock_ns = runner.graph.clock.wallclock_ns
-        self.sleep_until_ns = runner.graph.clock.sleep_until_ns
-        self.emit = runner.emit_when_wired
-        if runner.is_source:
-            self.emit = runner.emit if runner.graph.is_live else runner.emit_ahead
-
-    @property
-    def name(self) -> str:
-        return self._runner.planned.id
-
-    @property
-    def label(self) -> str:
-        return self._runner.planned.label or self.name
-
-    @property
-    def is_live(self) -> bool:
-        return self._graph.is_live
-
-    @property
-    def listen(self) -> tuple[str, int] | None:
-        return self._graph.mounts.listen
-
-    def media_ns(self) -> int:
-        return max(self.now_ns() - self._graph.origin_ns, self._runner.from_ns)
-
-    def ready(self) -> None:
-        self._runner.set_ready()
-
-    async def _receive(self, ports: tuple[str, ...]) -> tuple[Channel, Any]:
-        runner = self._runner
-        inbox = runner.inbox
-        while (got := inbox.poll(ports)) is None:
-            if inbox.ended(ports):
-                raise EndOfInput
-            await inbox.wakeup
-        runner.took(*got)
-        return got
-
-    async def receive(self, port: Input[P]) -> P:
-        return cast("P", (await self._receive((port.name,)))[1])
-
-    def stream(self, port: Input[P]) -> AsyncIterator[P]:
-        return _Stream(self._runner, port.name)
-
-    async def merge(self, *ports: Input[Any]) -> AsyncIterator[tuple[str, Any]]:
-        names = tuple(port.name for port in ports)
-        while True:
-            try:
-                channel, payload = await self._receive(names)
-            except EndOfInput:
-                return
-            yield channel.port, payload
-
-    async def each(self, *ports: Input[Any]) -> AsyncIterator[tuple[Origin, Any]]:
-        names = tuple(port.name for port in ports)
-        while True:
-            try:
-                channel, payload = await self._receive(names)
-            except EndOfInput:
-                return
-            yield _origin(channel), payload
-
-    def origins(self, port: Input[Any]) -> tuple[Origin, ...]:
-        channels = self._runner.inbox.channels.values()
-        found = (_origin(channel) for channel in channels if channel.port == port.name)
-        return tuple(sorted(found, key=lambda origin: origin.index))
-
-    def latest(self, port: Input[P]) -> P | None:
-        while (got := self._runner.inbox.poll((port.name,))) is not None:
-            self._latest[port.name] = got[1]
-        return self._latest.get(port.name)
-
-    def is_connected(self, port: Input[Any] | Output[Any]) -> bool:
-        return port.name in self._runner.wired
-
-    def request(self, port: Input[Any], signal: KeyframeRequest, *, index: int | None = None) -> None:
-        self._runner.request(port.name, signal, index)
-
-    def requests(self, port: Output[Any]) -> AsyncIterator[KeyframeRequest]:
-        return self._runner.requests(port.name)
-
-    async def in_thread(self, function: Callable[..., R], *args: Any) -> R:
-        runner = self._runner
-        if runner._thread is None:
-            planned = runner.planned
-            runner._thread = self._graph.thread(planned.id, planned.node_type, runner.fail)
-        return await runner._thread.call(function, *args)
-
-    @asynccontextmanager
-    async def mount(self, app: AsgiApp, *, page: bool = False) -> AsyncIterator[str]:
-        with self._graph.mounts.mount(path_of(self.name), app, page=page) as mount:
-            yield mount.path
-
-    def hold(
-        self, key: str, open: Callable[[Holding], AbstractAsyncContextManager[R]]
-    ) -> AbstractAsyncContextManager[R]:
-        return self._graph.holdings.hold(self.name, key, open, self.log)
-
-    def report(self, **facts: str | int | float | None) -> None:
-        self._runner.facts.update(facts)
-
-
-class _Stream:
-    """The payloads of one input; an iterator by hand costs two thirds of an async generator."""
-
-    __slots__ = ("_feed", "_inbox", "_port", "_ports", "_runner")
-
-    def __init__(self, runner: Runner, port: str) -> None:
-        self._runner = runner
-        self._inbox = runner.inbox
-        self._port = port
-        self._ports = (port,)
-        self._feed: Feed | None = None  # of this input; the stream goes on while it is open
-
-    def __aiter__(self) -> _Stream:
-        return self
-
-    async def __anext__(self) -> Any:
-        inbox = self._inbox
-        port = self._port
-        while True:
-            channel = inbox.only
-            if channel is not None and channel.port == port:
-                payload = channel.poll()
-                if payload is not None:
-                    break
-            elif (got := inbox.poll(self._ports)) is not None:
-                channel, payload = got
-                break
-            if self._feed is None or self._feed.closed:
-                if inbox.ended(self._ports):
-                    raise StopAsyncIteration
-                self._feed = inbox.feed(port)
-            await inbox.wakeup
-        runner = self._runner
-        if getattr(payload, "caps", None) is channel.caps:  # as in ``took``
-            runner.received += 1
-        else:
-            runner.took(channel, payload)
-        return payload
-
-
 def node_error(runner: Runner) -> NodeError:
     """The failure of a node as its owner sees it: node, place and cause."""
     error = runner.error
@@ -757,7 +606,3 @@ def node_error(runner: Runner) -> NodeError:
     failure = NodeError(planned.id, f"{planned.id} ({planned.type_id}): {message}", hint=hint, place=planned.place)
     failure.__cause__ = error
     return failure
-
-
-def _origin(channel: Channel) -> Origin:
-    return Origin(channel.port, channel.edge.index, channel.edge.producer)

@@ -154,8 +154,12 @@ class _AsyncioWakeup(Wakeup):
         resume = self._resume
         if resume is None:
             self._is_set = True
-        else:
-            self._wake(resume)
+        else:  # as in ``_wake``: one call less for each payload
+            self._resume = None
+            turns = self._turns
+            turns.woken.append((self._context, resume, self))
+            if not turns.is_due:
+                turns.become_due()
         if self._others:
             others, self._others = self._others, []
             for future in others:

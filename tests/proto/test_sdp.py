@@ -17,6 +17,7 @@ from flowstream.proto.sdp import (
     parse_offer,
     write_answer,
 )
+from flowstream.proto.sdpdata import DataSection
 
 OFFERS = Path(__file__).parent / "offers"
 CHROMIUM = (OFFERS / "chromium.sdp").read_text()
@@ -247,3 +248,73 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         agree(parse_offer(text), needed=BOTH)
     except SdpError:
         pass
+
+
+DATA = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\na=mid:d\na=sctp-port:5000\n"
+
+
+def with_data(data: str = DATA, *, bundled: bool = True, first: bool = False) -> str:
+    """Chromium's offer with data channels."""
+    text = re.sub(r"m=application.*?(?=m=|\Z)", "", CHROMIUM, flags=re.DOTALL)
+    text = re.sub(r"a=group:BUNDLE .*", f"a=group:BUNDLE 0 1{' d' if bundled else ''}", text)
+    if not first:
+        return text + data
+    head, _, rest = text.partition("m=video")
+    transport = "".join(re.findall(r"a=(?:ice-ufrag|ice-pwd|fingerprint|setup):.*\n", rest)[:4])
+    head = re.sub(r"BUNDLE .*", "BUNDLE d 0 1", head)
+    return head + data + transport + "m=video" + rest
+
+
+def test_data_channels_are_taken_on_the_same_transport() -> None:
+    text = with_data(DATA + "a=max-message-size:262144\n")
+    agreement = agree(parse_offer(text), needed=BOTH)
+    assert agreement.data == DataSection(5000, 262_144)
+    answer = answer_to(text)
+    assert "a=group:BUNDLE 0 1 d\r\n" in answer
+    assert sections_of(answer)[-1] == [
+        "m=application 8080 UDP/DTLS/SCTP webrtc-datachannel",
+        "c=IN IP4 127.0.0.1",
+        "a=mid:d",
+        "a=sctp-port:5000",
+        "a=max-message-size:4096",
+        "a=ice-ufrag:ours",
+        f"a=ice-pwd:{'p' * 24}",
+        "a=fingerprint:sha-256 AA:BB",
+        "a=setup:passive",
+        "a=candidate:1 1 udp 2130706431 127.0.0.1 8080 typ host",
+        "a=candidate:2 1 udp 2130706175 ::1 8081 typ host",
+        "a=end-of-candidates",
+    ]
+
+
+def test_data_channels_may_come_first_and_then_have_the_transport() -> None:
+    text = with_data(first=True)
+    agreement = agree(parse_offer(text), needed=BOTH)
+    assert agreement.data == DataSection(5000, 65_536)
+    assert agreement.mids == ("d", "0", "1")
+    assert "a=group:BUNDLE d 0 1\r\n" in answer_to(text)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        DATA.replace("UDP/DTLS/SCTP", "DTLS/SCTP").replace("webrtc-datachannel", "5000"),  # of before RFC 8841
+        DATA.replace("webrtc-datachannel", "other"),
+        DATA.replace(":5000", ":0"),
+        DATA.replace(":5000", ":65536"),
+        DATA.replace("a=sctp-port:5000\n", ""),
+        DATA + "a=max-message-size:many\n",
+        DATA.replace("application 9", "application 0"),
+    ],
+)
+def test_data_channels_that_make_no_sense_are_refused_in_their_place(data: str) -> None:
+    text = with_data(data)
+    assert agree(parse_offer(text), needed=BOTH).data is None
+    answer = answer_to(text)
+    assert "a=group:BUNDLE 0 1\r\n" in answer
+    assert sections_of(answer)[-1][0].startswith("m=application 0 ")
+
+
+def test_data_channels_on_a_transport_of_their_own_are_refused() -> None:
+    text = with_data(bundled=False)
+    assert agree(parse_offer(text), needed=BOTH).data is None

@@ -1,6 +1,7 @@
 """What people save: graphs with their parts, layers, node sources and links; whole, in place, twice, half-way."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import anyio
@@ -14,7 +15,7 @@ from flowstream.runtime.engine import Engine
 from flowstream.runtime.events import Applied, Event, Refused
 from flowstream.runtime.reload import Reloader, Revisions, digest, folders_of, watch_folders, watching
 from flowstream.testing.clock import VirtualClock
-from tests.runtime.parts import Hold, Keep, run
+from tests.runtime.parts import Hold, Keep, run, run_real
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -65,7 +66,7 @@ class Desk:
         self.tell()
         await anyio.sleep(0.1)
 
-    async def watch(self, folders: frozenset[Path]) -> AsyncIterator[None]:
+    async def watch(self, folders: frozenset[Path]) -> AsyncGenerator[None, None]:
         self.watched.append(folders)
         while True:
             await self._told.wait()
@@ -328,11 +329,12 @@ def test_a_swapped_link_is_seen(tmp_path: Path, mode: reload_module.WatchMode) -
         async def follow() -> None:
             while True:
                 folders = frozenset(await anyio.to_thread.run_sync(folders_of, [file]))
-                async for _ in watching(mode)(folders):
-                    found = await anyio.to_thread.run_sync(digest, [file])
-                    if [found] != seen[-1:]:
-                        seen.append(found)
-                        break
+                async with aclosing(watching(mode)(folders)) as changes:
+                    async for _ in changes:
+                        found = await anyio.to_thread.run_sync(digest, [file])
+                        if [found] != seen[-1:]:
+                            seen.append(found)
+                            break
 
         with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
@@ -345,7 +347,7 @@ def test_a_swapped_link_is_seen(tmp_path: Path, mode: reload_module.WatchMode) -
                     await anyio.sleep(0.02)
                 tasks.cancel_scope.cancel()
 
-    anyio.run(main)
+    run_real(main)
 
 
 def test_watching_that_is_off_says_nothing_and_a_reload_that_is_asked_for_is_made(tmp_path: Path) -> None:

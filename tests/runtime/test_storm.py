@@ -22,7 +22,7 @@ from tests.runtime.parts import Keep, plan, run
 
 pytestmark = pytest.mark.usefixtures("backend")
 
-EDITS = 1000 if os.environ.get("FLOWSTREAM_FUZZ") else 500  # on each of the two kinds of event loop
+EDITS = 1000  # on each of the two kinds of event loop
 SEEDS = range(20 if os.environ.get("FLOWSTREAM_FUZZ") else 1)
 
 

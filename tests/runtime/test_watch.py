@@ -2,7 +2,7 @@
 
 import shutil
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
 import anyio
@@ -31,7 +31,7 @@ class Saves:
         self.file.write_text(text)
         self._told.set()
 
-    async def watch(self, folders: frozenset[Path]) -> AsyncIterator[None]:
+    async def watch(self, folders: frozenset[Path]) -> AsyncGenerator[None, None]:
         while True:
             await self._told.wait()
             self._told = anyio.Event()
@@ -229,6 +229,39 @@ def test_what_watches_is_told_to_end_when_it_is_cancelled() -> None:
     assert stop.is_set()
 
 
+def test_what_watches_is_closed_when_it_is_left_while_the_files_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise its thread and its handle of the system stay until somebody collects them as garbage."""
+    looks, closed = anyio.Event(), []
+
+    async def look(self: Reloader) -> None:
+        looks.set()
+        await anyio.sleep_forever()
+
+    async def watch(folders: frozenset[Path]) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            closed.append(folders)
+
+    monkeypatch.setattr(Reloader, "_look", look)
+
+    async def call(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        file = tmp_path / "graph.yaml"
+        await anyio.to_thread.run_sync(file.write_text, "0")
+        await engine.start(compiled(file))
+        async with anyio.create_task_group() as tasks:
+            reloader = Reloader(engine, lambda: compiled(file), Revisions("0", "0"), clock=clock, watch=watch)
+            tasks.start_soon(reloader.run)
+            await looks.wait()
+            assert closed == []
+            tasks.cancel_scope.cancel()
+        assert closed == [frozenset([tmp_path])]
+
+    run(call)
+
+
 def test_files_in_other_folders_are_watched_once_a_save_includes_them(tmp_path: Path) -> None:
     """Also those of a save that was refused: mending the included file is a save."""
     from dataclasses import replace
@@ -239,7 +272,7 @@ def test_files_in_other_folders_are_watched_once_a_save_includes_them(tmp_path: 
     watched: list[frozenset[Path]] = []
     told: list[anyio.Event] = []
 
-    async def watch(folders: frozenset[Path]) -> AsyncIterator[None]:
+    async def watch(folders: frozenset[Path]) -> AsyncGenerator[None, None]:
         watched.append(folders)
         while True:
             told.append(anyio.Event())
@@ -293,7 +326,7 @@ def test_a_folder_that_is_missing_goes_away_or_comes_back_is_followed(tmp_path: 
     told: list[anyio.Event] = []
     is_late = [False]
 
-    async def watch(folders: frozenset[Path]) -> AsyncIterator[None]:
+    async def watch(folders: frozenset[Path]) -> AsyncGenerator[None, None]:
         if is_late[0]:
             is_late[0] = False
             raise FileNotFoundError("No path was found.")

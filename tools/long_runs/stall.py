@@ -1,6 +1,6 @@
 """A million payloads through a graph that stalls and goes on: memory stays flat, every payload is accounted for.
 
-    tools/long stall [--items 1000000]
+    tools/long stall [--items 1000000] [--overflow block]
 
 Each overflow policy in turn; memory is what Python has allocated, and the process's resident set.
 """
@@ -14,14 +14,17 @@ import sys
 import anyio
 import anyio.lowlevel
 
-from flowstream import Config, Context, Emit, Input, Output, Record, Sink, Source, Transform, field
+from flowstream import Config, Context, Emit, EncodedCaps, EncodedPacket, Input, Node, Output, Source, Transform, field
 from flowstream.graph.plan import Edge, Plan, PlannedNode
-from flowstream.proto.overflow import Limit, Overflow
+from flowstream.proto.overflow import POLICIES, Limit, Overflow
 from flowstream.runtime.engine import Engine
 
+CAPS = EncodedCaps("h264")
 LOOKS = 20
 BLOCKS = 2_000
-"""How many more objects may be there at the last look than at the first after it has settled."""
+"""How many more objects may be there at one look than at another, once it has settled."""
+GROWTH_BYTES = 8_000_000
+"""How much the resident set may grow meanwhile: what the allocator rounds up."""
 
 
 class FloodConfig(Config):
@@ -31,10 +34,10 @@ class FloodConfig(Config):
 
 
 class Flood(Source[FloodConfig], type="long/flood"):
-    """Gives numbers as fast as it can."""
+    """Gives packets as fast as it can, every 30th of them a keyframe."""
 
     is_live = True
-    out = Output(Record)
+    out = Output(EncodedPacket)
     seen: list[tuple[int, int]] = []  # allocated blocks and resident bytes
 
     async def run(self, ctx: Context) -> None:
@@ -42,7 +45,7 @@ class Flood(Source[FloodConfig], type="long/flood"):
         for number in range(self.config.count):
             if number % (self.config.count // LOOKS) == 0:
                 Flood.seen.append((sys.getallocatedblocks(), resident_bytes()))
-            await ctx.emit(self.out(Record(number, number)))
+            await ctx.emit(self.out(EncodedPacket(CAPS, b"packet", number, keyframe=number % 30 == 0)))
             if number % 16 == 15:
                 await anyio.lowlevel.checkpoint()
 
@@ -50,25 +53,27 @@ class Flood(Source[FloodConfig], type="long/flood"):
 class Pass(Transform, type="long/pass"):
     """Passes on."""
 
-    items = Input(Record)
+    items = Input(EncodedPacket)
     out = Output(like=items)
 
-    def process(self, item: Record[int]) -> list[Emit[Record[int]]]:
+    def process(self, item: EncodedPacket) -> list[Emit[EncodedPacket]]:
         """Pass on."""
         return [self.out(item)]
 
 
-class Stall(Sink, type="long/stall"):
+class Stall(Node, type="long/stall"):
     """Stands still now and then."""
 
-    items = Input(Record)
+    items = Input(EncodedPacket)
     taken = 0
 
-    async def consume(self, item: Record[int]) -> None:
+    async def run(self, ctx: Context) -> None:
         """Take, and wait at every 5000th."""
-        Stall.taken += 1
-        if Stall.taken % 5_000 == 0:
-            await anyio.sleep(0.01)
+        ctx.ready()
+        async for _ in ctx.stream(self.items):
+            Stall.taken += 1
+            if Stall.taken % 5_000 == 0:
+                await anyio.sleep(0.01)
 
 
 def resident_bytes() -> int:
@@ -96,10 +101,10 @@ async def flood(overflow: Overflow, count: int) -> bool:
         dropped = sum(sum(node.dropped.values()) for node in engine.status().values())
     blocks = [each for each, _ in Flood.seen[LOOKS // 4 :]]
     grown = Flood.seen[-1][1] - Flood.seen[LOOKS // 4][1]
-    is_whole = Stall.taken + dropped == count and (overflow != "block" or not dropped)
-    is_flat = max(blocks) - min(blocks) < BLOCKS
+    is_whole = Stall.taken + dropped == count and (dropped == 0) == (overflow == "block")
+    is_flat = max(blocks) - min(blocks) < BLOCKS and grown < GROWTH_BYTES
     print(
-        f"{overflow:12} {Stall.taken} came through, {dropped} dropped; objects {min(blocks)} to {max(blocks)}, "
+        f"{overflow:16} {Stall.taken} came through, {dropped} dropped; objects {min(blocks)} to {max(blocks)}, "
         f"resident set {grown / 1e6:+.1f} MB: {'holds' if is_whole and is_flat else 'BROKEN'}",
         flush=True,
     )
@@ -110,9 +115,9 @@ def main() -> int:
     """Run every policy."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--items", type=int, default=1_000_000, help="how many payloads")
-    count = parser.parse_args().items
-    policies: tuple[Overflow, ...] = ("block", "drop-oldest", "drop-newest", "latest")
-    return 0 if all(anyio.run(flood, policy, count) for policy in policies) else 1
+    parser.add_argument("--overflow", choices=POLICIES, action="append", help="this policy alone; may be given again")
+    asked = parser.parse_args()
+    return 0 if all(anyio.run(flood, policy, asked.items) for policy in asked.overflow or POLICIES) else 1
 
 
 if __name__ == "__main__":

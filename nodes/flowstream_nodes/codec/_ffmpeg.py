@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from flowstream import NS_PER_S, Size
+from flowstream_nodes.codec._guarded import GuardedEncoder
 from flowstream_nodes.codec._scheduling import kept_scheduling
 from flowstream_nodes.codec.encoders import Candidate, EncoderSettings, OpenEncoder
 
@@ -142,8 +143,13 @@ class FfmpegEncoder:
             raise ValueError(f"{self.name} failed: {said(error)}") from error
 
     def flush(self) -> list[tuple[Packet[Any], Any]]:
-        """What is still inside."""
-        return self._tagged(self._context.encode(None))
+        """What is still inside. Raises ValueError when the encoder fails."""
+        import av
+
+        try:
+            return self._tagged(self._context.encode(None))
+        except (av.FFmpegError, OSError) as error:
+            raise ValueError(f"{self.name} failed: {said(error)}") from error
 
     def _tagged(self, packets: list[Packet[Any]]) -> list[tuple[Packet[Any], Any]]:
         tagged = []
@@ -160,10 +166,19 @@ def said(error: BaseException) -> str:
 
 
 def open_encoder(candidate: Candidate, settings: EncoderSettings) -> OpenEncoder:
-    """A candidate at work. Raises ValueError, with the reason, when it does not open with these settings."""
+    """A candidate at work; one that may hang is a GuardedEncoder, to be closed.
+
+    Raises ValueError, with the reason, when it does not open with these settings.
+    """
     size, least = settings.kind.size, candidate.least
     if size.width < least.width or size.height < least.height:
         raise ValueError(f"{candidate.name} takes pictures of {least} and more, not of {size}")
+    if candidate.is_hardware or candidate.may_hang:
+        return GuardedEncoder(candidate.name, lambda: _opened(candidate, settings))
+    return _opened(candidate, settings)
+
+
+def _opened(candidate: Candidate, settings: EncoderSettings) -> OpenEncoder:
     if candidate.open is not None:
         return candidate.open(settings)
     options = candidate.options(settings)

@@ -62,7 +62,7 @@ class EncoderSettings:
 
 
 class OpenEncoder(Protocol):
-    """An encoder at work, for pictures of one kind; every call is made on the node's thread.
+    """An encoder at work, for pictures of one kind; every call is made on one thread.
 
     ``interval_ns`` is the distance of pictures as estimated so far, ``nominal_ns`` what the stream states, both in
     nanoseconds. ``is_outgrown`` says that pictures come so much rarer or denser than it was opened for that only a new
@@ -90,7 +90,7 @@ class OpenEncoder(Protocol):
         ...
 
     def flush(self) -> list[tuple[Packet[Any], Any]]:
-        """What is still inside; the encoder is of no use afterwards."""
+        """What is still inside; the encoder is of no use afterwards. Raises ValueError when it fails."""
         ...
 
 
@@ -101,9 +101,10 @@ class Candidate:
     ``name`` is FFmpeg's for it. ``formats`` are the pixel formats that it takes. ``devices`` are patterns of files on
     Linux of which one exists where the hardware does, ``platforms`` names of ``sys.platform``. ``steers`` says that its
     bit rate changes while it is open, ``by_time`` that it counts bits by the pictures' times and not by their number,
-    ``layers`` how many temporal layers it can make. ``least`` is the smallest picture it takes. ``advice`` is what to
-    do to get it. ``options`` gives FFmpeg's options, ``open`` replaces the way it is opened: raises ValueError when it
-    does not.
+    ``layers`` how many temporal layers it can make, ``may_hang`` that its calls may never return: they are made on a
+    thread of their own then, as those of all hardware are. ``least`` is the smallest picture it takes. ``advice`` is
+    what to do to get it. ``options`` gives FFmpeg's options, ``open`` replaces the way it is opened: raises ValueError
+    when it does not.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Candidate:
     steers: bool = False
     by_time: bool = False
     layers: int = 1
+    may_hang: bool = False
     least: Size = _ANY_SIZE
     advice: str = ""
     open: Callable[[EncoderSettings], OpenEncoder] | None = None
@@ -270,7 +272,9 @@ CANDIDATES: list[Candidate] = [
     *_hardware("vp9", "qsv"),
     Candidate("libvpx-vp9", "vp9", _vp9, formats=("yuv420p",), by_time=True, layers=3, advice="pip install av"),
     *_hardware("av1", "nvenc qsv amf mf"),
-    Candidate("libsvtav1", "av1", _svt_av1, formats=("yuv420p",), least=Size(64, 64), advice="pip install av"),
+    Candidate(
+        "libsvtav1", "av1", _svt_av1, formats=("yuv420p",), may_hang=True, least=Size(64, 64), advice="pip install av"
+    ),
 ]
 """Every encoder that is tried, the preferred ones of a codec first."""
 

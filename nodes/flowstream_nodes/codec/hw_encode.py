@@ -13,7 +13,6 @@ from flowstream import (
     EncodedCaps,
     EncodedPacket,
     EncoderStats,
-    FlowstreamError,
     Input,
     KeyframeRequest,
     Need,
@@ -28,8 +27,9 @@ from flowstream import (
     format_bitrate,
 )
 from flowstream.proto.h264 import split_annex_b
+from flowstream_nodes.codec._choice import Choice
 from flowstream_nodes.codec._encode_config import LEAST_BPS, HwEncodeConfig
-from flowstream_nodes.codec._ffmpeg import open_encoder, threads_for
+from flowstream_nodes.codec._ffmpeg import threads_for
 from flowstream_nodes.codec._measuring import Measuring, Ssim, thread_ids
 from flowstream_nodes.codec._pictures import PictureKind, Pictures, fitted, kind_of
 from flowstream_nodes.codec._quality import KEYFRAME_NS, ContentSense, Preset
@@ -39,7 +39,6 @@ from flowstream_nodes.codec.encoders import (
     Content,
     EncoderSettings,
     OpenEncoder,
-    candidates_for,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +51,6 @@ _PARAMETER_SETS = {"h264": (7, 8), "hevc": (32, 33, 34)}
 _REOPEN_AT_MOST_EVERY_NS = 2 * NS_PER_S
 _REOPEN_LOWER_AFTER_NS = NS_PER_S // 2
 _NAL_IDR = 5
-_said: set[str] = set()  # what was passed over and why, once for a process
 
 
 @dataclass(slots=True)
@@ -112,7 +110,6 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
         self._aim = self.config.aim
         self._steers = True
         self._opened: _Opened | None = None
-        self._candidates: list[Candidate] = []
         self._caps = EncodedCaps(codec=self.config.codec)
         self._keyframe_wanted = False
         self._is_paused = False
@@ -128,7 +125,8 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
         self._pictures = Pictures()
         self._sense = ContentSense()
         self._measuring = Measuring()
-        self._candidates = self._usable()
+        config = self.config
+        self._choice = Choice(self.ctx, encoder=config.encoder, codec=config.codec, layers=config.temporal_layers)
 
     @classmethod
     def updates_in_place(cls, opened: HwEncodeConfig, new: HwEncodeConfig, /) -> bool | str:
@@ -203,7 +201,11 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
         if aim.speed != before.speed:
             self._must_reopen = True
         if self._opened is not None:
-            self._steers = self._opened.encoder.set_bitrate(aim.bitrate_bps)
+            try:
+                self._steers = self._opened.encoder.set_bitrate(aim.bitrate_bps)
+            except ValueError as error:
+                self.ctx.log.warning("%s; another one is opened", error)
+                self._must_reopen = True
 
     def requested(self, port: str, signal: KeyframeRequest, /) -> None:
         """The next picture is a keyframe, however many ask."""
@@ -247,12 +249,14 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
     def finish(self) -> Iterator[Emit[Any]]:
         """What is still inside."""
         if self._opened is not None:
-            yield from self._emits(self._opened, self._opened.encoder.flush())
-            self._opened = None
+            opened, self._opened = self._opened, None
+            yield from self._emits(opened, self._choice.rest_of(opened.encoder))
 
     def close(self) -> None:
         """Gives the encoder back."""
-        self._opened = None
+        if self._opened is not None:
+            opened, self._opened = self._opened, None
+            self._choice.let_go(opened.encoder)
 
     # --- what is encoded when -------------------------------------------------------------------------------------
 
@@ -295,34 +299,15 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
 
     # --- encoders ---------------------------------------------------------------------------------------------------
 
-    def _usable(self) -> list[Candidate]:
-        """The encoders to take, one after the other."""
-        candidates = candidates_for(self.config.codec, layers=self.config.temporal_layers)
-        if self.config.encoder != "auto":
-            return [each for each in candidates if each.name == self.config.encoder]
-        from flowstream_nodes.codec.probing import ELSEWHERE, cache_file, find
-
-        hardware = find([each for each in candidates if each.is_hardware], cache=cache_file())
-        works = {found.candidate.name: found.reason for found in hardware}
-        usable = [each for each in candidates if not works.get(each.name)]
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in works.items() if reason not in ("", ELSEWHERE))
-        if reasons and usable and not usable[0].is_hardware:
-            self._say_once(f"{self.config.codec} is encoded by {usable[0].name}, on the processor ({reasons})")
-        return usable
-
-    def _say_once(self, text: str, *, is_warning: bool = False) -> None:
-        if text not in _said:
-            _said.add(text)
-            (self.ctx.log.warning if is_warning else self.ctx.log.info)("%s", text)
-
     def _ready(self, frame: VideoFrame, *, keyframe: bool) -> tuple[_Opened, list[tuple[Packet[Any], VideoFrame]]]:
         """The encoder for a frame, and what the one before it still had inside."""
         opened = self._opened
-        formats = opened.candidate.formats if opened is not None else self._candidates[0].formats
+        formats = opened.candidate.formats if opened is not None else self._choice.first.formats
         kind = kind_of(frame, formats, self._aim.size)
         if opened is not None and kind == opened.settings.kind and not self._is_outgrown(opened, frame, keyframe):
             return opened, []
-        rest = opened.encoder.flush() if opened is not None else []
+        self._opened = None
+        rest = self._choice.rest_of(opened.encoder) if opened is not None else []
         return self._open_next(frame, opened), rest
 
     def _is_outgrown(self, opened: _Opened, frame: VideoFrame, keyframe: bool) -> bool:
@@ -338,15 +323,12 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
     def _open_next(self, frame: VideoFrame, before: _Opened | None) -> _Opened:
         """Opens the first encoder that opens for this frame. Raises FlowstreamError when none does."""
         self._measuring.processor.follow(frozenset())
-        self._opened = None
         while True:
-            candidate = self._candidates[0]
+            candidate = self._choice.first
             settings = self._settings(frame, candidate, before)
             threads = thread_ids()
-            try:
-                encoder = open_encoder(candidate, settings)
-            except ValueError as error:
-                self._pass_over(candidate, str(error))
+            encoder = self._choice.open(settings)
+            if encoder is None:
                 continue
             self._measuring.processor.follow(thread_ids() - threads)
             ssim = Ssim(self.config.codec) if self.config.ssim else None
@@ -376,17 +358,6 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
             layers=self.config.temporal_layers,
         )
 
-    def _pass_over(self, candidate: Candidate, reason: str) -> None:
-        """Goes on without a candidate. Raises FlowstreamError when it was the last."""
-        left = [each for each in self._candidates if each is not candidate]
-        if not left:
-            raise FlowstreamError(
-                f"{self.ctx.name} cannot encode {self.config.codec}: {reason}",
-                hint="flowstream doctor shows the encoders of this machine; encoder: auto takes any of them",
-            )
-        self._candidates = left
-        self._say_once(f"{reason}; going on with {left[0].name}", is_warning=True)
-
     def _encoded(
         self, opened: _Opened, picture: AvVideoFrame, frame: VideoFrame, *, keyframe: bool
     ) -> tuple[_Opened, list[tuple[Packet[Any], VideoFrame]]]:
@@ -395,7 +366,10 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
             try:
                 return opened, opened.encoder.encode(picture, frame, time_ns=frame.time_ns, keyframe=keyframe)
             except ValueError as error:
-                self._pass_over(opened.candidate, str(error))
+                self._opened = None
+                self._choice.let_go(opened.encoder)
+                self._choice.failed(opened.candidate, error)
+                self._pictures = Pictures()  # what hangs still has hold of the last one
                 opened = self._open_next(frame, opened)
                 picture, keyframe = self._pictures.prepare(frame, opened.settings.kind), True
                 self._keyframe_wanted = False

@@ -83,6 +83,7 @@ def trial(candidate: Candidate) -> str:
 
     from flowstream import VideoFrame
     from flowstream_nodes.codec._ffmpeg import open_encoder
+    from flowstream_nodes.codec._guarded import GuardedEncoder
     from flowstream_nodes.codec._pictures import Pictures
 
     kind = PictureKind(_TRIAL_SIZE, candidate.formats[0], "smpte170m", False)
@@ -99,6 +100,8 @@ def trial(candidate: Candidate) -> str:
                     picture = pictures.prepare(frame, kind)
                     packets += len(encoder.encode(picture, frame, time_ns=frame.time_ns, keyframe=index == 0))
                 packets += len(encoder.flush())
+                if isinstance(encoder, GuardedEncoder):
+                    encoder.close()
             except (ValueError, OSError, RuntimeError) as error:
                 return logged[0][2].strip().rstrip(".") if logged else str(error)
     finally:

@@ -116,6 +116,11 @@ class Seated:
             self._covered_ns = None
             self.cover()
 
+    @property
+    def may_have_records(self) -> bool:
+        """Whether anything of the stream may go to it now."""
+        return self._shown.picture == "live" or self._shown.sound
+
     def close(self, reason: str) -> None:
         """Ends the session."""
         self.session.close(reason)
@@ -126,7 +131,7 @@ class Seated:
         stream = streams.get("video") or next(iter(streams.values()))
         block, round_trip_ns = stream.last_report, self.session.round_trip_ns
         return LinkStats(
-            sent_bytes=sum(each.octets_sent for each in streams.values()),
+            sent_bytes=self.session.sent_bytes,
             loss=block.fraction_lost / 256 if block is not None else None,
             rtt_ms=round_trip_ns / 1e6 if round_trip_ns else None,
             rung=self._rung(),

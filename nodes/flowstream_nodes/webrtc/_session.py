@@ -127,6 +127,8 @@ class ViewerSession:
         """
         from aiortc import rtcdtlstransport as dtls
 
+        from flowstream_nodes.webrtc._association import Association
+
         self.id = session_id
         self.name = secrets.token_hex(4)  # for those who are told of it: the id lets its owner end the session
         self.etag = secrets.token_urlsafe(9)
@@ -171,6 +173,11 @@ class ViewerSession:
         self._dtls = dtls.RTCDtlsTransport(self._path, [certificate])  # type: ignore[arg-type]
         # As server the handshake is one flight shorter, and ours is the choice of cipher.
         self._dtls._set_role("server")
+        self.association: Association | None = None
+        if agreement.data is not None:
+            self.association = Association(self._dtls, agreement.data, now_ns=clock.now_ns, log=log, viewer=session_id)
+        self.captured: tuple[int, int] | None = None
+        """The RTP timestamp of a picture, and when it was captured: UTC in ns."""
         self._dtls_parameters = dtls.RTCDtlsParameters(
             fingerprints=[dtls.RTCDtlsFingerprint(algorithm, value) for algorithm, value in agreement.fingerprints]
         )
@@ -256,6 +263,11 @@ class ViewerSession:
                 for stream in active
             ]
             self._send_rtcp([*reports, SourceDescription(tuple((each.ssrc, self._cname) for each in active))])
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of media sent so far."""
+        return sum(stream.octets_sent for stream in self.streams.values())
 
     def can_play(self, codec: str) -> bool:
         """Whether the viewer takes a picture codec."""
@@ -345,6 +357,8 @@ class ViewerSession:
             is_keyframe=picture is not None and picture.is_keyframe,
             is_droppable=picture is not None and picture.is_droppable,
         )
+        if captured_ns is not None and picture is not None:
+            self.captured = (self.streams[kind].timestamp_at(ticks), captured_ns)
         if picture is not None and not is_sent:
             self.switch.dropped(picture)
             self.awaits_keyframe = True
@@ -393,6 +407,8 @@ class ViewerSession:
         self.connected = True
         self._on_change()
         self.ask_keyframe()
+        if self.association is not None:
+            await self.association.start()
 
     async def _shut_down(self) -> None:
         self.sender.close()
@@ -400,6 +416,8 @@ class ViewerSession:
             ssrcs = tuple(stream.ssrc for stream in self.streams.values())
             description = SourceDescription(tuple((ssrc, self._cname) for ssrc in ssrcs))
             self._send_rtcp([ReceiverReport(ssrcs[0]), description, Bye(ssrcs)])
+        if self.association is not None:
+            await self.association.stop("the session ended")
         pump = self._dtls._task
         self._dtls.remove_all_listeners()
         await self._dtls.stop()

@@ -16,6 +16,7 @@ from flowstream import (
     Caller,
     EncodedPacket,
     Holding,
+    Record,
     ResourceBusy,
     Seat,
     ViewerRegistry,
@@ -27,6 +28,7 @@ from flowstream.proto.admission import Approval
 from flowstream.proto.allocator import Choice
 from flowstream.proto.sdp import Kind, Stream, Transport, agree, parse_offer, write_answer
 from flowstream.proto.sdpfrag import Fragment, write_fragment
+from flowstream_nodes.webrtc._channels import Around, Channels, Delivery
 from flowstream_nodes.webrtc._codecs import codec_of, payloads_of
 from flowstream_nodes.webrtc._mux import UdpMux
 from flowstream_nodes.webrtc._rate import RateMeter
@@ -72,7 +74,8 @@ class Feeder:
 
     ``kinds`` says what it has inputs for, ``most`` how many viewers may be there, ``approval`` who may come in;
     ``ask_keyframe`` sends a request upstream by one edge of the picture, ``on_change`` is called when a count has
-    changed. ``rungs`` names who gives the picture, by edge; ``uplink_bps`` is what all viewers may get together.
+    changed. ``rungs`` names who gives the picture, by edge; ``uplink_bps`` is what all viewers may get together;
+    ``delivery`` is how records go out, None while there are none to come.
     """
 
     kinds: Callable[[], frozenset[Kind]]
@@ -82,6 +85,7 @@ class Feeder:
     approval: Callable[[], Approval] = lambda: "none"
     rungs: Callable[[], Mapping[int, str]] = lambda: {0: "video"}
     uplink_bps: Callable[[], int | None] = lambda: None
+    delivery: Callable[[], Delivery | None] = lambda: None
 
 
 class Viewers:
@@ -110,6 +114,10 @@ class Viewers:
         self._epoch_ns: int | None = None
         self._is_closing = False
         self._none_left = anyio.Event()
+        self._last_delivery: Delivery | None = None
+        self.channels = Channels(
+            Around(holding.now_ns, holding.wallclock_ns, self._delivery, self.choose, self.quality), holding.log
+        )
         registry.follow(approval=self._approval, most=self._most, on_change=self._tell_change)
 
     @property
@@ -195,6 +203,7 @@ class Viewers:
             on_uncovered=self._uncovered.set,
         )
         seat.sit(seated)
+        self.channels.attend(session, seated)
         transport = self._transport(session)
         answer = write_answer(agreement, transport, streams, session_id=secrets.randbits(62), cname=self._cname)
         self.sessions[session.id] = session
@@ -262,6 +271,12 @@ class Viewers:
         captured_ns = self._captured_ns(packet, now_ns)
         for session in self.sessions.values():
             session.send("audio", (packet.data,), codec="opus", ticks=ticks, now_ns=now_ns, captured_ns=captured_ns)
+
+    def send_record(self, record: Record[Any], node: str) -> None:
+        """A record of a node, to everybody who has data channels and may have it."""
+        assert self._epoch_ns is not None, "nothing is sent before somebody feeds"
+        captured_ns = self._captured_ns(record, self._holding.now_ns())
+        self.channels.send(record, node, at_ns=self._epoch_ns + record.time_ns, captured_ns=captured_ns)
 
     def reports(self) -> tuple[ViewerReport, ...]:
         """What is known of the links of those who are connected and may watch, and what they get."""
@@ -356,6 +371,7 @@ class Viewers:
                 now_ns=now_ns, ticks_at=self._ticks_at, stream_bps=stream_bps, share_bps=self.rungs.share_bps(session)
             )
             self._seated[session.id].cover()
+        self.channels.tick(now_ns=now_ns)
         self.registry.tick()
 
     async def close(self) -> None:
@@ -374,6 +390,7 @@ class Viewers:
             await session.run()
         finally:
             del self.sessions[session.id]
+            self.channels.forget(session.id)
             self._seated.pop(session.id).seat.leave(session.closed_because or "it ended")
             if self._is_closing and not self.sessions:
                 self._none_left.set()
@@ -401,6 +418,11 @@ class Viewers:
         self._current[kind, index] = feeder
         return False
 
+    def _delivery(self) -> Delivery | None:
+        if self._feeders:  # between two nodes it stays as it was
+            self._last_delivery = self._feeders[-1].delivery()
+        return self._last_delivery
+
     def _approval(self) -> Approval:
         return self._feeders[-1].approval() if self._feeders else "manual"
 
@@ -424,7 +446,7 @@ class Viewers:
         self.rungs.decide(
             watching,
             uplink_bps=self._feeders[-1].uplink_bps() if self._feeders else None,
-            sound_bps=self._sound_meter.bps_at(now_ns),
+            sound_bps=self._sound_meter.bps_at(now_ns) + self.channels.bps_at(now_ns),
             now_ns=now_ns,
         )
         for session in watching:
@@ -455,8 +477,8 @@ class Viewers:
         rung = self.rungs.find(session.switch.current)
         return None if rung is None else rung.name
 
-    def _captured_ns(self, packet: EncodedPacket, now_ns: int) -> int | None:
-        """When what a packet shows was captured, in UTC."""
+    def _captured_ns(self, packet: EncodedPacket | Record[Any], now_ns: int) -> int | None:
+        """When what a packet shows, or a record tells of, was captured, in UTC."""
         if packet.capture_ns is None:
             return None
         return self._holding.wallclock_ns() - (now_ns - packet.capture_ns)

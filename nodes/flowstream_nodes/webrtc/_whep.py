@@ -43,6 +43,7 @@ PAGE_TYPES: Final = {
     "index.html": "text/html; charset=utf-8",
     "viewer.js": "text/javascript; charset=utf-8",
     "session.js": "text/javascript; charset=utf-8",
+    "channel.js": "text/javascript; charset=utf-8",
     "panel.js": "text/javascript; charset=utf-8",
     "viewer.css": "text/css; charset=utf-8",
 }

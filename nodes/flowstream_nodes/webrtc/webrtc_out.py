@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import field_validator, model_validator
 
 from flowstream import (
     Bitrate,
+    ByteSize,
     Config,
     Context,
     EncodedCaps,
@@ -91,6 +92,22 @@ class IceServerConfig(Config):
         return self
 
 
+class DataConfig(Config):
+    """How records go to viewers."""
+
+    delivery: Literal["ordered", "lossy"] = field(
+        default="ordered",
+        description="'ordered': every record arrives, in order, and those behind a lost one wait for it; 'lossy': each "
+        "is sent once, and goes past what was lost.",
+    )
+    backlog: ByteSize = field(
+        default=64 * 1024,
+        ge=1024,
+        le=1024 * 1024,
+        description="How much may wait for one viewer whose link is slow; beyond that it loses the oldest records.",
+    )
+
+
 class WebrtcOutConfig(Config):
     """How the stream is shown."""
 
@@ -103,6 +120,7 @@ class WebrtcOutConfig(Config):
         description="What all viewers together may get, in bits per second; when it is short, those who get most of "
         "the picture get a lower rendition, before anybody gets none.",
     )
+    data: DataConfig = live(default_factory=DataConfig, description="How records on the input 'data' reach viewers.")
     origins: list[str] = live(
         default_factory=list,
         max_length=100,
@@ -132,6 +150,10 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
 
     Media travels on UDP at the address where the graph serves (``serve.listen``), on the same port number when it is
     free. Viewers stay connected across reloads: what feeds this node may be replaced, the page goes on.
+
+    Records on ``data`` go to the viewers over a data channel, as JSON: ``{"node": "encode", "type": "EncoderStats",
+    "number": 7, "time_ms": ..., "value": {...}}``, at most 16 KiB each. A page that shows the player gets each as an
+    event, ``addEventListener("flowstream:data", (event) => event.detail.value)``. Who waits or is paused gets none.
 
     Who may watch is said under ``viewers``, and changed while it runs: ``flowstream viewers`` lists who is there, lets
     in, sends away, pauses and bounds. Who waits is connected already, and sent nothing.
@@ -179,6 +201,13 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         doc="The sound: Opus.",
     )
 
+    data = Input(
+        Record[Any],
+        optional=True,
+        many=True,
+        doc="What viewers get beside the picture, as JSON: any record, such as the statistics of an encoder.",
+    )
+
     reports = Output(
         Record[ViewerReports],
         doc="Who watches, and what each viewer says of its link: losses and round trip. For an abr-controller.",
@@ -205,6 +234,7 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
         import anyio
 
         from flowstream import VIEWERS, ViewerRegistry
+        from flowstream_nodes.webrtc._channels import Delivery
         from flowstream_nodes.webrtc._viewers import Feeder, open_viewers
         from flowstream_nodes.webrtc._whep import About, Relay, make_app
 
@@ -237,6 +267,10 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                     limited_by=viewers.limited_by,
                 )
 
+            def delivery() -> Delivery | None:
+                said = self.config.data
+                return Delivery(said.delivery, said.backlog) if ctx.is_connected(self.data) else None
+
             def approval() -> Approval:
                 asked = self.config.viewers.approval
                 if asked != "auto":
@@ -252,6 +286,7 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                 approval=approval,
                 rungs=lambda: {origin.index: origin.node for origin in ctx.origins(self.video)},
                 uplink_bps=lambda: None if self.config.uplink == "off" else self.config.uplink,
+                delivery=delivery,
             )
             app = make_app(viewers, about=about, page=page)
             async with ctx.mount(app, page=True):
@@ -260,12 +295,14 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                     ctx.ready()
                     async with anyio.create_task_group() as tasks:
                         tasks.start_soon(self._tell_reports, ctx, viewers)
-                        async for origin, packet in ctx.each(self.video, self.audio):
+                        async for origin, payload in ctx.each(self.video, self.audio, self.data):
                             if origin.port == "video":
-                                self._check_order(packet, origin.index)
-                                viewers.send_video(packet, feeder, origin.index)
+                                self._check_order(payload, origin.index)
+                                viewers.send_video(payload, feeder, origin.index)
+                            elif origin.port == "audio":
+                                viewers.send_audio(payload, feeder)
                             else:
-                                viewers.send_audio(packet, feeder)
+                                viewers.send_record(payload, origin.node)
                         tasks.cancel_scope.cancel()
         if not kinds():
             raise ValueError("neither 'video' nor 'audio' is connected; connect at least one")
@@ -281,7 +318,12 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
             if ctx.is_connected(self.reports):
                 found = ViewerReports(ctx.name, viewers.reports())
                 await ctx.emit(self.reports(Record(found, ctx.media_ns())))
-            ctx.report(rungs=viewers.rungs_text or None, limited_by=viewers.limited_by)
+            ctx.report(
+                rungs=viewers.rungs_text or None,
+                limited_by=viewers.limited_by,
+                dropped_records=viewers.channels.dropped_records or None,
+                refused_messages=viewers.channels.refused_messages or None,
+            )
             await ctx.sleep_until_ns(ctx.now_ns() + REPORTS_NS)
 
     def _check_order(self, packet: EncodedPacket, index: int) -> None:
@@ -301,6 +343,7 @@ def _load() -> dict[str, bytes]:
     """Imports what serving takes, a tenth of a second that the loop cannot spare, and reads the page."""
     import aiortc.rtcdtlstransport  # noqa: F401
 
+    import flowstream_nodes.webrtc._association
     import flowstream_nodes.webrtc._viewers  # noqa: F401
     from flowstream_nodes.webrtc._whep import read_page
 

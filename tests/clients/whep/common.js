@@ -39,6 +39,40 @@ class Pictures {
   }
 }
 
+// What is said over the data channel `flowstream`, and the records that come over `flowstream-data`: asks for the time and
+// for the rung `low`, and is done when both were answered and so many records have come.
+class Channels {
+  constructor(wanted, send) {
+    Object.assign(this, { wanted, send, said: {}, records: [] });
+    this.done = new Promise((resolve) => { this.resolve = resolve; });
+  }
+
+  hear(text) {
+    const message = JSON.parse(text);
+    this.said[message.type === "quality" && message.id === 2 ? "answer" : message.type] = message;
+    if (message.type === "hello") {
+      this.send(JSON.stringify({ type: "ping", id: 1 }));
+      this.send(JSON.stringify({ type: "quality", choose: "low", id: 2 }));
+      this.send("what?");
+    }
+    this.look();
+  }
+
+  take(text) {
+    this.records.push(JSON.parse(text));
+    this.look();
+  }
+
+  look() {
+    const { pong, answer, stats, error } = this.said;
+    if (pong && answer && stats && error && this.records.length >= this.wanted) this.resolve();
+  }
+
+  report() {
+    return { said: this.said, records: this.records.map(({ number }) => number), record: this.records[0] };
+  }
+}
+
 class Refused extends Error {
   constructor(report) { super(report.text); this.report = report; }
 }
@@ -59,12 +93,12 @@ function end(report) {
 }
 
 function run(main) {
-  const [, , url, wanted] = process.argv;
-  main(url, Number(wanted)).then(end, (error) => {
+  const [, , url, wanted, records = 0] = process.argv;
+  main(url, Number(wanted), Number(records)).then(end, (error) => {
     if (error instanceof Refused) return end(error.report);
     console.error(error);
     process.exit(1);
   });
 }
 
-module.exports = { Pictures, offer, leave, run };
+module.exports = { Channels, Pictures, offer, leave, run };

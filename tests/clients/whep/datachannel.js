@@ -1,7 +1,7 @@
-// node-datachannel (libdatachannel) as WHEP player: node datachannel.js URL PICTURES
+// node-datachannel (libdatachannel) as WHEP player: node datachannel.js URL PICTURES [RECORDS]
 "use strict";
 const library = require("node-datachannel");
-const { Pictures, offer, leave, run } = require("./common.js");
+const { Channels, Pictures, offer, leave, run } = require("./common.js");
 
 const PAYLOAD_TYPE = 102;
 
@@ -19,7 +19,7 @@ function parse(packet) {
   };
 }
 
-run(async (url, wanted) => {
+run(async (url, wanted, records) => {
   const pc = new library.PeerConnection("viewer", { iceServers: [], disableAutoNegotiation: true });
   const media = new library.Video("0", "RecvOnly");
   media.addH264Codec(PAYLOAD_TYPE, "profile-level-id=42e01f;packetization-mode=1;level-asymmetry-allowed=1");
@@ -30,11 +30,20 @@ run(async (url, wanted) => {
     const parts = parse(packet);
     if (parts) pictures.take(parts);
   });
+  const control = records ? pc.createDataChannel("flowstream") : null;
+  const channels = new Channels(records, (text) => control.sendMessage(text));
+  control?.onMessage((text) => channels.hear(text));
+  const given = [];
+  pc.onDataChannel((channel) => {
+    given.push(channel); // else it is collected
+    if (channel.getLabel() === "flowstream-data") channel.onMessage((text) => channels.take(text));
+  });
   const gathered = new Promise((resolve) => pc.onGatheringStateChange((state) => { if (state === "complete") resolve(); }));
   pc.setLocalDescription("offer");
   await gathered;
   const { answer, session } = await offer(url, pc.localDescription().sdp);
   pc.setRemoteDescription(answer, "answer");
   await pictures.done;
-  return { status: 201, ...pictures.report(), left: await leave(session) };
+  if (control) await channels.done;
+  return { status: 201, ...pictures.report(), ...channels.report(), left: await leave(session) };
 });

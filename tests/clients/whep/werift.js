@@ -1,9 +1,9 @@
-// werift as WHEP player: node werift.js URL PICTURES
+// werift as WHEP player: node werift.js URL PICTURES [RECORDS]
 "use strict";
 const werift = require("werift");
-const { Pictures, offer, leave, run } = require("./common.js");
+const { Channels, Pictures, offer, leave, run } = require("./common.js");
 
-run(async (url, wanted) => {
+run(async (url, wanted, records) => {
   const pc = new werift.RTCPeerConnection({
     iceServers: [],
     iceAdditionalHostAddresses: ["127.0.0.1"],
@@ -19,9 +19,16 @@ run(async (url, wanted) => {
       pictures.take({ sequenceNumber: header.sequenceNumber, timestamp: header.timestamp, marker: header.marker, payload });
     });
   });
+  const control = records ? pc.createDataChannel("flowstream") : null;
+  const channels = new Channels(records, (text) => control.send(text));
+  control?.onMessage.subscribe((text) => channels.hear(text));
+  pc.onDataChannel.subscribe((channel) => {
+    if (channel.label === "flowstream-data") channel.onMessage.subscribe((text) => channels.take(text));
+  });
   await pc.setLocalDescription(await pc.createOffer());
   const { answer, session } = await offer(url, pc.localDescription.sdp);
   await pc.setRemoteDescription({ type: "answer", sdp: answer });
   await pictures.done;
-  return { status: 201, ...pictures.report(), left: await leave(session) };
+  if (control) await channels.done;
+  return { status: 201, ...pictures.report(), ...channels.report(), left: await leave(session) };
 });

@@ -15,7 +15,7 @@ import pytest
 
 from flowstream import EncodedPacket, FlowstreamError, KeyframeRequest, VideoFrame
 from flowstream.testing import Harness
-from flowstream_nodes.codec import encoders, hw_encode, probing
+from flowstream_nodes.codec import _choice, encoders, probing
 from flowstream_nodes.codec._ffmpeg import open_encoder
 from flowstream_nodes.codec.encoders import CANDIDATES, Candidate, EncoderSettings, OpenEncoder
 from flowstream_nodes.codec.hw_encode import HwEncode
@@ -67,10 +67,10 @@ def chip(*, pictures: int = 90, codec: encoders.Codec = "h264") -> Candidate:
 def listed() -> Iterator[list[Candidate]]:
     """The public list, put back afterwards; what was said is forgotten."""
     before = list(CANDIDATES)
-    hw_encode._said.clear()
+    _choice._said.clear()
     yield CANDIDATES
     CANDIDATES[:] = before
-    hw_encode._said.clear()
+    _choice._said.clear()
 
 
 def give(encode: Harness[Any], index: int) -> list[EncodedPacket]:

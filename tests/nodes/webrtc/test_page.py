@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ import anyio
 import pytest
 from playwright.async_api import Browser, Page, Route, async_playwright
 
-from flowstream import Caller
+from flowstream import Caller, Record
 from flowstream.proto.rtcp import TransportFeedback
 from flowstream.runtime.audience import Grant
+from flowstream_nodes.webrtc._channels import Delivery
 from flowstream_nodes.webrtc._sender import Sender
 from flowstream_nodes.webrtc._whep import Relay
 
@@ -40,6 +43,7 @@ window.codec = async () => {
 window.state = () => document.getElementById("stage").dataset.state;
 window.sentence = () => document.getElementById("sentence").textContent;
 """
+NO_CHANNEL = "window.RTCPeerConnection.prototype.createDataChannel = undefined;"
 
 
 @pytest.fixture(scope="module")
@@ -480,7 +484,7 @@ async def test_whoever_waits_to_be_let_in_is_told_so_and_may_say_a_name(stage_of
         assert await page.evaluate("window.connections.length") == 1
 
 
-async def test_the_quality_menu_is_there_where_there_is_a_choice(stage_of: Any, browser: Browser) -> None:
+async def test_without_data_channels_the_quality_menu_asks_by_http(stage_of: Any, browser: Browser) -> None:
     told = {
         "chosen": "auto",
         "rung": "high",
@@ -502,7 +506,7 @@ async def test_the_quality_menu_is_there_where_there_is_a_choice(stage_of: Any, 
         stage.tasks.start_soon(stage.play)
         alone = await open_page(browser, stage.url)
         page = await browser.new_page()
-        await page.add_init_script(WATCH)
+        await page.add_init_script(WATCH + NO_CHANNEL)
         await page.route("**/quality", answer)
         await page.goto(stage.url)
         await wait_for(page, "!document.getElementById('quality').hidden")
@@ -515,6 +519,48 @@ async def test_the_quality_menu_is_there_where_there_is_a_choice(stage_of: Any, 
         assert await page.input_value("#quality") == "low"
         await wait_for_state(alone, "playing")
         assert await alone.is_hidden("#quality")
+
+
+async def test_the_choice_of_a_quality_and_records_go_over_data_channels(
+    stage_of: Any, browser: Browser, pictures: Any
+) -> None:
+    async with stage_of() as stage:
+        stage.feeder.rungs = lambda: {0: "high", 1: "low"}
+        stage.feeder.delivery = lambda: Delivery("ordered", 64 * 1024)
+        low = pictures((320, 180), gop=15)
+
+        async def play_low() -> None:
+            began = anyio.current_time()
+            for count in itertools.count():
+                await anyio.sleep_until(began + count / 30)
+                packet = replace(low[count % len(low)], time_ns=stage.media_ns())
+                stage.viewers.send_video(packet, stage.feeder, 1)
+
+        stage.tasks.start_soon(stage.play)
+        stage.tasks.start_soon(play_low)
+        page = await browser.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        await page.add_init_script(
+            WATCH + "window.records = []; addEventListener('flowstream:data', (e) => window.records.push(e.detail));"
+        )
+        await page.goto(stage.url)
+        await wait_for_state(page, "playing")
+        await wait_for(page, "!document.getElementById('quality').hidden")
+        await wait_for(page, "document.getElementById('video').videoWidth === 640")
+        await page.select_option("#quality", "low")
+        await wait_for(page, "document.getElementById('video').videoWidth === 320")
+        await wait_for(page, "document.querySelector('#quality').title.includes('the viewer has chosen it')")
+        await page.select_option("#quality", "auto")
+        await wait_for(page, "document.getElementById('video').videoWidth === 640")
+        for number in range(50):
+            stage.viewers.send_record(Record({"degrees": number / 2}, stage.media_ns()), "sensor")
+        await wait_for(page, "window.records.length === 50")
+        records = await page.evaluate("window.records")
+        assert [each["number"] for each in records] == list(range(50))
+        assert (records[5]["node"], records[5]["type"], records[5]["value"]) == ("sensor", "dict", {"degrees": 2.5})
+        assert not [url for url in asked if "/quality" in url]
+        assert await page.evaluate("window.connections.length") == 1
 
 
 @pytest.mark.parametrize("size", [(390, 844), (844, 390), (1280, 720)])

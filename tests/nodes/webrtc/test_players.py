@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import pytest
 
+from flowstream import Record
+from flowstream_nodes.webrtc._channels import Delivery
 from tests.clients import FOLDER, node, require_npm
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
@@ -76,6 +79,34 @@ async def test_a_player_sees_a_keyframe_first_gets_another_when_it_asks_and_leav
         with anyio.fail_after(10):
             while stage.viewers.sessions:
                 await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("name", ["werift", "datachannel"])
+@pytest.mark.parametrize("how", ["ordered", "lossy"])
+async def test_a_player_has_data_channels(
+    stage_of: Any, pictures: Any, name: str, how: Literal["ordered", "lossy"]
+) -> None:
+    command = player(name)
+    async with stage_of(host="0.0.0.0") as stage:
+        stage.feeder.delivery = lambda: Delivery(how, 64 * 1024)
+        stage.feeder.rungs = lambda: {0: "high", 1: "low"}
+
+        async def measure() -> None:
+            for number in itertools.count():
+                stage.viewers.send_record(Record({"number": number}, stage.media_ns()), "sensor")
+                await anyio.sleep(0.02)
+
+        stage.tasks.start_soon(stage.play)
+        stage.tasks.start_soon(measure)
+        report = await play([*command, "50"], stage.url)
+        assert (report["status"], report["left"]) == (201, 200)
+        said = report["said"]
+        assert (said["hello"]["version"], said["pong"]["id"], said["answer"]["chosen"]) == (1, 1, "low")
+        assert said["error"]["text"] == "a message is a JSON object"
+        assert said["stats"]["records_dropped"] == 0
+        numbers = report["records"]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        assert report["record"]["value"] == {"number": report["record"]["number"]}
 
 
 async def test_a_player_without_h264_is_told_what_is_missing(stage_of: Any) -> None:

@@ -33,13 +33,15 @@ export class Panel {
     this.captureMs = null;
   }
 
-  // When the picture that is on the screen was taken, by this page's clock (requestVideoFrameCallback).
-  shown(now, metadata) {
-    this.captureMs = metadata.captureTime === undefined ? null : (metadata.expectedDisplayTime ?? now) - metadata.captureTime;
+  // When the picture that is on the screen was taken (requestVideoFrameCallback): by the server's own word where it has
+  // given it, else by what the browser makes of its reports.
+  shown(now, metadata, channel) {
+    const captured = channel.capturedAt(metadata.rtpTimestamp) ?? metadata.captureTime;
+    this.captureMs = captured === undefined ? null : (metadata.expectedDisplayTime ?? now) - captured;
   }
 
   // Takes one look at the session; gives what came since the last, or null the first time.
-  take(reports, clockMs) {
+  take(reports, clockMs, channel) {
     const now = { at: performance.now(), picture: {}, sound: {}, path: {}, codec: "" };
     for (const report of reports.values()) {
       if (report.type === "inbound-rtp" && report.kind === "video") now.picture = report;
@@ -82,6 +84,8 @@ export class Panel {
       this.row("sound", now.sound.bytesReceived ? (reports.get(now.sound.codecId)?.mimeType ?? "").split("/")[1] : "none");
       this.row("decoded", `${now.picture.framesDecoded ?? 0}, ${framesDropped} left out, ${freezeCount} freezes`);
       this.row("repaired", `${nackCount} losses asked for, ${pliCount} keyframes`);
+      const told = channel.stats;
+      this.row("link", told?.estimate ? `carries ${bitrate(told.estimate)}, ${told.frames_dropped} pictures too many` : "");
       this.row("way", roundTrip === null ? "" : `${milliseconds(roundTrip)} there and back${relay ? ", by a relay" : ""}`);
     }
     return since;

@@ -1,5 +1,7 @@
 // One viewer's session with the server: WHEP, ICE restarts, how it stands with the owner, and what arrives.
 
+import { Channel } from "./channel.js";
+
 const CONNECT_MS = 12_000; // no connection after this is a failure
 const RELAY_MS = 3_000; // no connection after this: try the relays that the server named
 const RESTART_MS = 1_500; // a path that is silent for this long is looked for anew
@@ -103,7 +105,8 @@ function withTransport(answer, fragment) {
 
 // From offer to end. `on.lost(failure)` comes once, at an end that nobody asked for; `on.track(track)` when a track has
 // something to show; `on.connected()` once; `on.restarting()` while a new path is looked for; `on.sample(reports)` each
-// second; `on.standing(told, before)` when the owner lets us in, or pauses the stream; `on.quality(told)` now and then.
+// second; `on.standing(told, before)` when the owner lets us in, or pauses the stream; `on.quality(told)` now and then;
+// `on.record(record)` for each record that comes beside the picture.
 export class Session {
   constructor(on) {
     this.on = on;
@@ -123,6 +126,11 @@ export class Session {
     const pc = (this.pc = new RTCPeerConnection());
     pc.addTransceiver("video", { direction: "recvonly" });
     pc.addTransceiver("audio", { direction: "recvonly" });
+    this.channel = new Channel(pc, {
+      quality: (told) => { if (!this.ended) this.on.quality(told); },
+      refused: () => this.quality(), // the menu shows what we get all the same
+      record: (record) => { if (!this.ended) this.on.record(record); },
+    });
     // A track joins when it has something: an element with a track that stays empty plays nothing at all.
     pc.ontrack = ({ track }) => { track.onunmute = () => { if (!this.ended) this.on.track(track); }; };
     pc.onconnectionstatechange = () => this.connectionChanged();
@@ -239,9 +247,10 @@ export class Session {
     this.on.standing(told, before);
   }
 
-  // Which rendition we get, of which there are, and why; choosing one, or "auto", if a name is given.
+  // Which rendition we get, of which there are, and why; choosing one, or "auto", if a name is given. Over the channel
+  // the server says so by itself.
   async quality(wanted) {
-    if (!this.url) return;
+    if (!this.url || (wanted && this.channel.choose(wanted))) return;
     try {
       const said = wanted ? { method: "POST", headers: { "Content-Type": "text/plain" }, body: wanted } : {};
       const response = await fetch(`${this.url}/quality`, said);
@@ -257,7 +266,7 @@ export class Session {
 
   async sample() {
     await this.stand();
-    if (this.wasConnected && !this.isHeldBack && this.samples++ % 3 === 0) this.quality();
+    if (this.wasConnected && !this.isHeldBack && !this.channel.isOpen && this.samples++ % 3 === 0) this.quality();
     if (this.ended) return;
     const reports = await this.pc.getStats();
     if (!this.ended) this.on.sample(reports);

@@ -64,6 +64,7 @@ function listener() {
       }
     },
     quality: showQuality,
+    record: (record) => dispatchEvent(new CustomEvent("flowstream:data", { detail: record })),
     sample,
   };
   return on;
@@ -75,14 +76,15 @@ function watchFrames(current) {
   const next = (now, metadata) => {
     if (current.ended) return;
     if (isFirst && current.standing !== "paused") { isFirst = false; playing(); }
-    panel.shown(now, metadata);
+    panel.shown(now, metadata, current.channel);
     video.requestVideoFrameCallback(next);
   };
   video.requestVideoFrameCallback(next);
 }
 
 function sample(reports) {
-  const since = panel.take(reports, clockMs);
+  if (!$("panel").hidden) session.channel.ask();
+  const since = panel.take(reports, clockMs, session.channel);
   const facts = $("facts");
   if (session.isHeldBack || !since) {
     facts.textContent = "";
