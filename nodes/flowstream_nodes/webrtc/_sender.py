@@ -126,18 +126,18 @@ class Sender:
 
     def go_by(self, pair: Pair, *, now_ns: int) -> None:
         """The viewer is reached this way from now on."""
-        if self.pair is not None and pair != self.pair:
-            was_silent = self.estimator.is_silent
-            self.look_anew(now_ns=now_ns)
-            self.pair = pair
-            if was_silent:
-                self._begin_anew(now_ns)
+        is_other = self.pair is not None and pair != self.pair
         self.pair = pair
+        if is_other:
+            self.look_anew(now_ns=now_ns)
         self._overhead = _UDP_OVER_IPV6 if ":" in pair.local[0] else _UDP_OVER_IPV4
 
     def look_anew(self, *, now_ns: int) -> None:
         """The viewer may be reached through another network now, be it at the same address."""
+        was_silent = self.estimator.is_silent
         self.estimator.path_changed(now_ns=now_ns)
+        if was_silent:
+            self._begin_anew(now_ns)
         self._known_ns = now_ns + SETTLES_NS + 2 * self.estimator.round_trip_ns
 
     # --- what is to be sent -------------------------------------------------------------------------------------------
