@@ -66,7 +66,8 @@ if TYPE_CHECKING:
         format_duration,
         format_percentage,
     )
-    from flowstream.runtime.audience import Caller, DoorClosed, LinkStats, Shown, View, Viewer, ViewerError
+    from flowstream.runtime.audience import Caller, DoorClosed, Limit, LinkStats, Shown, View, Viewer, ViewerError
+    from flowstream.runtime.cause import Cause
     from flowstream.runtime.engine import ReloadError
     from flowstream.runtime.events import (
         Applied,
@@ -88,7 +89,6 @@ if TYPE_CHECKING:
     from flowstream.runtime.program import PROGRAM, Delivery, ProgramInput, ProgramOutput
     from flowstream.runtime.stats import EdgeStats, Fill, Latency, NodeStats, RunStats
     from flowstream.runtime.viewers import VIEWERS, Seat, ViewerRegistry
-    from flowstream.runtime.why import Cause
 
 __version__ = "0.1.0"
 
@@ -146,6 +146,7 @@ __all__ = [
     "Invitation",
     "KeyframeRequest",
     "Latency",
+    "Limit",
     "LinkStats",
     "Need",
     "NegotiationError",
@@ -264,13 +265,13 @@ _HOMES = {
     "flowstream.node.quantities": "AspectRatio Bitrate ByteSize Duration Percentage PictureSize "
     "format_aspect format_bitrate format_bytes format_duration format_percentage",
     "flowstream.runtime.engine": "ReloadError",
-    "flowstream.runtime.audience": "Caller DoorClosed LinkStats Shown View Viewer ViewerError",
+    "flowstream.runtime.audience": "Caller DoorClosed Limit LinkStats Shown View Viewer ViewerError",
     "flowstream.runtime.viewers": "VIEWERS Seat ViewerRegistry",
     "flowstream.runtime.events": "Applied CallLeftBehind Event NodeFailed NodeRestarted NodeSlow Recovered Refused "
     "Stalled ViewPaused ViewResumed ViewerChanged ViewerJoined ViewerLeft ViewerWaiting",
     "flowstream.runtime.program": "PROGRAM Delivery ProgramInput ProgramOutput",
     "flowstream.runtime.stats": "EdgeStats Fill Latency NodeStats RunStats",
-    "flowstream.runtime.why": "Cause",
+    "flowstream.runtime.cause": "Cause",
 }
 
 

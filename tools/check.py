@@ -47,6 +47,8 @@ SYSTEM_PACKAGES = (
     "gstreamer1.0-nice",
     "gir1.2-gst-plugins-bad-1.0",
     "python3-gi",
+    # The fastest conversion of packed pictures.
+    "libyuv0",
     # Independent readers and writers of media.
     "ffmpeg",
     "gstreamer1.0-tools",

@@ -74,8 +74,10 @@ class Reason:
 
     ``node`` is where it is to be mended, empty when that is the file. ``kind`` is ``deadlock``, ``silent-source``,
     ``starvation``, ``slow-consumer``, ``blocked-siblings``, ``drop-storm``, ``restart-loop``, ``refused-peer``,
-    ``failed``, ``starting``, ``held-loop`` or ``refused-file``. ``chain`` are all nodes that it concerns, those that
-    suffer first and ``node`` last. ``since`` is when it began, in UTC, to the second; ``for_seconds`` how long ago.
+    ``failed``, ``starting``, ``held-loop``, ``refused-file``, ``narrow-uplink`` or ``narrow-link``. ``chain`` are all
+    nodes that it concerns, those that suffer first and ``node`` last. ``since`` is when it began, in UTC, to the
+    second; ``for_seconds`` how long ago. One that is no fault is worth to know and as it should be: viewers who get
+    less than the best, because no more goes over their links.
     """
 
     node: str
@@ -84,6 +86,7 @@ class Reason:
     chain: tuple[str, ...]
     since: datetime
     for_seconds: float
+    is_fault: bool = True
 
     def __str__(self) -> str:
         return self.sentence
@@ -106,7 +109,7 @@ class Verdict:
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Verdict:
         """The same as what a control socket tells."""
-        names = ("node", "kind", "sentence", "for_seconds")
+        names = ("node", "kind", "sentence", "for_seconds", "is_fault")
         return cls(
             is_healthy=told["healthy"],
             sentences=tuple(told["verdict"]),

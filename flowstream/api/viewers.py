@@ -79,6 +79,10 @@ class Viewers:
         """Bounds what is sent to somebody, such as ``"600k"`` bits per second; None takes the bound away."""
         return self._desk.registry_of(viewer, node).cap(viewer, cap_of(bitrate))
 
+    def prioritize(self, viewer: str, priority: int, node: str | None = None) -> Viewer:
+        """Says who comes first where the uplink is short: a higher priority, from -100 to 100; it is 0 at first."""
+        return self._desk.registry_of(viewer, node).prioritize(viewer, priority)
+
     def pause_view(self, node: str | None = None) -> list[str]:
         """Shows everybody a black picture in silence, at one output or all; gives those where that is new."""
         return self._desk.pause_view(node)
@@ -157,6 +161,10 @@ class SyncViewers:
     def cap(self, viewer: str, bitrate: str | None, node: str | None = None) -> Viewer:
         """See `Viewers.cap`."""
         return self._call(lambda: self._viewers.cap(viewer, bitrate, node))  # type: ignore[no-any-return]
+
+    def prioritize(self, viewer: str, priority: int, node: str | None = None) -> Viewer:
+        """See `Viewers.prioritize`."""
+        return self._call(lambda: self._viewers.prioritize(viewer, priority, node))  # type: ignore[no-any-return]
 
     def pause_view(self, node: str | None = None) -> list[str]:
         """See `Viewers.pause_view`."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from flowstream.cli import described
 from flowstream.cli.screen import Screen
 from flowstream.errors import Diagnostic, FlowstreamError, GraphError, NodeError
-from flowstream.graph.described import describe, describe_plan
+from flowstream.graph.described import describe, describe_plan, patch_to_json
 from flowstream.graph.diagnostics import render, to_json
 from flowstream.graph.plan import Plan
 from flowstream.runtime.events import (
@@ -146,9 +146,9 @@ class JsonReport:
     def event(self, event: Event) -> None:
         match event:
             case Applied():
+                told = ("action", "effect", "causes", "at_most_seconds", "gap_seconds")
                 changes = {
-                    each.node: {"action": each.action, "effect": each.effect, "causes": list(each.causes)}
-                    for each in event.patch.changes
+                    each["node"]: {key: each[key] for key in told} for each in patch_to_json(event.patch)["changes"]
                 }
                 said = event.cause or "the saved graph was applied"
                 self._write("applied", said, revision=event.revision, changes=changes)
@@ -267,6 +267,13 @@ def visit(event: ViewerJoined | ViewerLeft | ViewerChanged) -> str:
             return f"{_called(event)} may have {event.detail}"
         case ViewerChanged(what="capped"):
             return f"{_called(event)} gets {f'at most {event.detail} bit/s' if event.detail else 'as much as there is'}"
+        case ViewerChanged(what="prioritized"):
+            return f"{_called(event)} has priority {event.detail}"
+        case ViewerChanged(what="limited"):
+            return event.detail
+        case ViewerChanged(what="unlimited"):
+            now = f" is on {event.detail} and" if event.detail else ""
+            return f"{_called(event)}{now} is not limited by the uplink or its link any more"
         case ViewerChanged(what="named"):
             return f"{event.viewer} calls itself {event.detail or 'nothing'}"
     return f"{_called(event)} is {event.what}"

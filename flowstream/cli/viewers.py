@@ -61,6 +61,9 @@ def _list(node: str | None, everybody: bool, name: str | None, control: Path | N
     return 0
 
 
+_LIMITED = {"uplink": "the uplink", "link": "its link"}
+
+
 def _lines(views: list[dict[str, Any]], viewers: list[dict[str, Any]]) -> list[str]:
     lines = []
     for view in views:
@@ -88,6 +91,10 @@ def _row(viewer: dict[str, Any]) -> tuple[str, str, str, str, str]:
     facts += [f"no {what}" for what, key in (("picture", "video"), ("sound", "audio")) if not viewer[key]]
     if viewer["cap_bps"] is not None:
         facts.append(f"at most {_rate(viewer['cap_bps'])}")
+    if viewer["priority"]:
+        facts.append(f"priority {viewer['priority']}")
+    if viewer["limit"] is not None and viewer["limit"]["by"] in _LIMITED:
+        facts.append(f"limited by {_LIMITED[viewer['limit']['by']]}")
     return viewer["id"], viewer["state"], viewer["address"], said, "  ".join(facts)
 
 
@@ -144,6 +151,28 @@ def cap(viewer: str, bitrate: str, node: str | None, name: str | None, control: 
         return f"{_called(told)} gets {'as much as there is' if most is None else f'at most {_rate(most)}'}"
 
     return _change("/viewers/cap", [asked], said, name, control, form)
+
+
+@command.command(
+    "prioritize",
+    short_help="Say who comes first where the uplink is short.",
+    context_settings={"ignore_unknown_options": True},  # a priority below 0
+)
+@click.argument("viewer", metavar="VIEWER")
+@click.argument("priority", metavar="PRIORITY", type=click.IntRange(-100, 100))
+@node_option
+@asked_of_run
+def prioritize(viewer: str, priority: int, node: str | None, name: str | None, control: Path | None, form: str) -> int:
+    """Give VIEWER a PRIORITY from -100 to 100; everybody has 0 at first.
+
+    Where the uplink is too narrow for all, those with a higher one get their picture, and a better one, before others.
+    """
+    asked = {"viewer": viewer, "node": node, "priority": priority}
+
+    def said(told: dict[str, Any]) -> str:
+        return f"{_called(told)} has priority {told['priority']}"
+
+    return _change("/viewers/prioritize", [asked], said, name, control, form)
 
 
 @command.command("permit", short_help="Say what a viewer may see and hear.")

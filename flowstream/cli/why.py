@@ -21,7 +21,8 @@ from flowstream.cli.graphs import control_option, run_option
 def command(node: str | None, name: str | None, control: Path | None, form: str) -> int:
     """Say why nothing comes out of a running graph, or out of NODE: one sentence for each cause.
 
-    The exit status is 0 when all is well, 1 when something is wrong.
+    Viewers who get less than the best, because no more goes over the uplink or their own links, are named too. The
+    exit status is 0 when all is well, 1 when something is wrong.
     """
     from urllib.parse import quote
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from flowstream.runtime.cause import Cause
 from flowstream.runtime.stats import EdgeStats, NodeStats, RunStats
-from flowstream.runtime.why import Cause
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -185,6 +185,14 @@ class AskCap(AskViewer):
     )  # fmt: skip
 
 
+class AskPriority(AskViewer):
+    """Who comes first where the uplink is short."""
+
+    priority: int = Field(
+        ge=-100, le=100, description="A higher one comes before a lower one; everybody has 0 at first.", examples=[1]
+    )
+
+
 class AskView(_Model):
     """Which output is meant."""
 
@@ -202,6 +210,19 @@ class AskRevoke(_Model):
     """Which invitation is taken back."""
 
     id: str = Field(min_length=1, max_length=64)
+
+
+class LimitNow(_Model):
+    """What keeps a viewer from a better picture, or from any."""
+
+    by: Literal["link", "unknown", "settling", "uplink", "cap", "choice", "paused", "codec"] = Field(
+        description="The uplink that viewers share, or the viewer's link, of which nothing may be known yet, or which "
+        "has not carried more for long enough; its cap, its choice; it is paused, or plays none of the codecs."
+    )
+    rate_bps: int | None = Field(description="What the uplink, its link or its cap is, in bits per second.")
+    sharing: int = Field(description="How many viewers share the uplink.")
+    above: str | None = Field(description="The rung that it would get next.")
+    above_bps: int | None = Field(description="What that needs, in bits per second.")
 
 
 class ViewerNow(_Model):
@@ -222,6 +243,8 @@ class ViewerNow(_Model):
     rtt_ms: float | None
     bitrate_bps: float | None
     rung: str | None
+    priority: int = Field(description="A higher one comes first where the uplink is short.")
+    limit: LimitNow | None = Field(description="What keeps it from more; null when it has the best there is.")
 
 
 class ViewNow(_Model):

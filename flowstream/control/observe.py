@@ -17,12 +17,13 @@ from flowstream.control.records import pack
 from flowstream.graph.diagnostics import did_you_mean
 from flowstream.media.frames import VideoFrame
 from flowstream.media.packets import EncodedPacket
+from flowstream.runtime.cause import Cause
 from flowstream.runtime.engine import Engine
 from flowstream.runtime.log import Secrets
 from flowstream.runtime.stalls import Stalls
 from flowstream.runtime.stats import DEFAULT_SPAN_NS
 from flowstream.runtime.tap import Tap, TapError, describe, png_of
-from flowstream.runtime.why import Cause, verdict
+from flowstream.runtime.why import verdict
 
 MOST_TAPS = 8
 """How many edges may be looked at at a time."""
@@ -37,7 +38,8 @@ BEAT_SECONDS = 1.0
 def why(stalls: Stalls, node: str | None = None) -> dict[str, Any]:
     """What is wrong, as JSON values: ``{"healthy", "verdict": [SENTENCE, ...], "causes": [...]}``.
 
-    A cause is ``{"node", "kind", "sentence", "chain", "since", "for_seconds"}``. Raises KeyError for an unknown node.
+    A cause is ``{"node", "kind", "sentence", "chain", "since", "for_seconds", "is_fault"}``; one that is no fault
+    leaves the graph healthy. Raises KeyError for an unknown node.
     """
     view = stalls.view()
     found = stalls.causes(view)
@@ -51,7 +53,11 @@ def why(stalls: Stalls, node: str | None = None) -> dict[str, Any]:
         del json["since_ns"]
         return json | {"since": f"{since:%Y-%m-%dT%H:%M:%S}Z", "for_seconds": round(ago_ns / 1e9, 3)}
 
-    return {"healthy": not concerned, "verdict": said, "causes": [values(cause) for cause in concerned]}
+    return {
+        "healthy": not any(cause.is_fault for cause in concerned),
+        "verdict": said,
+        "causes": [values(cause) for cause in concerned],
+    }
 
 
 def routes(stalls: Stalls, secrets: Secrets) -> list[Route]:

@@ -178,7 +178,8 @@ class Run:
                 async with Engine.open(mounts=Mounts(), is_inline=is_inline) as engine:
                     history = History(state) if state is not None else None
                     run = cls(file, plan, engine, secrets, servers, history, has_door=has_door)
-                    run.reloader.attempted = await anyio.to_thread.run_sync(digest, plan.files)
+                    # What was read: the files may have been saved again since.
+                    run.reloader.attempted = await anyio.to_thread.run_sync(digest, plan.files, file.contents)
                     run.socket = socket
                     try:
                         with run.mounts.mount(PREFIX, Guard(run.app, run.api_token), page=False):

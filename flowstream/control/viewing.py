@@ -45,6 +45,8 @@ class ViewerOperations:
                       models.ViewerChangedNow),
             Operation("POST", "/viewers/cap", "Bound what is sent to a viewer", self.cap, models.AskCap,
                       models.ViewerChangedNow),
+            Operation("POST", "/viewers/prioritize", "Say who comes first", self.prioritize, models.AskPriority,
+                      models.ViewerChangedNow),
             Operation("POST", "/viewers/invite", "Make links that let in", self.invite, models.AskInvite,
                       models.Invited),
             Operation("POST", "/viewers/revoke", "Take an invitation back", self.revoke, models.AskRevoke,
@@ -75,6 +77,11 @@ class ViewerOperations:
         """How much it is sent."""
         registry = self._desk.registry_of(asked.viewer, asked.node)
         return {"viewer": viewer_to_json(registry.cap(asked.viewer, cap_of(asked.bitrate)))}
+
+    async def prioritize(self, _: Request, asked: models.AskPriority) -> Any:
+        """Who comes first where the uplink is short."""
+        registry = self._desk.registry_of(asked.viewer, asked.node)
+        return {"viewer": viewer_to_json(registry.prioritize(asked.viewer, asked.priority))}
 
     async def invite(self, _: Request, asked: models.AskInvite) -> Any:
         """Links with a token."""

@@ -39,11 +39,11 @@ SLACK: Final = 0.05
 SETTLES_NS: Final = 5 * NS_PER_S
 """After the uplink had to take something from a viewer, nobody gets more for so long."""
 
-Reason = Literal["best", "link", "settling", "uplink", "cap", "choice", "paused", "codec"]
+Reason = Literal["best", "link", "unknown", "settling", "uplink", "cap", "choice", "paused", "codec"]
 """Why a viewer does not get a higher rung, or any.
 
-It has the best one; its link carries no more; it carries more, but not for long enough yet; the uplink has no more for
-it; its cap; its own choice; it is paused; it can play none.
+It has the best one; its link carries no more; nothing is known of its link yet; it carries more, but not for long
+enough yet; the uplink has no more for it; its cap; its own choice; it is paused; it can play none.
 """
 
 
@@ -75,11 +75,15 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a viewer gets: a rung, or None for no picture; why not a higher one; and the rung that its link carries."""
+    """What a viewer gets: a rung, or None for no picture; why not a higher one; and the rung that its link carries.
+
+    ``above`` is the next higher one that it can play; None when there is none.
+    """
 
     rung: str | None
     reason: Reason
     carried: str | None
+    above: str | None = None
 
     def why(self, *, uplink_bps: int | None = None) -> str:
         """The reason as a sentence."""
@@ -88,6 +92,7 @@ class Choice:
         because = {
             "best": "it is the best there is",
             "link": "the viewer's link carries no more",
+            "unknown": "nothing is known of the viewer's link yet",
             "settling": "the viewer's link has not carried more for long enough yet",
             "uplink": f"{uplink} has no more for this viewer",
             "cap": "the viewer's cap allows no more",
@@ -148,7 +153,8 @@ class Allocator:
             limit, reason = limits[demand.viewer]
             level = levels[demand.viewer]
             viewer.rung = ladder[level].name if level >= 0 else None
-            choices[demand.viewer] = Choice(viewer.rung, "uplink" if level < limit else reason, viewer.carried)
+            above = next((ladder[each].name for each in playable[demand.viewer] if each > level), None)
+            choices[demand.viewer] = Choice(viewer.rung, "uplink" if level < limit else reason, viewer.carried, above)
         return choices
 
     # --- one viewer -------------------------------------------------------------------------------------------------
@@ -185,7 +191,7 @@ class Allocator:
             # Nothing is known: the lowest does least harm. What was known before stays.
             level = next((each for each in playable if ladder[each].name == viewer.carried), playable[0])
             viewer.is_new = False
-            return level, "link" if level < playable[-1] else "best"
+            return level, "unknown" if level < playable[-1] else "best"
         carried = max((each for each in playable if ladder[each].bitrate_bps <= budget), default=-1)
         now = next((each for each in playable if ladder[each].name == viewer.carried), None)
         if viewer.is_new or (now is None and viewer.carried is not None):

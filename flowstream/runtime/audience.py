@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from flowstream.errors import FlowstreamError
 from flowstream.proto.admission import Approval
+from flowstream.proto.allocator import Reason
 
 MOST_NAME = 40
 """How many characters of a viewer's name are kept."""
@@ -79,17 +80,38 @@ class Shown:
     picture: Literal["live", "black", "none"]
     sound: bool
     cap_bps: int | None = None
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What keeps a viewer from a better picture, or from any.
+
+    ``by`` says what: the ``uplink`` that ``sharing`` viewers share, its own ``link``, its ``cap``, its ``choice`` and
+    so on. ``rate_bps`` is what that is, in bits per second, where it is a rate: the link's is an estimate, for the
+    picture alone. ``above`` is the rung that it would get next, which needs ``above_bps``.
+    """
+
+    by: Reason
+    rate_bps: int | None = None
+    sharing: int = 1
+    above: str | None = None
+    above_bps: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LinkStats:
-    """What a session knows of its link: the loss as a fraction; bytes of media sent so far; None what it does not."""
+    """What a session knows of its link: the loss as a fraction; bytes of media sent so far; None what it does not.
+
+    ``limit`` is None for a viewer who has the best there is.
+    """
 
     sent_bytes: int = 0
     loss: float | None = None
     rtt_ms: float | None = None
     quality: str | None = None
     rung: str | None = None
+    limit: Limit | None = None
 
 
 class Sitting(Protocol):
@@ -126,7 +148,8 @@ class Viewer:
 
     ``id`` is what commands call it. ``is_verified`` when the owner, or the program around, gave it the name; else it
     calls itself so. ``joined`` is UTC in nanoseconds. ``video`` and ``audio`` are what it may be shown. ``loss`` is the
-    fraction of packets that were lost lately, ``quality`` what it chose, ``rung`` what it is given.
+    fraction of packets that were lost lately, ``quality`` what it chose, ``rung`` what it is given, and ``limit`` what
+    keeps it from more. Where the uplink is short, a higher ``priority`` comes first.
     """
 
     node: str
@@ -144,6 +167,22 @@ class Viewer:
     rtt_ms: float | None
     bitrate_bps: float | None
     rung: str | None
+    priority: int = 0
+    limit: Limit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """A viewer for whom the uplink or its own link is too narrow, and since which now.
+
+    ``called`` is what people call it: its name where it has one, else its id.
+    """
+
+    node: str
+    called: str
+    rung: str | None
+    limit: Limit
+    since_ns: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flowstream.errors import Diagnostic, FlowstreamError, Place
 from flowstream.graph.patch import Patch
-from flowstream.runtime.why import Cause
+from flowstream.runtime.cause import Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +116,11 @@ class ViewerLeft:
 
 @dataclass(frozen=True, slots=True)
 class ViewerChanged:
-    """The owner decided about a viewer, or it has another name.
+    """The owner decided about a viewer, it has another name, or it gets less or more than before.
 
-    ``what`` is ``approved``, ``rejected``, ``kicked``, ``paused``, ``resumed``, ``permitted``, ``capped`` or ``named``;
-    ``detail`` what it may be shown, the rate in bits per second (empty: no bound), or the name.
+    ``what`` is ``approved``, ``rejected``, ``kicked``, ``paused``, ``resumed``, ``permitted``, ``capped``,
+    ``prioritized``, ``named``, ``limited`` or ``unlimited``; ``detail`` what it may be shown, the rate in bits per
+    second (empty: no bound), the priority, the name, or why it gets no better picture, in a sentence.
     """
 
     node: str

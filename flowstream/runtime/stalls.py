@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from flowstream.graph.plan import Edge
+from flowstream.runtime.audience import Limited
+from flowstream.runtime.cause import Cause
 from flowstream.runtime.events import Applied, Event, NodeSlow, Recovered, Refused, Stalled
 from flowstream.runtime.reload import Revisions
 from flowstream.runtime.runner import Runner, base_run
 from flowstream.runtime.stats import SECOND_NS, EdgeMeter, Statistics, carries_records
 from flowstream.runtime.view import EdgeView, Hold, NodeView, View
-from flowstream.runtime.why import Cause, causes
+from flowstream.runtime.viewers import VIEWERS, ViewerRegistry
+from flowstream.runtime.why import causes
 
 LATELY_NS = 5 * SECOND_NS
 """Over how long rates and losses are judged."""
@@ -26,7 +29,7 @@ LOOKS_AT_LOSSES = 6
 HELD_NS = 90 * SECOND_NS
 """How long a node that held the loop is a cause. One that goes on is told of once a minute, so it stays one."""
 
-TOLD_OTHERWISE = ("failed", "refused-peer", "refused-file", "held-loop")
+TOLD_OTHERWISE = ("failed", "refused-peer", "refused-file", "held-loop", "narrow-uplink", "narrow-link")
 """Causes that have events of their own."""
 
 
@@ -131,7 +134,12 @@ class Stalls:
             refused=revisions.refused if revisions else None,
             refused_ns=self._refused_ns,
             holds=self._lately_held(),
+            limited=self._limited(),
         )
+
+    def _limited(self) -> tuple[Limited, ...]:
+        held = [self.engine.held(id, VIEWERS) for id in self.engine.runners]
+        return tuple(each for registry in held if isinstance(registry, ViewerRegistry) for each in registry.limited)
 
     def _node(self, id: str, runner: Runner) -> NodeView:
         meter = self.statistics.nodes[id]

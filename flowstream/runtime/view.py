@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from flowstream.runtime.audience import Limited
+
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
@@ -74,7 +76,8 @@ class Hold:
 class View:
     """A graph as it stands at ``now_ns``, which is ``wallclock_ns`` in UTC and ``zone_s`` more on the clock here.
 
-    ``refused`` is why what the file holds was refused, ``refused_ns`` when.
+    ``refused`` is why what the file holds was refused, ``refused_ns`` when. ``limited`` are viewers who get less than
+    the best.
     """
 
     now_ns: int
@@ -89,3 +92,4 @@ class View:
     refused: str | None = None
     refused_ns: int | None = None
     holds: tuple[Hold, ...] = ()
+    limited: tuple[Limited, ...] = ()

@@ -18,6 +18,7 @@ from flowstream.runtime.audience import (
     Caller,
     DoorClosed,
     Grant,
+    Limited,
     LinkStats,
     Shown,
     Sitting,
@@ -39,6 +40,7 @@ from flowstream.runtime.events import (
     ViewPaused,
     ViewResumed,
 )
+from flowstream.runtime.limits import sentence
 
 VIEWERS = "viewers"
 """The key under which a node holds a `ViewerRegistry`."""
@@ -50,8 +52,15 @@ MOST_GONE = 256
 """How many viewers are remembered who are not there; the ones gone for longest are forgotten."""
 
 MOST_SUSPECTS = 256
+
+MOST_PRIORITY = 100
+"""How far a viewer's priority may be from that of others."""
+
 RATE_NS = 1_000_000_000
 """Over how long a viewer's bitrate is measured."""
+
+LIMITED_NS = 3_000_000_000
+"""How long a viewer gets less than the best before that is told, and more before that is."""
 
 LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 """What ids are made of: nothing that is read for something else."""
@@ -73,12 +82,16 @@ class _Record:
     video: bool = True
     audio: bool = True
     cap_bps: int | None = None
+    priority: int = 0
     invitation: str | None = None
     until_ns: int | None = None
     sitting: Sitting | None = None
     stats: LinkStats = field(default_factory=LinkStats)
     bitrate_bps: float | None = None
     measured_ns: int = 0
+    shortage: tuple[str, str | None] | None = None  # by what it is limited, and to which rung
+    shortage_ns: int = 0
+    told_shortage: tuple[str, str | None] | None = None
 
     @property
     def state(self) -> ViewerState:
@@ -223,6 +236,17 @@ class ViewerRegistry:
         """Everybody who is there or was, in the order in which they first came."""
         return tuple(self._seen(each) for each in self._records.values())
 
+    @property
+    def limited(self) -> tuple[Limited, ...]:
+        """Those for whom the uplink or their own links have been too narrow for a while."""
+        found = []
+        for each in self._records.values():
+            limit = each.stats.limit
+            if each.told_shortage is not None and each.told_shortage == each.shortage and limit is not None:
+                called = each.name or each.id
+                found.append(Limited(self._node(), called, each.stats.rung, limit, each.shortage_ns))
+        return tuple(found)
+
     def approve(self, id: str) -> Viewer:
         """Lets somebody in who waits, or who was sent away. Raises ViewerError when there is no place."""
         record = self._record(id)
@@ -273,6 +297,19 @@ class ViewerRegistry:
         record.cap_bps = rate_bps
         self._show(record)
         self._tell_change(record, "capped", "" if rate_bps is None else str(rate_bps))
+        return self._seen(record)
+
+    def prioritize(self, id: str, priority: int) -> Viewer:
+        """Says who comes first where the uplink is short: a higher priority before a lower one. It is 0 at first.
+
+        Raises ViewerError for one that is not from -`MOST_PRIORITY` to `MOST_PRIORITY`.
+        """
+        if not -MOST_PRIORITY <= priority <= MOST_PRIORITY:
+            raise ViewerError(f"{priority} is no priority; it goes from -{MOST_PRIORITY} to {MOST_PRIORITY}")
+        record = self._record(id)
+        record.priority = priority
+        self._show(record)
+        self._tell_change(record, "prioritized", str(priority))
         return self._seen(record)
 
     def revoke(self, invitation: str) -> int:
@@ -382,6 +419,21 @@ class ViewerRegistry:
                 sent = stats.sent_bytes - record.stats.sent_bytes
                 record.bitrate_bps = max(0, sent) * 8e9 / (now_ns - record.measured_ns)
             record.stats, record.measured_ns = stats, now_ns
+            self._watch_shortage(record, now_ns)
+
+    def _watch_shortage(self, record: _Record, now_ns: int) -> None:
+        """Tells once that a viewer gets less than the best, because of what nobody has decided; and that it is over."""
+        stats = record.stats
+        is_short = stats.limit is not None and stats.limit.by in ("uplink", "link")
+        shortage = (stats.limit.by, stats.rung) if stats.limit is not None and is_short else None
+        if shortage != record.shortage:
+            record.shortage, record.shortage_ns = shortage, now_ns
+        elif shortage != record.told_shortage and now_ns - record.shortage_ns >= LIMITED_NS:
+            record.told_shortage = shortage
+            if stats.limit is not None and is_short:
+                self._tell_change(record, "limited", sentence(record.name or record.id, stats.rung, stats.limit))
+            else:
+                self._tell_change(record, "unlimited", stats.rung or "")
 
     # --- behind it --------------------------------------------------------------------------------------------------
 
@@ -420,7 +472,7 @@ class ViewerRegistry:
         """Somebody else with all that one was given."""
         made = replace(
             of, id=self._new_id(), pass_id=secrets.token_urlsafe(9), joined_ns=self._wallclock_ns(), sitting=None,
-            is_connected=False, stats=LinkStats(), bitrate_bps=None, measured_ns=0,
+            is_connected=False, stats=LinkStats(), bitrate_bps=None, measured_ns=0, shortage=None, told_shortage=None,
         )  # fmt: skip
         self._remember(made)
         return made
@@ -479,7 +531,7 @@ class ViewerRegistry:
             return Shown("none", False)
         if self._is_paused or record.is_paused:
             return Shown("black", False)
-        return Shown("live" if record.video else "black", record.audio, record.cap_bps)
+        return Shown("live" if record.video else "black", record.audio, record.cap_bps, record.priority)
 
     def _show(self, record: _Record) -> None:
         if record.sitting is not None:
@@ -502,6 +554,7 @@ class ViewerRegistry:
         was_connected = record.is_connected
         record.sitting, record.is_connected, record.bitrate_bps = None, False, None
         record.stats, record.measured_ns = LinkStats(), 0
+        record.shortage = record.told_shortage = None
         if not was_connected and not record.is_barred and not record.is_approved:
             self._records.pop(record.id, None)  # it never came
         else:
@@ -567,6 +620,8 @@ class ViewerRegistry:
             rtt_ms=record.stats.rtt_ms,
             bitrate_bps=record.bitrate_bps,
             rung=record.stats.rung,
+            priority=record.priority,
+            limit=record.stats.limit,
         )
 
 

@@ -6,27 +6,13 @@ Pure: a View goes in, causes come out. One cause is one thing to mend, however m
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from typing import Any, Literal
 
 from flowstream.graph.diagnostics import listed
+from flowstream.runtime.cause import Cause, Kind
+from flowstream.runtime.limits import causes_of
 from flowstream.runtime.view import EdgeView, Hold, NodeView, View
-
-Kind = Literal[
-    "deadlock",
-    "silent-source",
-    "starvation",
-    "slow-consumer",
-    "blocked-siblings",
-    "drop-storm",
-    "restart-loop",
-    "refused-peer",
-    "failed",
-    "starting",
-    "held-loop",
-    "refused-file",
-]
 
 STALLED_NS = 2_000_000_000
 """How long nothing may move where something did before, in a live graph."""
@@ -53,44 +39,22 @@ COMPUTING = 0.8
 DAY_NS = 86_400_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """One thing that is wrong. ``node`` is where it is to be mended; empty when that is the file.
-
-    ``chain`` are all nodes it concerns, those that suffer first and ``node`` last. ``since_ns`` is a now.
-    """
-
-    node: str
-    kind: Kind
-    sentence: str
-    since_ns: int
-    chain: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        """What it has in common with what it is a moment later."""
-        return (self.kind, self.node, self.chain[0] if self.kind in ("drop-storm", "slow-consumer") else "")
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as JSON values."""
-        return {**asdict(self), "chain": list(self.chain)}
-
-
 def causes(view: View) -> tuple[Cause, ...]:
     """What is wrong, the gravest first; nothing when all is well."""
     return tuple(_Reasoning(view).causes())
 
 
 def verdict(view: View, found: Iterable[Cause], node: str | None = None) -> list[str]:
-    """Sentences for a person: the causes, or those that concern a node; one that says so when all is well.
+    """Sentences for a person: the causes, or those that concern a node; one that says so when nothing is wrong.
 
     Raises KeyError for a node that is not there.
     """
-    if node is None:
-        return [cause.sentence for cause in found] or [_healthy(view)]
-    standing = view.nodes[node]
-    concerned = [cause.sentence for cause in found if node in cause.chain]
-    return concerned or [_healthy_node(view, standing)]
+    standing = None if node is None else view.nodes[node]
+    concerned = [cause for cause in found if node is None or node in cause.chain]
+    sentences = [cause.sentence for cause in concerned]
+    if any(cause.is_fault for cause in concerned):
+        return sentences
+    return [_healthy(view) if standing is None else _healthy_node(view, standing), *sentences]
 
 
 class _Reasoning:
@@ -130,6 +94,7 @@ class _Reasoning:
             yield self._held(hold)
         if self.view.refused is not None:
             yield self._refused(self.view.refused)
+        yield from causes_of(each for each in self.view.limited if self._works(each.node))
 
     # --- looking ----------------------------------------------------------------------------------------------------
 

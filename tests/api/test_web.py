@@ -192,7 +192,7 @@ CONTROL = (
     "readyz",
     "record",
 )
-VERBS = ("approve", "reject", "kick", "pause", "resume", "permit", "cap", "invite", "revoke")
+VERBS = ("approve", "reject", "kick", "pause", "resume", "permit", "cap", "prioritize", "invite", "revoke")
 CHANGES = (
     "plan", "reload", "set", "clear", "rollback", "stop", "view/pause", "view/resume",
     *(f"viewers/{verb}" for verb in VERBS),

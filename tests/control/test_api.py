@@ -69,7 +69,7 @@ def test_it_describes_itself(tmp_path: Path) -> None:
             "/status", "/plan", "/reload", "/set", "/clear", "/rollback", "/revisions", "/schema", "/healthz",
             "/readyz", "/stop", "/events", "/openapi.json", "/why", "/stats", "/metrics", "/tap",
             "/viewers", *(f"/viewers/{verb}" for verb in (
-                "approve", "reject", "kick", "pause", "resume", "permit", "cap", "invite", "revoke"
+                "approve", "reject", "kick", "pause", "resume", "permit", "cap", "prioritize", "invite", "revoke"
             )), "/view/pause", "/view/resume",
             "/record",
         }  # fmt: skip

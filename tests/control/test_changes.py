@@ -6,9 +6,12 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from flowstream.control.files import GraphFile
+from flowstream.control.run import Run
 from flowstream.control.state import History
 from flowstream.errors import GraphError
-from tests.control.running import TICKS, Opened, in_run
+from flowstream.runtime.events import Applied, Event
+from tests.control.running import ODD, TICKS, Opened, in_run
 
 PART = "inputs: {all: end}\nvars: {often: 5}\nnodes:\n  end: {type: odd/page}\n"
 
@@ -288,3 +291,48 @@ def test_a_history_that_cannot_be_kept_does_not_end_the_run(tmp_path: Path, capl
 
     in_run(tmp_path, main)
     assert "cannot keep the revision in" in caplog.text
+
+
+def test_what_was_saved_while_it_was_started_is_applied_when_it_runs(tmp_path: Path) -> None:
+    """From when its files were read on; a part of it and the source of a node type too."""
+    file, part, folder = tmp_path / "it.yaml", tmp_path / "part.yaml", tmp_path / "mine"
+    folder.mkdir()
+    spare = (ODD / "nodes.py").read_text().replace('"odd/', '"mine/').replace("mine/ticks", "mine/spare")
+    before = {
+        file: TICKS.replace("{type: discard, from: ticks}", "{use: part.yaml, from: ticks}"),
+        part: PART.replace("nodes:", "nodes:\n  spare: {type: mine/spare}"),
+        folder / "spare.py": spare,
+    }
+    after = {
+        file: before[file].replace("every_ms: 5", "every_ms: 9"),
+        part: before[part].replace("mine/spare}", "mine/spare, every_ms: 8}"),
+        folder / "spare.py": spare + "\n# changed\n",
+    }
+
+    async def main() -> None:
+        for changed, text in after.items():
+            for path, content in before.items():
+                path.write_text(content)
+            graph = GraphFile(str(file), (ODD, folder))
+            plan = await anyio.to_thread.run_sync(graph.compile)
+            changed.write_text(text)
+            async with Run.open(graph, plan, has_control=False) as run, anyio.create_task_group() as tasks:
+                told = anyio.Event()
+                events: list[Event] = []
+
+                def hear(event: Event, told: anyio.Event = told, events: list[Event] = events) -> None:
+                    events.append(event)
+                    told.set()
+
+                run.engine.listen(hear)
+                await run.start()
+                tasks.start_soon(run.follow)
+                await told.wait()
+                assert [type(event) for event in events] == [Applied], events
+                tasks.cancel_scope.cancel()
+
+    async def limited() -> None:
+        with anyio.fail_after(60):
+            await main()
+
+    anyio.run(limited)

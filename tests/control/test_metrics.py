@@ -3,8 +3,8 @@
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowstream.control.metrics import to_text
+from flowstream.runtime.cause import Cause
 from flowstream.runtime.stats import EdgeStats, Fill, Latency, NodeStats, RunStats
-from flowstream.runtime.why import Cause
 
 ODD = 'a "quoted" \\ name\nin two lines'
 LATENCY = Latency(600, 3_000_000, 5_500_000, 21_000_000)

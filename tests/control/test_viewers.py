@@ -13,7 +13,7 @@ import pytest
 from flowstream.cli import outcome
 from flowstream.control import models
 from flowstream.control.tokens import FILE_NAME
-from flowstream.runtime.audience import Caller, DoorClosed
+from flowstream.runtime.audience import Caller, DoorClosed, Limit
 from flowstream.runtime.viewers import VIEWERS, ViewerRegistry
 from tests.control.running import Opened, in_run
 from tests.runtime.test_viewers import BLACK, LIVE, NOTHING, Session
@@ -68,6 +68,7 @@ def test_everything_that_can_be_asked_about_a_viewer(tmp_path: Path) -> None:
         assert (await ask("permit", audio=False)).audio is False
         assert (await ask("cap", bitrate="600k")).cap_bps == 600_000
         assert (await ask("cap")).cap_bps is None
+        assert (await ask("prioritize", priority=2)).priority == 2
         assert await there.post("/view/pause") == {"nodes": ["out"]}
         assert session.shown == BLACK
         assert await there.post("/view/pause", node="out") == {"nodes": []}
@@ -100,6 +101,47 @@ def test_what_happens_is_an_event(tmp_path: Path) -> None:
             {"event": "viewer-left", **who, "reason": "it said goodbye"},
             {"event": "view-paused", "node": "out"},
         ]
+
+    in_run(tmp_path, main, GRAPH)
+
+
+def test_who_gets_less_than_the_best_is_named_by_why_by_the_list_and_by_an_event(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def main(there: Opened) -> None:
+        session, door = come(there, name="Anna"), registry(there)
+        viewer = session.seat.viewer
+        await there.post("/viewers/approve", viewer=viewer)
+        session.rung, session.limit = "low", Limit("uplink", 20_000_000, 7, "high", 2_500_000)
+        now_ns = there.run.engine.clock.now_ns()
+
+        def pass_seconds(first: int, last: int) -> None:
+            for second in range(first, last):
+                door._now_ns = lambda: now_ns + second * 10**9  # noqa: B023 - called here, or once more at its end
+                door.tick()
+
+        pass_seconds(2, 8)
+        sentence = "viewer Anna is on low: the uplink of 20M is shared by 7 viewers"
+        told = await there.get("/why?node=out")
+        assert told["healthy"] is True
+        assert told["verdict"][-1] == sentence
+        (cause,) = told["causes"]
+        assert (cause["kind"], cause["node"], cause["is_fault"]) == ("narrow-uplink", "out", False)
+        (seen,) = models.ViewersNow.model_validate(await there.get("/viewers")).viewers
+        assert seen.limit is not None
+        assert (seen.limit.by, seen.limit.rate_bps, seen.limit.sharing) == ("uplink", 20_000_000, 7)
+        assert (seen.limit.above, seen.limit.above_bps) == ("high", 2_500_000)
+        capsys.readouterr()
+        assert await anyio.to_thread.run_sync(outcome, ["viewers", "list", "--control", str(there.run.socket)]) == 0
+        assert "rung low  limited by the uplink" in capsys.readouterr().out
+        told = [json.loads(entry.data) for entry in there.run.events.after(0)[1] if entry.name == "viewer-changed"]
+        assert (told[-1]["viewer"], told[-1]["what"], told[-1]["detail"]) == (viewer, "limited", sentence)
+        session.rung = None
+        session.limit = Limit("link", 90_000, 7, "low", 244_000)
+        pass_seconds(8, 14)
+        told = await there.get("/why?node=out")
+        assert told["healthy"] is False
+        assert told["verdict"] == ["viewer Anna gets no picture: its link carries 90k, and low needs 244k"]
 
     in_run(tmp_path, main, GRAPH)
 
@@ -232,6 +274,9 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert (ann.shown, bob.shown) == (LIVE, LIVE)
         assert await call("viewers", "cap", a, "600k") == f"{a} (Ann) gets at most 600 kbit/s\n"
         assert await call("viewers", "cap", a, "off") == f"{a} (Ann) gets as much as there is\n"
+        assert await call("viewers", "prioritize", a, "2") == f"{a} (Ann) has priority 2\n"
+        assert await call("viewers", "prioritize", a, "-3") == f"{a} (Ann) has priority -3\n"
+        assert "priority -3" in await call("viewers", "list")
         assert await call("viewers", "permit", a, "--no-audio") == f"{a} (Ann) may see the picture\n"
         assert await call("viewers", "permit", a, "--no-video") == f"{a} (Ann) may neither see nor hear\n"
         assert "no picture  no sound" in await call("viewers", "list", "out")

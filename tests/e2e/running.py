@@ -161,6 +161,24 @@ def browsing(width: int = 1280, height: int = 800) -> Iterator[Any]:
             browser.close()
 
 
+@contextmanager
+def screen(width: int, height: int) -> Iterator[str]:
+    """An X server of our own with one screen; its DISPLAY."""
+    read, write = os.pipe()
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(write), "-screen", "0", f"{width}x{height}x24", "-nolisten", "tcp", "-noreset"],
+        pass_fds=[write],
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(write)
+    try:
+        with os.fdopen(read) as number:
+            yield f":{number.readline().strip()}"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
 def until(what: str, condition: Any, seconds: float = PATIENCE_S) -> Any:
     """What ``condition()`` gives once it is true; asks again every 50 ms and fails with ``what`` when it takes long."""
     deadline = time.monotonic() + seconds

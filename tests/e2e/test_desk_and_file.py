@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -22,20 +21,8 @@ pytestmark = [pytest.mark.real, pytest.mark.alone]
 
 @pytest.fixture
 def screen() -> Iterator[str]:
-    """An X server of 1280x720 of our own; its DISPLAY."""
-    read, write = os.pipe()
-    server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x720x24", "-nolisten", "tcp", "-noreset"],
-        pass_fds=[write],
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(write)
-    try:
-        with os.fdopen(read) as number:
-            yield f":{number.readline().strip()}"
-    finally:
-        server.terminate()
-        server.wait(20)
+    with running.screen(1280, 720) as display:
+        yield display
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def test_a_viewer_begins_with_what_its_link_carries_and_rises_after_two_seconds(
 
 def test_nothing_known_is_the_lowest_rung_and_what_was_known_stays() -> None:
     allocator = Allocator()
-    assert allocator.decide(LADDER, [Demand("a")], now_ns=0)["a"] == Choice("low", "link", "low")
+    assert allocator.decide(LADDER, [Demand("a")], now_ns=0)["a"] == Choice("low", "unknown", "low", "mid")
     play(allocator, [Demand("a", 5_000_000)], since_s=0, seconds=3)
     assert allocator.decide(LADDER, [Demand("a")], now_ns=4 * S)["a"].rung == "high"
 
@@ -67,7 +67,7 @@ def test_a_picture_is_paused_when_even_the_lowest_rung_is_not_carried_and_comes_
     play(allocator, [Demand("a", 5_000_000)], since_s=0, seconds=1)
     changes = play(allocator, [Demand("a", 100_000)], since_s=1, seconds=5)["a"]
     assert changes == [(1, "low"), (3, None)]
-    assert allocator.decide(LADDER, [Demand("a", 100_000)], now_ns=6 * S)["a"] == Choice(None, "link", None)
+    assert allocator.decide(LADDER, [Demand("a", 100_000)], now_ns=6 * S)["a"] == Choice(None, "link", None, "low")
     assert play(allocator, [Demand("a", 400_000)], since_s=6, seconds=5)["a"] == [(6, None), (6.5, "low")]
 
 

@@ -15,6 +15,8 @@ from flowstream.runtime.audience import (
     Caller,
     DoorClosed,
     Grant,
+    Limit,
+    Limited,
     LinkStats,
     Shown,
     TokenError,
@@ -72,6 +74,8 @@ class Session:
     shown: Shown | None = None
     sent_bytes: int = 0
     reason: str | None = None
+    rung: str | None = None
+    limit: Limit | None = None
 
     def show(self, shown: Shown) -> None:
         self.shown = shown
@@ -82,7 +86,7 @@ class Session:
             self.seat.leave(reason)
 
     def stats(self) -> LinkStats:
-        return LinkStats(self.sent_bytes, 0.25, 40.0, None, None)
+        return LinkStats(self.sent_bytes, 0.25, 40.0, None, self.rung, self.limit)
 
 
 class Hall:
@@ -149,6 +153,60 @@ def test_links_are_measured() -> None:
     hall.registry.tick()
     (viewer,) = hall.registry.viewers
     assert (viewer.bitrate_bps, viewer.loss, viewer.rtt_ms, viewer.rung) == (1e6, 0.25, 40.0, None)
+
+
+def test_who_gets_less_than_the_best_is_told_of_when_it_lasts_and_when_it_is_over() -> None:
+    hall = Hall()
+    session = hall.come(name="Ann")
+    uplink = Limit("uplink", 20_000_000, 7, "high", 2_500_000)
+
+    def after(seconds: int, rung: str, limit: Limit | None) -> list[tuple[str, str]]:
+        session.rung, session.limit = rung, limit
+        hall.events.clear()
+        for _ in range(seconds):
+            hall.clock.at_ns += 10**9
+            hall.registry.tick()
+        return [(event.what, event.detail) for event in hall.events]
+
+    said = "viewer Ann is on low: the uplink of 20M is shared by 7 viewers"
+    assert after(3, "low", uplink) == []
+    assert hall.registry.limited == (), "it may be over soon"
+    assert after(5, "low", uplink) == [("limited", said)]
+    began_ns = hall.clock.at_ns - 7 * 10**9
+    assert hall.registry.limited == (Limited("out", "Ann", "low", uplink, began_ns),)
+    assert hall.registry.viewers[0].limit == uplink
+    assert after(1, "high", None) == []
+    assert hall.registry.limited == ()
+    assert after(9, "high", None) == [("unlimited", "high")]
+    link = Limit("link", 480_000, 7, "high", 2_875_000)
+    assert after(9, "low", link) == [("limited", "viewer Ann is on low: its link carries 480k, and high needs 2.88M")]
+    session.close("it said goodbye")
+    assert hall.registry.limited == ()
+
+
+def test_what_somebody_decided_or_nobody_knows_is_no_news() -> None:
+    hall = Hall()
+    session = hall.come()
+    hall.events.clear()
+    for limit in (Limit("cap", 600_000), Limit("choice"), Limit("unknown"), Limit("settling"), Limit("paused")):
+        session.limit = limit
+        for _ in range(10):
+            hall.clock.at_ns += 10**9
+            hall.registry.tick()
+    assert (hall.events, hall.registry.limited) == ([], ())
+
+
+def test_a_priority_is_within_bounds_and_stays_with_a_viewer() -> None:
+    hall = Hall()
+    session = hall.come()
+    id = session.seat.viewer
+    assert hall.registry.prioritize(id, 3).priority == 3
+    assert session.shown == Shown("live", True, priority=3)
+    with pytest.raises(ViewerError, match="101 is no priority; it goes from -100 to 100"):
+        hall.registry.prioritize(id, 101)
+    token = hall.pass_of(session)
+    session.close("lost")
+    assert hall.come(token=token).shown == Shown("live", True, priority=3)
 
 
 def test_a_decision_changes_what_is_shown_at_once() -> None:

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from flowstream.runtime.audience import Limit, Limited
+from flowstream.runtime.cause import Cause, Kind
 from flowstream.runtime.view import EdgeView, Hold, NodeView, View
-from flowstream.runtime.why import Cause, Kind, causes, duration, verdict
+from flowstream.runtime.why import causes, duration, verdict
 
 S = 1_000_000_000
 NOW = 1_000 * S
@@ -425,7 +427,7 @@ def test_those_who_suffer_come_first_and_the_one_to_mend_last() -> None:
     assert cause.since_ns == NOW - 4_100_000_000
     assert cause.to_json() == {
         "node": "screen", "kind": "silent-source", "sentence": cause.sentence, "since_ns": cause.since_ns,
-        "chain": ["out", "encode", "screen"],
+        "chain": ["out", "encode", "screen"], "is_fault": True,
     }  # fmt: skip
 
 
@@ -497,3 +499,89 @@ def test_a_cause_is_the_same_one_a_moment_later() -> None:
     one = Cause("screen", "silent-source", "4 s", 5, ("out", "screen"))
     assert one.key == dataclasses.replace(one, sentence="5 s", chain=("tape", "screen")).key
     assert one.key != dataclasses.replace(one, node="mic").key
+
+
+K, M = 1_000, 1_000_000
+SHARED = Limit("uplink", 20 * M, 7, "middle", 636 * K)
+NARROW = Limit("link", 483_217, 7, "middle", 731_400)
+
+
+def limited(called: str, rung: str | None, limit: Limit, seconds: float = 5, on: str = "out") -> Limited:
+    return Limited(on, called, rung, limit, NOW - round(seconds * S))
+
+
+LIMITED: dict[str, tuple[list[Limited], Kind, bool, str]] = {
+    "one by the uplink": (
+        [limited("Anna", "low", SHARED)],
+        "narrow-uplink",
+        False,
+        "viewer Anna is on low: the uplink of 20M is shared by 7 viewers",
+    ),
+    "many by the uplink": (
+        [limited("Anna", "low", SHARED), limited("Carl", None, SHARED), limited("Bob", "low", SHARED, 9)],
+        "narrow-uplink",
+        True,
+        "viewer Carl gets no picture and viewers Anna and Bob are on low: the uplink of 20M is shared by 7 viewers",
+    ),
+    "a crowd": (
+        [limited(each, "low", SHARED) for each in "abcde"],
+        "narrow-uplink",
+        False,
+        "viewers a, b, c and 2 more are on low: the uplink of 20M is shared by 7 viewers",
+    ),
+    "alone": (
+        [limited("Anna", "low", Limit("uplink", 500 * K, 1, "middle", 636 * K))],
+        "narrow-uplink",
+        False,
+        "viewer Anna is on low: the uplink of 500k is too narrow for it",
+    ),
+    "one by its link": (
+        [limited("Anna", "low", NARROW)],
+        "narrow-link",
+        False,
+        "viewer Anna is on low: its link carries 483k, and middle needs 731k",
+    ),
+    "no picture over its link": (
+        [limited("Anna", None, Limit("link", 100 * K, 1, "low", 244 * K))],
+        "narrow-link",
+        True,
+        "viewer Anna gets no picture: its link carries 100k, and low needs 244k",
+    ),
+    "many by their links": (
+        [limited(each, "low", NARROW) for each in "abcde"],
+        "narrow-link",
+        False,
+        "viewer a is on low (its link carries 483k, and middle needs 731k), "
+        "viewer b is on low (its link carries 483k, and middle needs 731k), "
+        "viewer c is on low (its link carries 483k, and middle needs 731k) and 2 more are held up by their links",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LIMITED)
+def test_viewers_who_get_less_than_the_best_are_named(case: str) -> None:
+    who, kind, is_fault, said = LIMITED[case]
+    standing = view([SCREEN, node("out")], [edge("screen > out")], limited=tuple(who))
+    (cause,) = causes(standing)
+    assert (cause.node, cause.kind, cause.sentence, cause.is_fault) == ("out", kind, said, is_fault)
+    assert cause.since_ns == min(each.since_ns for each in who)
+    well = [] if is_fault else ["all is well: 2 nodes work and nothing waits for long"]
+    assert verdict(standing, (cause,)) == [*well, said]
+    assert verdict(standing, (cause,), "screen") == ["screen is well: out takes 30/s from it"]
+
+
+def test_each_output_has_an_uplink_and_viewers_of_its_own() -> None:
+    nodes = [SCREEN, node("out"), node("wall"), node("off", "failed", error="gone")]
+    standing = view(
+        nodes,
+        [edge("screen > out"), edge("screen > wall")],
+        limited=(
+            limited("Anna", "low", NARROW),
+            limited("Bob", "low", SHARED),
+            limited("Carl", "low", SHARED, on="wall"),
+            limited("Dora", "low", SHARED, on="off"),
+        ),
+    )
+    assert [(cause.node, cause.kind) for cause in causes(standing) if not cause.is_fault] == [
+        ("out", "narrow-uplink"), ("out", "narrow-link"), ("wall", "narrow-uplink"),
+    ]  # fmt: skip

@@ -13,6 +13,7 @@ RATIOS = {"hop": ["hop"], "thread_hop": ["thread_hop"], "transcode": ["transcode
           "encode": ["encode_1080p30", "encode_720p30", "capture_1080p30"],
           "adaptation": ["step", "lte", "lossy", "cross_traffic", "cpu_overload"],
           "congestion": ["congestion_unused", "congestion_waits", "congestion_cpu"],
+          "latency": ["join", "jitter_buffer", "display_p50", "display_p95"],
           "fanout": ["fanout_few", "fanout_many"]}  # fmt: skip
 
 

@@ -139,6 +139,7 @@ class BandwidthEstimator:
         self._jumped_ns: int | None = None
         self._remb: tuple[int, int] | None = None
         self._reported_loss = 0.0
+        self._is_reported = False
         self._sent_since_ns = now_ns
         self._sent_bytes = 0
         self._sent_bps: float | None = None
@@ -152,6 +153,11 @@ class BandwidthEstimator:
         pacer gave with them.
         """
         self._sent_bytes += self.packets.add(sizes, now_ns=now_ns, probe=probe)
+
+    def expect(self, bps: int) -> None:
+        """A stream of this rate is about to be sent: the path is taken to carry it until something has come back."""
+        if self._fed_ns is None and self._remb is None and not self._is_reported:
+            self._bps = max(self._bps, float(min(bps, self.most_bps)))
 
     def poll(self, *, now_ns: int) -> Probe | None:
         """What is due by the clock; gives the probe to send now, if any."""
@@ -224,21 +230,22 @@ class BandwidthEstimator:
     def handle_report(self, *, loss: float, round_trip_ns: int | None, now_ns: int) -> None:
         """A receiver report: ``loss`` is a share. It counts only where there is neither feedback nor REMB.
 
-        Then the rate follows it as in draft-ietf-rmcat-gcc-02 section 6: up by 8 % a report without losses, down by
-        half the share that is lost beyond 10 %.
+        Then the rate follows it as in draft-ietf-rmcat-gcc-02 section 6: up by 8 % a report without losses, to what was
+        sent at least, and down by half the share that is lost beyond 10 %. It rises also while less is sent: there is
+        nothing to probe with, so that more is found out by sending more.
         """
         self._now_ns = now_ns
         if round_trip_ns is not None and self._fed_ns is None:
             self._follow_round_trip(round_trip_ns)
         if self._fed_ns is not None:
             return
-        self._reported_loss = loss
+        self._reported_loss, self._is_reported = loss, True
         if self._remb is None or now_ns - self._remb[1] > _REMB_LASTS_NS:
             if loss > _MANY_LOSSES:
                 self._bps *= 1 - 0.5 * loss
                 self._state, self._bound = "holding", "loss"
             elif loss < _FEW_LOSSES:
-                self._bps = min(self._bps * 1.08, self._app_bound())
+                self._bps = max(self._bps * 1.08, self._sent_bps or 0.0)
                 self._state, self._bound = "rising", "nothing"
             self._bps = min(max(self._bps, self._least_bps), self.most_bps)
         self._set_target()

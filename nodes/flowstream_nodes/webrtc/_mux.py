@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from flowstream.proto import stun
 from flowstream.proto.ice import Address, Pair, local_ufrag
+from flowstream_nodes.webrtc._layout import Even, evens
 
 MAX_DATAGRAM: Final = 2048
 """Longest datagram that is read, in bytes."""
@@ -169,27 +170,28 @@ class UdpMux:
         Runs of equal size, the last of which may be shorter, go in one call where the kernel cuts them up (UDP_SEGMENT,
         Linux). Never waits, as `send`.
         """
+        return self.send_evens(data, evens(sizes), pair)
+
+    def send_evens(self, data: memoryview, runs: Sequence[Even], pair: Pair) -> int:
+        """As `send_run`, where it is known already which datagrams are of equal size."""
         port = self._ports.get(pair.local[0])
         if port is None:
             return 0
-        sent = start = first = 0
-        count = len(sizes)
-        while first < count:
-            size = sizes[first]
-            end, stop = first + 1, start + size
-            if port.cuts_up and size <= MAX_SEGMENT:
-                while end < count and sizes[end] <= size:
-                    stop += sizes[end]
-                    end += 1
-                    if sizes[end - 1] < size:
-                        break
-            if self._send_some(port, data[start:stop], size, end - first, pair.remote):
-                sent += end - first
-            elif not port.cuts_up and end - first > 1:
-                continue  # it turned out that this kernel or interface does not: one by one
-            else:
-                self.unsent_packets += end - first
-            first, start = end, stop
+        sent = 0
+        for start, stop, size, count in runs:
+            if count > 1 and port.cuts_up and size <= MAX_SEGMENT:
+                if self._send_some(port, data[start:stop], size, count, pair.remote):
+                    sent += count
+                    continue
+                if port.cuts_up:
+                    self.unsent_packets += count
+                    continue
+                # It turned out that this kernel or interface does not: one by one.
+            for begin in range(start, stop, size):
+                if self._send_some(port, data[begin : min(begin + size, stop)], size, 1, pair.remote):
+                    sent += 1
+                else:
+                    self.unsent_packets += 1
         return sent
 
     def _send_some(self, port: _Port, data: memoryview, size: int, count: int, remote: Address) -> bool:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from flowstream import EncodedPacket, Size, ticks_of
-from flowstream.proto.allocator import SLACK, Allocator, Choice
+from flowstream import EncodedPacket, Limit, Size, ticks_of
+from flowstream.proto.allocator import RISE, SLACK, Allocator, Choice
 from flowstream.proto.allocator import Rung as Rate
 from flowstream.proto.congestion.shared import Bound, Flow, SharedUplink
 from flowstream.proto.keyframe import KeyframeRequests
@@ -96,12 +96,14 @@ class Rungs:
     """All renditions there are, and the choice for each viewer."""
 
     def __init__(self) -> None:
-        self.is_uplink_found: bool = False
-        """Whether viewers are bounded by an uplink that has shown what it carries, not by what was said of it."""
+        self.found_bps: int | None = None
+        """What the uplink was found to carry for all, where that is less than was said of it."""
         self._rungs: dict[int, Rung] = {}
         self._allocator = Allocator()
         self._uplink = SharedUplink()
         self._shares_bps: dict[str, int] = {}
+        self.sharing: int = 0
+        """How many viewers there are to share the uplink."""
 
     def __iter__(self) -> Iterator[Rung]:
         return iter(self._rungs.values())
@@ -163,18 +165,15 @@ class Rungs:
         else:
             bound = None
         self._allocator.uplink_bps = uplink_bps
-        choices = self._allocator.decide(
-            rates,
-            [each.demand(sound_bps=sound_bps, playable=self._playable(each)) for each in sessions],
-            now_ns=now_ns,
-            is_tight=self._uplink.is_tight,
-        )
+        demands = [each.demand(sound_bps=sound_bps, playable=self._playable(each)) for each in sessions]
+        self.sharing = sum(not demand.is_paused for demand in demands)
+        choices = self._allocator.decide(rates, demands, now_ns=now_ns, is_tight=self._uplink.is_tight)
         if bound is not None and not bound.is_found:
             choices = {
                 name: replace(choice, reason="settling") if choice.reason == "uplink" else choice
                 for name, choice in choices.items()
             }
-        self.is_uplink_found = bound is not None and bound.is_found
+        self.found_bps = bound.bps if bound is not None and bound.is_found else None
         for session in sessions:
             session.aim(choices[session.id])
         self._shares_bps = {} if uplink_bps is None else self._share(choices, uplink_bps, sound_bps, now_ns)
@@ -216,6 +215,28 @@ class Rungs:
             next_bps = min((rate for rate in rates.values() if rate > bps), default=bps)
             shares[name] = int(OF_SHARE * (sound_bps + max(bps + spare_bps, next_bps)))
         return shares
+    def limit(self, session: ViewerSession, *, uplink_bps: int | None, sound_bps: int, now_ns: int) -> Limit | None:
+        """What keeps a viewer from a better picture, since the last decision."""
+        choice = session.choice
+        if choice is None or choice.reason == "best":
+            return None
+        above = self.find(choice.above)
+        above_bps = next((rate.bitrate_bps for rate in self.rates(now_ns=now_ns) if rate.name == choice.above), None)
+        rate_bps: int | None = None
+        if choice.reason == "uplink":
+            rate_bps = self.found_bps or uplink_bps
+        elif choice.reason == "cap":
+            rate_bps = session.cap_bps
+        elif choice.reason == "link":
+            rate_bps = session.picture_bps(sound_bps=sound_bps)
+            above_bps = None if above_bps is None else int(above_bps * RISE)
+        return Limit(
+            by=choice.reason,
+            rate_bps=rate_bps,
+            sharing=self.sharing,
+            above=None if above is None else above.name,
+            above_bps=above_bps,
+        )
 
     def _playable(self, session: ViewerSession) -> frozenset[str]:
         """The rungs that a viewer can play; those that have shown nothing yet may be."""

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import anyio.to_thread
 
-from flowstream import EncodedCaps, LinkStats, Seat, Shown
+from flowstream import EncodedCaps, Limit, LinkStats, Seat, Shown
 from flowstream.proto.admission import RateCap
 from flowstream.proto.sdp import Kind
 from flowstream.proto.switching import Picture
@@ -78,12 +78,13 @@ class Seated:
         *,
         newest: Callable[[], int | None],
         rung: Callable[[], str | None],
+        limit: Callable[[], Limit | None],
         on_uncovered: Callable[[], object],
     ) -> None:
         """``newest`` gives the position of the stream's last picture on its timeline, in ticks.
 
-        ``rung`` gives the name of the rendition that goes out; ``on_uncovered`` is called when a black picture is due
-        and there is none yet.
+        ``rung`` gives the name of the rendition that goes out, ``limit`` what keeps it from a better one;
+        ``on_uncovered`` is called when a black picture is due and there is none yet.
         """
         self.session = session
         self.seat = seat
@@ -91,6 +92,7 @@ class Seated:
         self._clock = clock
         self._newest = newest
         self._rung = rung
+        self._limit = limit
         self._on_uncovered = on_uncovered
         self._shown = Shown("none", False)
         self._cap: RateCap | None = None
@@ -109,6 +111,7 @@ class Seated:
         if not shown.sound:
             withheld.add("audio")
         self.session.withhold(frozenset(withheld))
+        self.session.priority = shown.priority
         if self._cap is None or self._cap.rate_bps != shown.cap_bps:
             self._cap = None if shown.cap_bps is None else RateCap(shown.cap_bps)
             self.session.cap_bps = shown.cap_bps
@@ -135,6 +138,7 @@ class Seated:
             loss=block.fraction_lost / 256 if block is not None else None,
             rtt_ms=round_trip_ns / 1e6 if round_trip_ns else None,
             rung=self._rung(),
+            limit=self._limit(),
         )
 
     # --- what the stream's pictures meet ------------------------------------------------------------------------------

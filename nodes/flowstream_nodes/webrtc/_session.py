@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
@@ -49,6 +50,9 @@ REPORT_INTERVAL_NS: Final = 1_000_000_000
 
 MAX_PENDING_DTLS: Final = 64
 """Datagrams that wait for the handshake; more are dropped and repeated by the peer."""
+
+MOST_CHECKS: Final = 512
+"""Connectivity checks that are remembered, so that they count only where they first came in: twenty minutes of them."""
 
 MAX_SRTCP: Final = 1400
 """Longest protected RTCP packet that is looked at, in bytes."""
@@ -152,6 +156,7 @@ class ViewerSession:
             on_break=self._start_anew,
             on_failure=self._fail,
         )
+        self._checks: dict[bytes, Pair] = {}  # by transaction: where each check came in
         self._by_ssrc = {stream.ssrc: stream for stream in self.streams.values()}
         self.awaits_keyframe = True
         self.choice: Choice | None = None
@@ -159,6 +164,7 @@ class ViewerSession:
         """The rung that the viewer asked for; None for the best."""
         self.switch = RungSwitch()
         self.cap_bps: int | None = None
+        self.priority = 0
         self._withheld: frozenset[Kind] = frozenset()
         self._cname = cname
         self._mux = mux
@@ -241,17 +247,19 @@ class ViewerSession:
         now_ns: int,
         ticks_at: Callable[[Kind, int], int],
         stream_bps: int = 0,
+        least_bps: int = 0,
         share_bps: int | None = None,
     ) -> None:
         """What is due by the clock: consent, ICE credentials, the estimate, and sender reports.
 
         ``ticks_at`` gives the timeline position of a wallclock time in ticks of a kind's clock; ``stream_bps`` is the
-        most that could be sent to this viewer now, ``share_bps`` what it could have of an uplink that others use too.
+        most that could be sent to this viewer now, ``least_bps`` the least, ``share_bps`` what it could have of an
+        uplink that others use too.
         """
         if any(isinstance(outcome, Expired) for outcome in self.ice.handle_deadline(now_ns=now_ns)):
             self.close("it was silent for 30 s")
         if self.connected:
-            self.sender.tick(stream_bps=stream_bps, share_bps=share_bps, now_ns=now_ns)
+            self.sender.tick(stream_bps=stream_bps, least_bps=least_bps, share_bps=share_bps, now_ns=now_ns)
         if not self.connected or now_ns < self._next_report_ns:
             return
         wallclock_ns = self._clock.wallclock_ns()
@@ -274,15 +282,20 @@ class ViewerSession:
         stream = self.streams.get("video")
         return stream is not None and stream.can_send(codec)
 
-    def demand(self, *, sound_bps: int, playable: frozenset[str] | None = None) -> Demand:
-        """What this viewer's link carries for the picture, and what it may get; ``playable`` are the rungs whose codec
-        it has."""
+    def picture_bps(self, *, sound_bps: int) -> int | None:
+        """What the link carries beside the sound; None while nothing is known."""
         bandwidth_bps = self.sender.bandwidth_bps
         if bandwidth_bps is not None and "audio" in self.streams:
             bandwidth_bps = max(1, bandwidth_bps - sound_bps)
+        return bandwidth_bps
+
+    def demand(self, *, sound_bps: int, playable: frozenset[str] | None = None) -> Demand:
+        """What this viewer's link carries for the picture, and what it may get; ``playable`` are the rungs whose codec
+        it has."""
         return Demand(
             self.id,
-            bandwidth_bps,
+            self.picture_bps(sound_bps=sound_bps),
+            priority=self.priority,
             cap_bps=self.cap_bps,
             playable=playable,
             chosen=self.chosen,
@@ -427,7 +440,14 @@ class ViewerSession:
         self._mux.forget(self.ice.ufrags, self.ice.pairs, self)
 
     def _handle_ice(self, data: bytes, pair: Pair) -> None:
+        transaction = stun.transaction_of(data)
+        if self._checks.get(transaction, pair) != pair:
+            return  # somebody who has seen it sends it again: it says nothing of where the viewer is
         self._follow(self.ice.handle_datagram(data, pair, now_ns=self._clock.now_ns()))
+        if pair in self.ice.pairs:
+            self._checks[transaction] = pair
+            if len(self._checks) > MOST_CHECKS:
+                del self._checks[next(iter(self._checks))]
 
     def _follow(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
@@ -479,6 +499,10 @@ class ViewerSession:
         stream = self._by_ssrc.get(block.ssrc)
         if stream is None:
             return
+        # No share can be lost without the count of losses having grown; some players send what was in memory.
+        before = stream.last_report.packets_lost if stream.last_report is not None else 0
+        if block.fraction_lost and block.packets_lost <= before:
+            block = replace(block, fraction_lost=0)
         stream.last_report = block
         round_trip_ns = block.round_trip_ns(wallclock_ns=self._clock.wallclock_ns())
         if round_trip_ns is not None:

@@ -16,6 +16,7 @@ from flowstream import (
     Caller,
     EncodedPacket,
     Holding,
+    Limit,
     Record,
     ResourceBusy,
     Seat,
@@ -200,6 +201,7 @@ class Viewers:
             self._holding,
             newest=lambda: self.rungs.newest_ticks,
             rung=lambda: self._rung_name(session),
+            limit=lambda: self._limit(session),
             on_uncovered=self._uncovered.set,
         )
         seat.sit(seated)
@@ -305,10 +307,16 @@ class Viewers:
         held = sum(
             session.choice is not None and session.choice.reason == "uplink" for session in self.sessions.values()
         )
-        uplink_bps = self._feeders[-1].uplink_bps() if self._feeders else None
-        if not held or uplink_bps is None:
+        found_bps, uplink_bps = self.rungs.found_bps, self._uplink_bps
+        if not held or (found_bps is None and uplink_bps is None):
             return None
-        return f"the uplink of {format_bitrate(uplink_bps)} has no more for {held} viewer{'s' if held > 1 else ''}"
+        said = format_bitrate(uplink_bps) if found_bps is None and uplink_bps is not None else None
+        uplink = f"the uplink of {said}" if said else f"the uplink, found to carry {(found_bps or 0) / 1e6:.1f} Mbit/s,"
+        return f"{uplink} has no more for {held} viewer{'s' if held > 1 else ''}"
+
+    @property
+    def _uplink_bps(self) -> int | None:
+        return self._feeders[-1].uplink_bps() if self._feeders else None
 
     def choose(self, session: ViewerSession, wanted: str) -> None:
         """The viewer wants the rung of this name while its link carries it, or the best (``auto``).
@@ -365,10 +373,15 @@ class Viewers:
         now_ns = self._holding.now_ns()
         if now_ns >= self._next_decision_ns:
             self._decide()
-        stream_bps = max((rate.bitrate_bps for rate in self.rungs.rates(now_ns=now_ns)), default=0)
+        rates = [rate.bitrate_bps for rate in self.rungs.rates(now_ns=now_ns)]
+        stream_bps, least_bps = max(rates, default=0), min(rates, default=0)
         for session in list(self.sessions.values()):
             session.tick(
-                now_ns=now_ns, ticks_at=self._ticks_at, stream_bps=stream_bps, share_bps=self.rungs.share_bps(session)
+                now_ns=now_ns,
+                ticks_at=self._ticks_at,
+                stream_bps=stream_bps,
+                least_bps=least_bps,
+                share_bps=self.rungs.share_bps(session),
             )
             self._seated[session.id].cover()
         self.channels.tick(now_ns=now_ns)
@@ -445,8 +458,8 @@ class Viewers:
         self._next_decision_ns = now_ns + DECISION_NS
         self.rungs.decide(
             watching,
-            uplink_bps=self._feeders[-1].uplink_bps() if self._feeders else None,
-            sound_bps=self._sound_meter.bps_at(now_ns) + self.channels.bps_at(now_ns),
+            uplink_bps=self._uplink_bps,
+            sound_bps=self._beside_bps(now_ns),
             now_ns=now_ns,
         )
         for session in watching:
@@ -471,7 +484,15 @@ class Viewers:
     def _why(self, choice: Choice) -> str:
         rung = self.rungs.find(choice.rung)
         named = choice if rung is None else replace(choice, rung=rung.name)
-        return named.why(uplink_bps=self._feeders[-1].uplink_bps() if self._feeders else None)
+        return named.why(uplink_bps=None if self.rungs.found_bps is not None else self._uplink_bps)
+
+    def _limit(self, session: ViewerSession) -> Limit | None:
+        now_ns = self._holding.now_ns()
+        return self.rungs.limit(session, uplink_bps=self._uplink_bps, sound_bps=self._beside_bps(now_ns), now_ns=now_ns)
+
+    def _beside_bps(self, now_ns: int) -> int:
+        """What goes to a viewer beside the picture."""
+        return self._sound_meter.bps_at(now_ns) + self.channels.bps_at(now_ns)
 
     def _rung_name(self, session: ViewerSession) -> str | None:
         rung = self.rungs.find(session.switch.current)

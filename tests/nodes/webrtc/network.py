@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, Final
 
 import anyio
@@ -46,12 +47,24 @@ TICK_NS: Final = 10 * MS
 LOG: Final = logging.LoggerAdapter(logging.getLogger("flowstream.test"), {})
 
 
+class _LinkSocket:
+    """What a mux sees of a socket; what is sent to nobody's address is lost."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def sendto(self, data: bytes | memoryview, remote: Address) -> int:
+        self._network.down(bytes(data), remote)
+        return len(data)
+
+
 class LinkMux(UdpMux):
-    """A mux whose datagrams go over links, by the peer's address; what is sent to nobody's address is lost."""
+    """A mux whose datagrams go over links, by the peer's address."""
 
     def __init__(self, network: Network) -> None:
         super().__init__(SERVER[0], SERVER[1], log=LOG)
-        self._network = network
+        port: Any = SimpleNamespace(socket=_LinkSocket(network), address=SERVER, cuts_up=False)
+        self._ports[SERVER[0]] = port
 
     def candidates(self) -> list[Address]:
         return [SERVER]
@@ -59,18 +72,6 @@ class LinkMux(UdpMux):
     def close(self) -> None:
         self._sessions.clear()
         self._peers.clear()
-
-    def send(self, datagrams: Sequence[bytes], pair: Pair) -> int:
-        for data in datagrams:
-            self._network.down(data, pair.remote)
-        return len(datagrams)
-
-    def send_run(self, data: memoryview, sizes: Sequence[int], pair: Pair) -> int:
-        start = 0
-        for size in sizes:
-            self._network.down(bytes(data[start : start + size]), pair.remote)
-            start += size
-        return len(sizes)
 
 
 class Network:

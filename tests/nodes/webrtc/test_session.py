@@ -258,6 +258,17 @@ async def test_receiver_reports_give_loss_and_round_trip(stage_of: Any, make_vie
         assert told.viewer != session.id, "the id is a key: whoever knows it can end the session"
 
 
+async def test_a_loss_that_no_count_bears_out_is_none(stage_of: Any, make_viewer: MakeViewer) -> None:
+    async with stage_of() as stage:
+        viewer = make_viewer()
+        session = await join(stage, viewer)
+        await send_pictures(stage, viewer, 2)
+        for lost, fraction, believed in ((0, 249, 0), (3, 25, 25), (3, 200, 0), (9, 200, 200)):
+            block = ReportBlock(viewer.ssrcs[0], fraction, lost, 9, 0, 0, 0)
+            session._handle_report(block)
+            assert session.streams["video"].last_report == replace(block, fraction_lost=believed)
+
+
 async def test_a_new_node_feeds_the_same_viewer_and_nothing_jumps(
     stage_of: Any, make_viewer: MakeViewer, pictures: Any
 ) -> None:

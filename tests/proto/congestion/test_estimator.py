@@ -1,5 +1,7 @@
 """The estimate on a scripted clock; what it makes of whole paths is in tests/tools/test_congestion.py."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -197,6 +199,39 @@ def test_reports_are_the_last_resort() -> None:
     for second in range(3, 10):
         estimator.handle_report(loss=0.0, round_trip_ns=50 * MS, now_ns=second * S)
     assert estimator.target_bps == 1_200_000
+
+
+def test_with_reports_alone_what_arrived_is_carried_and_more_is_found_by_sending_more() -> None:
+    estimator = BandwidthEstimator(now_ns=0, start_bps=600_000)
+
+    clock = itertools.count(50 * MS, 50 * MS)
+
+    def send(bps: int, seconds: int) -> None:
+        for now_ns in itertools.islice(clock, 20 * seconds):
+            estimator.sent([bps // 8 // 20], now_ns=now_ns)
+            estimator.poll(now_ns=now_ns)
+
+    send(1_500_000, 1)
+    estimator.handle_report(loss=0.0, round_trip_ns=None, now_ns=S)
+    assert estimator.target_bps == pytest.approx(1_500_000, rel=0.05)
+    send(100_000, 1)
+    estimator.handle_report(loss=0.9, round_trip_ns=None, now_ns=2 * S)
+    assert estimator.target_bps < 1_000_000
+    for second in range(3, 13):  # a picture that is paused would else never come back
+        send(100_000, 1)
+        estimator.handle_report(loss=0.0, round_trip_ns=None, now_ns=second * S)
+    assert estimator.target_bps > 1_500_000
+
+
+def test_a_path_is_begun_with_what_is_about_to_be_sent_until_something_has_come_back() -> None:
+    estimator = BandwidthEstimator(now_ns=0, start_bps=600_000, most_bps=5_000_000)
+    estimator.expect(1_200_000)
+    estimator.expect(900_000)
+    estimator.poll(now_ns=20 * MS)
+    assert estimator.target_bps == 1_200_000
+    estimator.handle_report(loss=0.5, round_trip_ns=None, now_ns=S)
+    estimator.expect(3_000_000)
+    assert estimator.target_bps == 900_000
 
 
 FEEDBACK = st.builds(
