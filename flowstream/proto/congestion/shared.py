@@ -72,7 +72,7 @@ class SharedUplink:
         return self._found_bps is not None and self._now_ns is not None and self._now_ns - self._found_ns < 5 * NS_PER_S
 
     def follow(self, flows: Sequence[Flow], *, step_bps: int, now_ns: int) -> Bound | None:
-        """What all may get from now on; None while there are not two. ``step_bps`` is the largest step of the ladder."""
+        """What all may get from now on; None while there are not two. ``step_bps`` is the ladder's largest step."""
         elapsed_ns = 0 if self._now_ns is None else now_ns - self._now_ns
         self._now_ns = now_ns
         if len(flows) < 2:

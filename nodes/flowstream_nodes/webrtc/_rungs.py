@@ -182,7 +182,7 @@ class Rungs:
     def _follow_uplink(
         self, sessions: Sequence[ViewerSession], rates: Sequence[Rate], sound_bps: int, now_ns: int
     ) -> Bound | None:
-        """What all viewers may get together, by what is seen of their links; None before anything has come to be sent."""
+        """What all viewers may get together, by what is seen of their links; None while there is nothing to send."""
         if not any(rung.meter.bps for rung in self):
             return None
         takes = {rate.name: rate.bitrate_bps for rate in rates}
@@ -204,9 +204,7 @@ class Rungs:
         """The most that a viewer could have of the uplink, others being there; None where that has no bound."""
         return self._shares_bps.get(session.id)
 
-    def _share(
-        self, choices: Mapping[str, Choice], uplink_bps: int, sound_bps: int, now_ns: int
-    ) -> dict[str, int]:
+    def _share(self, choices: Mapping[str, Choice], uplink_bps: int, sound_bps: int, now_ns: int) -> dict[str, int]:
         rates = {rate.name: rate.bitrate_bps for rate in self.rates(now_ns=now_ns)}
         spent = {name: rates.get(choice.rung or "", 0) for name, choice in choices.items()}
         spare_bps = max(0, uplink_bps - sum(spent.values()) - sound_bps * len(spent))
@@ -215,6 +213,7 @@ class Rungs:
             next_bps = min((rate for rate in rates.values() if rate > bps), default=bps)
             shares[name] = int(OF_SHARE * (sound_bps + max(bps + spare_bps, next_bps)))
         return shares
+
     def limit(self, session: ViewerSession, *, uplink_bps: int | None, sound_bps: int, now_ns: int) -> Limit | None:
         """What keeps a viewer from a better picture, since the last decision."""
         choice = session.choice

@@ -5,34 +5,34 @@ The real sessions on the virtual clock; datagrams come in at the mux as from the
 
 from __future__ import annotations
 
+import gc
+import os
 import random
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
 
 from flowstream import Caller, DoorClosed
-from flowstream.proto import stun
 from flowstream.proto.ice import MAX_PAIRS, Pair
 from flowstream.proto.rtcp import Nack, PictureLossIndication, ReceiverEstimate, pack_compound
 from flowstream.testing import VirtualClock, run_virtual
 from flowstream_nodes.webrtc import _session
 from flowstream_nodes.webrtc._session import MAX_PENDING_DTLS, SETUP_S
 from tests.nodes.webrtc.network import SERVER, VirtualStage, Watcher, open_virtual_stage
+from tests.nodes.webrtc.player import LoopbackViewer
 
 CORPUS = Path(__file__).parent / "corpus"
 STRANGER = ("203.0.113.7", 6000)
 LINK = {"rate": "6M", "delay": "25ms", "queue_time": "300ms"}
-MIB = 1024 * 1024
 
 Attack = Callable[[VirtualStage, Watcher], Awaitable[None]]
 
 
-def attack(main: Attack, *, seconds: float = 6, has_sound: bool = False) -> tuple[VirtualStage, Watcher]:
-    """Somebody watches, from the second second on under attack. It must see every picture, in time, and stay."""
+def attack(main: Attack, *, seconds: float = 7, has_sound: bool = False) -> tuple[VirtualStage, Watcher]:
+    """Somebody watches, from the fourth second on under attack. It must see every picture, in time, and stay."""
 
     async def call(clock: VirtualClock) -> tuple[VirtualStage, Watcher]:
         async with open_virtual_stage(clock, has_sound=has_sound) as stage:
@@ -40,7 +40,7 @@ def attack(main: Attack, *, seconds: float = 6, has_sound: bool = False) -> tupl
             watcher = stage.watcher({"delay": "25ms"})
             await watcher.join(audio=has_sound)
             stage.network.change(watcher.down, **LINK)
-            await stage.until(2)
+            await stage.until(4)
             await main(stage, watcher)
             until = max(seconds, (clock.now_ns() - stage.begun_ns) / 1e9 + 2)
             await stage.until(until)
@@ -58,11 +58,12 @@ def attack(main: Attack, *, seconds: float = 6, has_sound: bool = False) -> tupl
 
 
 def come_in(stage: VirtualStage, data: bytes, remote: tuple[str, int]) -> None:
-    """A datagram from an address, whoever sent it."""
-    stage.network.mux._dispatch(data, Pair(SERVER, remote))
+    """A datagram from an address, whoever sent it; the socket gives none that is empty."""
+    if data:
+        stage.network.mux._dispatch(data, Pair(SERVER, remote))
 
 
-# --- forged and replayed ------------------------------------------------------------------------------------------------
+# --- forged and replayed ----------------------------------------------------------------------------------------------
 
 
 def test_packets_seen_on_the_way_and_sent_again_do_nothing() -> None:
@@ -80,22 +81,23 @@ def test_packets_seen_on_the_way_and_sent_again_do_nothing() -> None:
 
         watcher.send = note  # type: ignore[method-assign]
         watcher.send(watcher.request())
-        await stage.until(3)
-        stage_keyframes = stage.encoders.keyframes
+        await stage.until(5)
+        stage_keyframes, damaged = stage.encoders.keyframes, watcher.session.damaged_datagrams
         round_trip_ns = watcher.session.round_trip_ns
-        for data in [*sent, *sent]:
+        seen = list(sent)
+        assert sum(data[0] >= 128 for data in seen) > 15
+        for data in [*seen, *seen]:
             come_in(stage, data, STRANGER)
             come_in(stage, data, watcher.address)
         assert watcher.session.ice.selected.remote == watcher.address
         assert STRANGER not in {pair.remote for pair in watcher.session.ice.pairs}
         assert watcher.session.round_trip_ns == round_trip_ns
-        await stage.until(4)
+        assert watcher.session.damaged_datagrams - damaged == 2 * sum(data[0] >= 128 for data in seen)
+        await stage.until(6)
         keyframes.append(stage.encoders.keyframes - stage_keyframes)
 
-    _, watcher = attack(replay)
-    assert len(sent) > 20
+    attack(replay)
     assert keyframes == [0]
-    assert watcher.session.damaged_datagrams >= sum(data[0] >= 128 for data in sent)
 
 
 def test_a_check_that_was_seen_does_not_move_the_media_to_who_saw_it() -> None:
@@ -134,16 +136,16 @@ def test_forged_packets_do_nothing() -> None:
             feedback,
             feedback + bytes(14),
             bytes((0x80, 96)) + bytes(60),
-            bytes.fromhex("15fefd00000000000000010002" "0100"),  # close_notify, in the clear
-            bytes.fromhex("15fefd0001000000000f010002" "0228"),  # handshake_failure
-            bytes.fromhex("16fefd0000000000000000000c" "010000000000000000000000"),  # an empty ClientHello
+            bytes.fromhex("15fefd000000000000000100020100"),  # close_notify, in the clear
+            bytes.fromhex("15fefd0001000000000f0100020228"),  # handshake_failure
+            bytes.fromhex("16fefd0000000000000000000c010000000000000000000000"),  # an empty ClientHello
         ]
         keyframes = stage.encoders.keyframes
         for _ in range(200):
             for data in forged:
                 come_in(stage, data, watcher.address)
                 come_in(stage, data, STRANGER)
-        await stage.until(3)
+        await stage.until(5)
         assert stage.encoders.keyframes == keyframes
         assert watcher.session.ice.pairs == (Pair(SERVER, watcher.address),)
 
@@ -210,10 +212,7 @@ def test_malformed_datagrams_of_a_viewer_do_no_harm(kind: str) -> None:
 @pytest.mark.hypothesis
 def test_new_malformed_datagrams_do_no_harm_either() -> None:
     """The same with other damage each time, for `tools/long fuzz`; here with the damage of one seed."""
-    import os
-
     seed = random.randrange(2**32) if os.environ.get("FLOWSTREAM_FUZZ") else 7
-    print(f"seed {seed}")
 
     async def send(stage: VirtualStage, watcher: Watcher) -> None:
         chance = random.Random(seed)
@@ -237,24 +236,26 @@ def test_a_thousand_sessions_that_never_connect_are_bounded_and_end() -> None:
     memory for a quarter of a minute, and nothing of who watches."""
 
     async def flood(stage: VirtualStage, watcher: Watcher) -> None:
-        offer = watcher.offer(numbers=True)
+        offer = LoopbackViewer().offer(numbers=True)
         stage.viewers.admit(offer, Caller("198.18.255.1"))  # what the first one imports is not counted
+        objects = len(gc.get_objects())
         tracemalloc.start()
-        before, _ = tracemalloc.get_traced_memory()
+        for number in range(20):
+            stage.viewers.admit(offer, Caller(f"198.18.250.{number}"))
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert held / 20 < 60_000
         for number in range(1_000):
             stage.viewers.admit(offer, Caller(f"198.18.{number // 250}.{number % 250}"))
-            if number % 50 == 0:
+            if number % 25 == 0:
                 await anyio.sleep(0.01)
-        assert len(stage.viewers.sessions) == 1_002
-        held, _ = tracemalloc.get_traced_memory()
-        assert (held - before) / 1_000 < 60_000
-        await stage.until(2 + SETUP_S + 2)
+        assert len(stage.viewers.sessions) == 1_022
+        await stage.until(4 + SETUP_S + 2)
         assert list(stage.viewers.sessions.values()) == [watcher.session]
         assert len(stage.network.mux._sessions) == 1
         assert len(stage.viewers._seated) == 1
-        after, _ = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        assert after - before < 4 * MIB
+        gc.collect()
+        assert len(gc.get_objects()) - objects < 10_000, "nothing is left of them but what the registry tells of"
 
     attack(flood)
 
@@ -263,7 +264,7 @@ def test_no_more_come_in_than_may_and_one_network_not_by_the_dozen() -> None:
     async def flood(stage: VirtualStage, watcher: Watcher) -> None:
         stage.most = 50
         refused: dict[str, int] = {}
-        offer = watcher.offer(numbers=True)
+        offer = LoopbackViewer().offer(numbers=True)
         for number in range(1_000):
             # Half of them of one network, half of many.
             address = "198.18.0.1" if number % 2 else f"198.18.{number // 250}.{number % 250}"
@@ -279,29 +280,36 @@ def test_no_more_come_in_than_may_and_one_network_not_by_the_dozen() -> None:
 
 
 def test_handshakes_that_are_begun_and_never_ended_are_bounded_and_end() -> None:
-    """Two hundred sessions check their path, begin a handshake, send its first message a hundred times, and stop."""
+    """Fifty sessions check their path, begin a handshake, send its first message a hundred times, and stop: what waits
+    is bounded, what is answered is not much more than what came, and they are gone after a quarter of a minute."""
 
     async def flood(stage: VirtualStage, watcher: Watcher) -> None:
-        (hello,) = (data for data in corpus("dtls")[:1])
-        sent = stage.network.mux._ports[SERVER[0]].socket
-        answered: list[int] = []
-        send = sent.sendto
-        sent.sendto = lambda data, remote: answered.append(len(data)) if remote[0].startswith("198.18") else send(data, remote)
-        for number in range(200):
-            other = Watcher(stage, "half open", watcher.down, watcher.up)
+        hello = corpus("dtls")[0]
+        other = LoopbackViewer()
+        offer = other.offer(numbers=True)
+        door = stage.network.mux._ports[SERVER[0]].socket
+        send, answered = door.sendto, [0]
+
+        def note(data: bytes | memoryview, remote: tuple[str, int]) -> int:
+            answered[0] += len(data) * remote[0].startswith("198.18")
+            return int(send(data, remote))
+
+        door.sendto = note  # type: ignore[method-assign]
+        came = 0
+        for number in range(50):
             address = (f"198.18.0.{number}", 5_000)
-            admitted = stage.viewers.admit(other.offer(numbers=True), Caller(f"198.18.{number}.1"))
+            admitted = stage.viewers.admit(offer, Caller(f"198.18.{number}.1"))
             session = stage.viewers.sessions[admitted.session_id]
             other.peer_ufrag, other.peer_password = session.ice.ufrag, session.password
             come_in(stage, other.request(), address)
             await anyio.sleep(0.001)
-            answered.clear()
             for _ in range(100):
                 come_in(stage, hello, address)
+                came += len(hello)
             assert session._path._pending.qsize() <= MAX_PENDING_DTLS
-            await anyio.sleep(0.002)
-            assert sum(answered) <= 100 * len(hello) * 3, "it is not made to send far more than it is sent"
-        await stage.until(2 + SETUP_S + 3)
+            await anyio.sleep(0.001)
+        assert answered[0] <= 3 * came
+        await stage.until(4 + SETUP_S + 3)
         assert list(stage.viewers.sessions.values()) == [watcher.session]
         assert len(stage.network.mux._peers) == 1
 

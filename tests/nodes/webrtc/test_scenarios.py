@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -110,7 +111,7 @@ def test_chance_losses_are_repaired_and_do_not_lower_the_quality(loss: str) -> N
 
 
 def test_short_bursts_are_repaired_like_chance_losses() -> None:
-    """Five packets lost in a row, twice a second: the viewer sees every picture, none later than a tenth of a second."""
+    """Five packets lost in a row, twice a second: the viewer sees every picture, at most a tenth of a second late."""
     story = watch({**GOOD, "burst_enter": "0.5%", "burst_leave": "20%"}, seconds=12).story
     assert (story.freezes, story.rungs) == (0, ("low", "high"))
     assert story.delay_p95_ms <= 95
@@ -231,8 +232,8 @@ def test_a_new_address_is_followed_with_the_next_check() -> None:
 
 
 def test_a_link_too_narrow_for_any_picture_carries_the_sound_and_the_picture_comes_back() -> None:
-    """200 kbit/s for sound and 318 kbit/s of picture: it stands still, nothing of the sound is late by more than a fifth
-    of a second, and when the link is wide again the picture is there within a second, the best one in four."""
+    """200 kbit/s for sound and 318 kbit/s of picture: it stands still, the sound goes on without a gap of more than a
+    fifth of a second, and when the link is wide again the picture is there in a second, the best one in four."""
     seen = watch(
         {**GOOD, "rate": "200k"},
         seconds=18,
@@ -242,7 +243,7 @@ def test_a_link_too_narrow_for_any_picture_carries_the_sound_and_the_picture_com
     )
     narrow, wide = seen.stories
     sound_ns = [at_ns for at_ns in seen.watcher.receiver.sound_ns if at_ns > seen.stage.begun_ns + NS_PER_S]
-    gaps_ms = [(later - earlier) / MS for earlier, later in zip(sound_ns, sound_ns[1:], strict=False)]
+    gaps_ms = [(later - earlier) / MS for earlier, later in pairwise(sound_ns)]
     assert max(gaps_ms) <= 200
     assert len(sound_ns) >= 0.97 * 50 * 17
     assert narrow.share < 0.1
