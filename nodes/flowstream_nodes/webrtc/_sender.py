@@ -143,9 +143,9 @@ class Sender:
         """The viewer may be reached through another network now, be it at the same address."""
         was_silent = self.estimator.is_silent
         self.estimator.path_changed(now_ns=now_ns)
+        self._known_ns = now_ns + SETTLES_NS + 2 * self.estimator.round_trip_ns
         if was_silent:
             self._begin_anew(now_ns)
-        self._known_ns = now_ns + SETTLES_NS + 2 * self.estimator.round_trip_ns
 
     # --- what is to be sent -------------------------------------------------------------------------------------------
 
