@@ -1,10 +1,10 @@
 """What a browser does with one picture stream, as a machine without I/O: it assembles, asks again, tells, and shows.
 
-After libwebrtc: a gap is asked for at once and again every 100 ms, ten times at most (NackRequester); a picture is on
-screen as soon as it is complete and the one before it has been shown, as with a playout delay of 0 to 400 ms; a keyframe
-that is complete goes before all that is missing (FrameBuffer); a keyframe is asked for after 200 ms without the first
-one, after 3 s without any picture, and when 1,000 packets are missing (VideoReceiveStream2); feedback goes every 50 ms,
-a receiver report every second.
+After libwebrtc: a gap is asked for at once and again every 100 ms, ten times at most (NackRequester); a picture appears
+as soon as it is complete and the one before it has been shown, as with a playout delay of 0 to 400 ms; a complete
+keyframe goes before all that is missing (FrameBuffer); a keyframe is asked for after 200 ms without the first one,
+after 3 s without any picture, and when 1,000 packets are missing (VideoReceiveStream2); feedback goes every 50 ms, a
+report every second.
 """
 
 from __future__ import annotations

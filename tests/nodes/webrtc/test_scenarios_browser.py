@@ -43,7 +43,7 @@ async def back_after_s(page: Page) -> float:
     return anyio.current_time() - began_s
 
 
-async def test_five_percent_lost_are_sent_again_and_hardly_seen(stage_of: Any, browser: Browser) -> None:  # noqa: F811
+async def test_five_percent_lost_are_sent_again_and_hardly_seen(stage_of: Any, browser: Browser) -> None:
     async with stage_of() as stage, watching(stage, browser) as (page, link):
         before = await page.evaluate("window.inbound('video')")
         link.to_client.set(link._now_ns(), loss="5%")
@@ -58,7 +58,7 @@ async def test_five_percent_lost_are_sent_again_and_hardly_seen(stage_of: Any, b
 @pytest.mark.parametrize(("seconds", "back_s"), [(1, 1.5), (10, 3)])
 async def test_a_blackout_is_over_when_it_is_over(
     stage_of: Any,
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     seconds: int,
     back_s: float,
 ) -> None:
@@ -71,7 +71,7 @@ async def test_a_blackout_is_over_when_it_is_over(
         await wait_for_state(page, "playing")
 
 
-async def test_a_new_address_of_the_viewer_is_followed(stage_of: Any, browser: Browser) -> None:  # noqa: F811
+async def test_a_new_address_of_the_viewer_is_followed(stage_of: Any, browser: Browser) -> None:
     async with stage_of() as stage, watching(stage, browser) as (page, link):
         (session,) = stage.viewers.sessions.values()
         before = session.ice.selected.remote
