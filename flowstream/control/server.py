@@ -145,7 +145,7 @@ class _Tls(SSLProtocol):
         self._handshakes.begin(self, transport)
         super().connection_made(transport)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: BaseException | None) -> None:
         self._handshakes.end(self)
         super().connection_lost(exc)
 
