@@ -22,7 +22,7 @@ from flowstream.proto.rtcp import Nack, PictureLossIndication, ReceiverEstimate,
 from flowstream.testing import VirtualClock, run_virtual
 from flowstream_nodes.webrtc import _session
 from flowstream_nodes.webrtc._session import MAX_PENDING_DTLS, SETUP_S
-from tests.nodes.webrtc.network import SERVER, VirtualStage, Watcher, open_virtual_stage
+from tests.nodes.webrtc.links import SERVER, VirtualStage, Watcher, open_virtual_stage
 from tests.nodes.webrtc.player import LoopbackViewer
 
 CORPUS = Path(__file__).parent / "corpus"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from flowstream.testing import Change, VirtualClock, run_virtual
-from tests.nodes.webrtc.network import (
+from tests.nodes.webrtc.links import (
     FPS,
     Story,
     VirtualStage,
