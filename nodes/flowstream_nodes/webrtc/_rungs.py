@@ -29,13 +29,13 @@ ON_THE_WIRE: Final = 1.06
 """Times what the encoder makes: with headers, protection, UDP and IP."""
 
 
+OF_SHARE: Final = 1.25
+"""Times what a viewer could get of a bounded uplink, or its next rung: what its link must be seen to carry for that."""
+
 RECENT_NS: Final = SPACING_NS
 """So long a keyframe, and what has come since, is good for a viewer who comes: then another one may be asked for."""
 
 MOST_RECENT_BYTES: Final = 400_000
-
-OF_SHARE: Final = 1.25
-"""Times what a viewer could get of a bounded uplink, or its next rung: what its link must be seen to carry for that."""
 
 
 class Timeline:

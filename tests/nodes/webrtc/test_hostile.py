@@ -22,8 +22,8 @@ from flowstream.proto.rtcp import Nack, PictureLossIndication, ReceiverEstimate,
 from flowstream.testing import VirtualClock, run_virtual
 from flowstream_nodes.webrtc import _session
 from flowstream_nodes.webrtc._session import MAX_PENDING_DTLS, SETUP_S
+from tests.nodes.webrtc.links import SERVER, VirtualStage, Watcher, open_virtual_stage
 from tests.nodes.webrtc.player import LoopbackViewer
-from tests.nodes.webrtc.virtual_stage import SERVER, VirtualStage, Watcher, open_virtual_stage
 
 CORPUS = Path(__file__).parent / "corpus"
 STRANGER = ("203.0.113.7", 6000)

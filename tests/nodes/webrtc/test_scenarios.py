@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from flowstream.testing import Change, VirtualClock, run_virtual
-from tests.nodes.webrtc.receiver import MS, NS_PER_S
-from tests.nodes.webrtc.virtual_stage import (
+from tests.nodes.webrtc.links import (
     FPS,
     Story,
     VirtualStage,
@@ -23,6 +22,7 @@ from tests.nodes.webrtc.virtual_stage import (
     apply,
     open_virtual_stage,
 )
+from tests.nodes.webrtc.receiver import MS, NS_PER_S
 
 GOOD = {"rate": "6M", "delay": "25ms", "queue_time": "300ms"}
 """Carries the highest rung twice, 50 ms there and back."""
