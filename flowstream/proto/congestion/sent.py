@@ -45,9 +45,10 @@ class SentPackets:
     def __init__(self) -> None:
         self.in_flight_bytes: int = 0
         self._next = 0  # not wrapped
-        self._sent_ns = array("q", bytes(8 * SPAN))
-        self._sizes = array("q", bytes(8 * SPAN))
-        self._probes = array("q", bytes(8 * SPAN))
+        # Of `SPAN` from the first packet on: who never connects takes no room.
+        self._sent_ns = array("q")
+        self._sizes = array("q")
+        self._probes = array("q")
         self._states = bytearray([_ARRIVED]) * SPAN
         self._told_to = 0  # all below are told of, or never will be
         self._reference = Unwrapper(24)
@@ -62,6 +63,8 @@ class SentPackets:
 
         Gives the sum of them.
         """
+        if not self._sent_ns:
+            self._sent_ns, self._sizes, self._probes = (array("q", bytes(8 * SPAN)) for _ in range(3))
         first, count = self._next % SPAN, len(sizes)
         end = first + count
         if end > SPAN:
