@@ -15,7 +15,7 @@ from flowstream.proto.sdp import Kind
 from flowstream_nodes.webrtc._layout import Layouts
 from flowstream_nodes.webrtc._protection import MOST, Protection, ProtectionError
 from flowstream_nodes.webrtc._stream import PADDING, RtpStream
-from flowstream_nodes.webrtc._wakeups import TOGETHER_NS, Wakeups
+from flowstream_nodes.webrtc._wakeups import Wakeups
 
 if TYPE_CHECKING:
     from flowstream_nodes.webrtc._mux import UdpMux
@@ -311,8 +311,7 @@ class Sender:
 
     def _poll(self, now_ns: int) -> None:
         due_ns = self._pacer.next_ns()
-        # Who is woken up with others may be a little early; the pacer then gives that much less.
-        if due_ns is not None and due_ns <= now_ns + TOGETHER_NS:
+        if due_ns is not None and due_ns <= now_ns:
             bursts, dropped = self._pacer.poll(now_ns=now_ns)
             for burst in bursts:
                 if isinstance(burst, Padding):

@@ -20,7 +20,6 @@ from flowstream_nodes.webrtc._stream import RtpStream
 from flowstream_nodes.webrtc._wakeups import Wakeups
 from tests.nodes.webrtc.player import LoopbackViewer
 
-MS = 1_000_000
 PAIR = Pair(("127.0.0.1", 1), ("127.0.0.1", 2))
 PROFILES = [Policy.SRTP_PROFILE_AEAD_AES_256_GCM, Policy.SRTP_PROFILE_AES128_CM_SHA1_80]
 
@@ -127,22 +126,6 @@ def test_what_is_laid_out_for_all_arrives_as_it_was_packetised(profile: int) -> 
     assert numbers == list(range(len(numbers)))
     again = [packet.payload[2:] for packet in link.packets if packet.ssrc == 8]
     assert again == [packet.payload for packet in media[-2:]]
-
-
-def test_who_is_woken_up_with_others_sends_and_is_not_woken_up_once_more() -> None:
-    async def scene(sender: Sender, link: Link, clock: VirtualClock) -> None:
-        send(sender, [b"x" * 1000] * 200, clock, ticks=0, is_keyframe=True)
-        await anyio.sleep(0.02)
-        due_ns = sender._pacer.next_ns()
-        assert due_ns is not None
-        before = len(link.bursts)
-        sender._call(due_ns - MS // 2)
-        assert len(link.bursts) == before + 1
-        sender._call(due_ns - MS // 2)  # the next one is due later
-        assert len(link.bursts) == before + 1
-        sender.close()
-
-    play(scene)
 
 
 def test_a_packet_is_stamped_when_it_leaves_and_not_when_its_picture_came() -> None:
