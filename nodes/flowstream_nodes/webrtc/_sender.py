@@ -15,7 +15,7 @@ from flowstream.proto.sdp import Kind
 from flowstream_nodes.webrtc._layout import Layouts
 from flowstream_nodes.webrtc._protection import MOST, Protection, ProtectionError
 from flowstream_nodes.webrtc._stream import PADDING, RtpStream
-from flowstream_nodes.webrtc._wakeups import Wakeups
+from flowstream_nodes.webrtc._wakeups import TOGETHER_NS, Wakeups
 
 if TYPE_CHECKING:
     from flowstream_nodes.webrtc._mux import UdpMux
@@ -46,6 +46,10 @@ ALIVE_NS: Final = 200_000_000
 
 SETTLES_NS: Final = 500_000_000
 """For this and two round trips after the path has changed or is back, nothing is known of what it carries."""
+
+WAVERS: Final = 0.2
+"""A stream's rate is not the same all the time; it has to change by more than this share before a link that carries
+more than enough is looked at again."""
 
 _TRAILER: Final = 16  # of SRTP; the exact size counts when a packet leaves
 _UDP_OVER_IPV4, _UDP_OVER_IPV6 = 28, 48
@@ -244,7 +248,11 @@ class Sender:
         if self._protection is None:
             return
         most_bps = max(LEAST_OF_USE_BPS, int(OF_USE * stream_bps))
-        self.estimator.most_bps = most_bps if share_bps is None else min(most_bps, share_bps)
+        most_now_bps = self.estimator.most_bps
+        if share_bps is not None:
+            self.estimator.most_bps = min(most_bps, share_bps)
+        elif abs(most_bps - most_now_bps) > WAVERS * most_now_bps:
+            self.estimator.most_bps = most_bps
         self.estimator.expect(min(int(OF_START * least_bps), MOST_START_BPS))
         self._now_ns = now_ns
         probe = self.estimator.poll(now_ns=now_ns)
@@ -304,7 +312,8 @@ class Sender:
 
     def _poll(self, now_ns: int) -> None:
         due_ns = self._pacer.next_ns()
-        if due_ns is not None and due_ns <= now_ns:
+        # Who is woken up with others may be a little early; the pacer then gives that much less.
+        if due_ns is not None and due_ns <= now_ns + TOGETHER_NS:
             bursts, dropped = self._pacer.poll(now_ns=now_ns)
             for burst in bursts:
                 if isinstance(burst, Padding):
