@@ -64,8 +64,7 @@ class SentPackets:
         Gives the sum of them.
         """
         if not self._sent_ns:
-            for each in (self._sent_ns, self._sizes, self._probes):
-                each.frombytes(bytes(8 * SPAN))
+            self._sent_ns, self._sizes, self._probes = (array("q", bytes(8 * SPAN)) for _ in range(3))
         first, count = self._next % SPAN, len(sizes)
         end = first + count
         if end > SPAN:

@@ -37,6 +37,10 @@ OF_USE: Final = 5.0
 
 LEAST_OF_USE_BPS: Final = 5_000_000
 
+WAVERS: Final = 0.2
+"""A stream's rate is not the same all the time; it has to change by more than this share before a link that carries
+more than enough is looked at again."""
+
 DEAD_NS: Final = 1_000_000_000
 """After so long without feedback pictures are no longer sent: they would only keep the keyframe waiting that must come
 when the viewer is back."""
@@ -46,10 +50,6 @@ ALIVE_NS: Final = 200_000_000
 
 SETTLES_NS: Final = 500_000_000
 """For this and two round trips after the path has changed or is back, nothing is known of what it carries."""
-
-WAVERS: Final = 0.2
-"""A stream's rate is not the same all the time; it has to change by more than this share before a link that carries
-more than enough is looked at again."""
 
 _TRAILER: Final = 16  # of SRTP; the exact size counts when a packet leaves
 _UDP_OVER_IPV4, _UDP_OVER_IPV6 = 28, 48
@@ -118,6 +118,7 @@ class Sender:
         self._known_ns = 0  # when what the path carries may be known again
         self._next_alive_ns = 0
         self._now_ns = now_ns
+        self._most_bps = LEAST_OF_USE_BPS
         self._pacer: Pacer[Unit | Again] = Pacer(now_ns=now_ns, bps=start_bps, opening=OPENING)
         self._streams = streams
         self._mux = mux
@@ -248,11 +249,9 @@ class Sender:
         if self._protection is None:
             return
         most_bps = max(LEAST_OF_USE_BPS, int(OF_USE * stream_bps))
-        most_now_bps = self.estimator.most_bps
-        if share_bps is not None:
-            self.estimator.most_bps = min(most_bps, share_bps)
-        elif abs(most_bps - most_now_bps) > WAVERS * most_now_bps:
-            self.estimator.most_bps = most_bps
+        if abs(most_bps - self._most_bps) > WAVERS * self._most_bps:
+            self._most_bps = most_bps
+        self.estimator.most_bps = self._most_bps if share_bps is None else min(self._most_bps, share_bps)
         self.estimator.expect(min(int(OF_START * least_bps), MOST_START_BPS))
         self._now_ns = now_ns
         probe = self.estimator.poll(now_ns=now_ns)
