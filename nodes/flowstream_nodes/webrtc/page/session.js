@@ -137,7 +137,8 @@ export class Session {
     const offer = await pc.createOffer();
     // Without this libwebrtc plays Opus in mono.
     offer.sdp = offer.sdp.replace(/useinbandfec=1/g, "useinbandfec=1;stereo=1");
-    await pc.setLocalDescription(offer);
+    const described = pc.setLocalDescription(offer);
+    described.catch(() => {}); // it is looked at when the answer is there
     let response;
     try {
       response = await fetch("whep", { method: "POST", headers: { "Content-Type": SDP, ...bearer() }, body: offer.sdp });
@@ -148,6 +149,7 @@ export class Session {
     this.url = response.headers.get("Location");
     const relays = relaysOf(response.headers.get("Link"));
     this.answer = await response.text();
+    await described;
     if (this.ended) return this.stop(); // stopped in between
     if (relays.length) pc.setConfiguration({ iceServers: relays });
     await pc.setRemoteDescription({ type: "answer", sdp: this.answer });
