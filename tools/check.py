@@ -47,6 +47,8 @@ SYSTEM_PACKAGES = (
     "gstreamer1.0-nice",
     "gir1.2-gst-plugins-bad-1.0",
     "python3-gi",
+    # The fastest conversion of packed pictures.
+    "libyuv0",
     # Independent readers and writers of media.
     "ffmpeg",
     "gstreamer1.0-tools",
@@ -63,8 +65,10 @@ SYSTEM_PACKAGES = (
     "xwayland",
     # What reads units for systemd, to say what is wrong with ours.
     "systemd",
-    # A machine that has no network but loopback.
+    # A machine that has no network but loopback; networks behind NATs, and a relay that leads out of them.
     "iproute2",
+    "iptables",
+    "coturn",
     # A machine with a virtual camera.
     "qemu-system-x86",
     "busybox-static",

@@ -151,6 +151,20 @@ class GraphFile:
             return replace(serve or Serve(), tls=self.tls)
         return replace(serve, tls=written.tls) if serve is not None and written is not None else serve
 
+    @property
+    def contents(self) -> dict[str, bytes]:
+        """What the files of the last plan held when it was made, by their paths."""
+        if self.snapshot is None:
+            return {}
+        found = dict(self.snapshot.files)
+        for folder in map(Path.resolve, self.folders):
+            found |= {
+                str(folder.parent / name): content
+                for name, content in self.snapshot.sources.items()
+                if name.startswith(f"{folder.name}/")
+            }
+        return found
+
     def of(self, snapshot: Snapshot, *, folders: tuple[Path, ...] | None = None) -> GraphFile:
         """The same with the files, variables and values of a snapshot; ``folders`` hold its node types."""
         from dataclasses import replace

@@ -1,6 +1,7 @@
 """RTP packets (RFC 3550 section 5.1), header extensions in the one-byte form (RFC 8285), and wrapping counters."""
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -13,6 +14,7 @@ PLAYOUT_DELAY_URI: Final = "http://www.webrtc.org/experiments/rtp-hdrext/playout
 
 _HEADER: Final = struct.Struct("!BBHII")
 _EXTENSION: Final = struct.Struct("!HH")
+_COMMON: Final = struct.Struct("!II")
 
 
 class RtpError(ValueError):
@@ -170,6 +172,8 @@ class HeaderWriter:
             self._before, after = block[:end], len(block) - end - 2
         number = "H" if transport_number_extension is not None else ""
         self._pack = struct.Struct(f"!BBHII{len(self._before)}s{number}{after}x").pack
+        # For many at a time: a word that counts, what they have in common, and their number.
+        self._put = struct.Struct(f"!I{8 + len(self._before)}s{number}{after}x").pack_into
 
     def pack(self, *, sequence_number: int, timestamp: int, marker: bool, transport_number: int = 0) -> bytes:
         """The header of one packet, `size` bytes; the payload follows it."""
@@ -197,6 +201,35 @@ class HeaderWriter:
             pack(first, kind, number & 0xFFFF, timestamp, ssrc, before, (number + ahead) & 0xFFFF)
             for kind, number in zip(kinds, numbers, strict=True)
         ]
+
+    def write_run(
+        self,
+        buffer: bytearray | memoryview,
+        offsets: Sequence[int],
+        *,
+        sequence_number: int,
+        timestamp: int,
+        marks_last: bool,
+        transport_number: int = 0,
+    ) -> None:
+        """As `pack_run`, into ``buffer`` at ``offsets``, one for each packet."""
+        put, count = self._put, len(offsets)
+        common = _COMMON.pack(timestamp, self._ssrc) + self._before
+        word = self._first << 24 | self._payload_type << 16
+        words: Sequence[int] = range(word | sequence_number, (word | sequence_number) + count)
+        if sequence_number + count > 0x10000:
+            words = [word | (sequence_number + index) & 0xFFFF for index in range(count)]
+        if self._number_id is None:
+            for offset, word in zip(offsets, words, strict=True):
+                put(buffer, offset, word, common)
+        else:
+            numbers: Sequence[int] = range(transport_number, transport_number + count)
+            if transport_number + count > 0x10000:
+                numbers = [number & 0xFFFF for number in numbers]
+            for offset, word, number in zip(offsets, words, numbers, strict=True):
+                put(buffer, offset, word, common, number)
+        if marks_last and count:
+            buffer[offsets[-1] + 1] |= 0x80
 
     def pack_with(
         self,

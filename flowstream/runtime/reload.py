@@ -8,7 +8,7 @@ import importlib
 import logging
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,9 @@ LOOK_MS = 500
 
 SETTLE_SECONDS = 0.2
 """How long a file that is empty or missing is given to be written: some editors take the old one away first."""
+
+MOST_READS = 3
+"""How often a graph is read at most whose files turn out to be others each time."""
 
 MOST_LINKS = 20
 """How many links are followed to a file."""
@@ -232,33 +235,45 @@ class Reloader:
         files = self.files
         if await self._in_thread(lambda: any(map(_is_half_written, files))):
             await self.clock.sleep_until_ns(self.clock.now_ns() + round(SETTLE_SECONDS * 1e9))
-        revision = await self._in_thread(lambda: digest(files))
-        if revision == self.attempted:
+        self._current = await self._in_thread(partial(digest, files))
+        if self._current == self.attempted:
             return
-        self._current = revision
         try:
-            plan = await self._compiled()
-            if plan.files != files:  # what other files hold counts from now on
-                self._current = revision = await self._in_thread(lambda: digest(plan.files))
-                plan = await self._compiled()
+            plan = await self._planned()
             self.revisions.file = plan.content or plan.revision
             await self.engine.apply(plan)
         except GraphError as error:
             count = len(error.diagnostics)
-            self._refuse(revision, f"{count} finding{'s' if count > 1 else ''} in the file", error)
+            self._refuse(f"{count} finding{'s' if count > 1 else ''} in the file", error)
         except (FlowstreamError, OSError) as error:
-            self._refuse(revision, str(error), error)
+            self._refuse(str(error), error)
         except Exception as error:
             _logger.exception("the files could not be applied")
-            self._refuse(revision, f"{type(error).__name__}: {error}", error)
+            self._refuse(f"{type(error).__name__}: {error}", error)
         else:
             self.revisions.running = plan.revision
             self.revisions.refused = None
-        if self.files != files:
-            files = self.files
-            revision = await self._in_thread(lambda: digest(files))
         # Only now: a cancelled attempt is tried again even if the newer save restored the older text.
-        self.attempted = revision
+        self.attempted = self._current
+
+    async def _planned(self) -> Plan:
+        """The plan of what the files hold, and in ``_current`` what that is.
+
+        They are read once more when they turn out to be others than before: what was not known to belong to the graph
+        may have been saved while it was read. Raises GraphError.
+        """
+        for _ in range(MOST_READS):
+            files = self.files
+            try:
+                plan = await self._compiled()
+            except GraphError:
+                if self.files == files:
+                    raise
+            else:
+                if self.files == files:
+                    return plan
+            self._current = await self._in_thread(partial(digest, self.files))
+        return await self._compiled()
 
     async def _compiled(self) -> Plan:
         """The plan of the files as they are; from now on they are watched, also when they hold no graph."""
@@ -281,10 +296,10 @@ class Reloader:
         finally:
             self.clock.release()
 
-    def _refuse(self, revision: str, reason: str, error: Exception) -> None:
-        self.revisions.file = revision
+    def _refuse(self, reason: str, error: Exception) -> None:
+        self.revisions.file = self._current
         self.revisions.refused = reason
-        self.engine.tell(Refused(revision, reason, error.diagnostics if isinstance(error, GraphError) else ()))
+        self.engine.tell(Refused(self._current, reason, error.diagnostics if isinstance(error, GraphError) else ()))
 
 
 def folders_of(files: Iterable[str]) -> dict[Path, int]:
@@ -333,16 +348,19 @@ def _is_half_written(file: str) -> bool:
         return True
 
 
-def digest(files: Iterable[str]) -> str:
+def digest(files: Iterable[str], contents: Mapping[str, bytes] | None = None) -> str:
     """A digest of the content of the files, for a folder of the names of the Python files in it.
 
-    One that is missing or cannot be read counts as empty.
+    One that is missing or cannot be read counts as empty. ``contents`` are what some were read to hold, which counts
+    in the place of what they hold now.
     """
     total = hashlib.sha256()
     for file in files:
         path = Path(file)
         try:
-            if path.is_file():
+            if contents is not None and file in contents:
+                total.update(hashlib.sha256(contents[file]).digest())
+            elif path.is_file():
                 with path.open("rb") as content:
                     total.update(hashlib.file_digest(content, "sha256").digest())
             elif path.is_dir():

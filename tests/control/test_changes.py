@@ -1,14 +1,20 @@
 """Changing a running graph: set, saved, gone back to, and what is said of the difference to the file."""
 
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+import httpx
 import pytest
 
+from flowstream.control.files import GraphFile
+from flowstream.control.run import Run
 from flowstream.control.state import History
 from flowstream.errors import GraphError
-from tests.control.running import TICKS, Opened, in_run
+from flowstream.runtime.events import Applied, Event
+from tests.control.running import ODD, TICKS, Opened, in_run
 
 PART = "inputs: {all: end}\nvars: {often: 5}\nnodes:\n  end: {type: odd/page}\n"
 
@@ -288,3 +294,78 @@ def test_a_history_that_cannot_be_kept_does_not_end_the_run(tmp_path: Path, capl
 
     in_run(tmp_path, main)
     assert "cannot keep the revision in" in caplog.text
+
+
+def test_what_was_saved_while_it_was_started_is_applied_when_it_runs(tmp_path: Path) -> None:
+    """From when its files were read on; a part of it and the source of a node type too."""
+    file, part, folder = tmp_path / "it.yaml", tmp_path / "part.yaml", tmp_path / "mine"
+    folder.mkdir()
+    spare = (ODD / "nodes.py").read_text().replace('"odd/', '"mine/').replace("mine/ticks", "mine/spare")
+    before = {
+        file: TICKS.replace("{type: discard, from: ticks}", "{use: part.yaml, from: ticks}"),
+        part: PART.replace("nodes:", "nodes:\n  spare: {type: mine/spare}"),
+        folder / "spare.py": spare,
+    }
+    after = {
+        file: before[file].replace("every_ms: 5", "every_ms: 9"),
+        part: before[part].replace("mine/spare}", "mine/spare, every_ms: 8}"),
+        folder / "spare.py": spare + "\n# changed\n",
+    }
+
+    async def main() -> None:
+        for changed, text in after.items():
+            for path, content in before.items():
+                path.write_text(content)
+            graph = GraphFile(str(file), (ODD, folder))
+            plan = await anyio.to_thread.run_sync(graph.compile)
+            changed.write_text(text)
+            async with Run.open(graph, plan, has_control=False) as run, anyio.create_task_group() as tasks:
+                told = anyio.Event()
+                events: list[Event] = []
+
+                def hear(event: Event, told: anyio.Event = told, events: list[Event] = events) -> None:
+                    events.append(event)
+                    told.set()
+
+                run.engine.listen(hear)
+                await run.start()
+                tasks.start_soon(run.follow)
+                await told.wait()
+                assert [type(event) for event in events] == [Applied], events
+                tasks.cancel_scope.cancel()
+
+    async def limited() -> None:
+        with anyio.fail_after(60):
+            await main()
+
+    anyio.run(limited)
+
+
+def test_an_address_is_given_back_when_the_edit_that_asked_for_it_is_refused(tmp_path: Path) -> None:
+    """And another one can be had then: nobody has been told of the first."""
+
+    def ports(count: int) -> list[int]:
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+            for each in sockets:
+                each.bind(("127.0.0.1", 0))
+            return [each.getsockname()[1] for each in sockets]
+
+    async def main(there: Opened) -> None:
+        first, second = ports(2)
+        page = "  hello: {type: odd/page, from: ticks}\n"
+        broken = "  film: {type: file, path: gone.mp4}\n  seen: {type: discard, from: film.video}\n"
+        for port in (first, second, first):
+            served = f'{TICKS}{page}serve: {{listen: "127.0.0.1:{port}"}}\n'
+            there.file.write_text(served.replace("  hello", broken + "  hello"))
+            refused = await there.client.post("/reload", json={})
+            assert "there is no file gone.mp4" in refused.text
+            assert there.run.mounts.listen is None
+            assert there.run.links == ()
+        there.file.write_text(served)
+        await there.post("/reload")
+        assert there.run.links == (f"http://127.0.0.1:{first}/",)
+        async with httpx.AsyncClient(follow_redirects=True) as client:
+            assert (await client.get(there.run.links[0])).text == "hello from hello"
+
+    in_run(tmp_path, main)

@@ -5,6 +5,10 @@ Every picture that arrives is seen before it is decoded, so a browser that is la
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -83,6 +87,18 @@ class Watching:
         self.graph.write_text(text)
         return self.run.wait_for(event, after=before)
 
+    def announced(self, text: str, node: str) -> dict[str, Any]:
+        """What ``flowstream plan`` says would become of a node, asked before anybody saves."""
+        (self.graph.parent / "next.yaml").write_text(text)
+        command = [sys.executable, "-m", "flowstream", "plan", "next.yaml", "--run", "graph", "--format", "json"]
+        planned = subprocess.run(
+            command, cwd=self.graph.parent, env={**os.environ, "XDG_RUNTIME_DIR": str(self.graph.parent)},
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert planned.returncode == 0, planned.stderr
+        (change,) = [each for each in json.loads(planned.stdout)["changes"] if each["node"] == node]
+        return dict(change)
+
     def during(self, change: Callable[[], object]) -> list[tuple[int, bool]]:
         """What arrives from a second before a change to two groups of pictures after it."""
         self.more(FPS)
@@ -138,12 +154,17 @@ def test_the_encoder_is_replaced(watching: Watching) -> None:
     """The old one codes up to a picture, the new one from the next one on, which is a keyframe."""
 
     def change() -> None:
+        there = len(watching.received())
         applied = watching.save(GRAPH.replace("1M,", "1M, profile: main,"))
         assert applied["changes"]["encode"]["action"] == "replace"
+        watching.more(FPS // 2)
+        keys.extend(is_key for _, is_key in watching.received()[there:])
 
+    keys: list[bool] = []
     pictures = watching.during(change)
     assert max(gaps(pictures)) <= 2 * TICKS, "at most one picture more than usual"
     assert min(gaps(pictures)) > 0, "no picture twice, and none goes back in time"
+    assert any(keys), "the new one begins with a keyframe, before the old one was to make its next"
 
 
 @pytest.mark.timeout(200)
@@ -151,11 +172,14 @@ def test_the_source_is_replaced(watching: Watching) -> None:
     """By one of another size: the encoder follows, with a keyframe."""
 
     def change() -> None:
-        applied = watching.save(GRAPH.replace("640x360", "320x180"))
+        applied = watching.save(smaller)
         assert applied["changes"]["pattern"]["action"] == "replace"
 
+    smaller = GRAPH.replace("640x360", "320x180")
+    announced = watching.announced(smaller, "pattern")
+    assert (announced["felt_by"], announced["at_most_seconds"]) == (["out"], GOP_S)
     pictures = watching.during(change)
-    assert max(gaps(pictures)) <= GOP_S * 90_000
+    assert max(gaps(pictures)) <= announced["at_most_seconds"] * 90_000
     assert min(gaps(pictures)) > 0
     until("the new size", lambda: watching.page.evaluate("document.querySelector('video').videoWidth") == 320)
 

@@ -165,3 +165,20 @@ def test_a_run_of_headers_is_what_each_is_by_itself(numbers: int | None, marks_l
         for index, number in enumerate((65_534, 65_535, 0, 1))
     ]
     assert writer.pack_run(0, sequence_number=1, timestamp=9, marks_last=True) == []
+
+
+@pytest.mark.parametrize("numbers", [None, 6])
+@pytest.mark.parametrize("marks_last", [False, True])
+@pytest.mark.parametrize(("first", "transport_first"), [(5, 7), (65_534, 65_535)])
+def test_headers_written_in_place_are_those_of_the_run(
+    numbers: int | None, marks_last: bool, first: int, transport_first: int
+) -> None:
+    writer = HeaderWriter(payload_type=96, ssrc=7, extensions=((3, b"0"),), transport_number_extension=numbers)
+    told = {"sequence_number": first, "timestamp": 9, "marks_last": marks_last, "transport_number": transport_first}
+    offsets = [3, 100, 150, 400]
+    buffer = bytearray(b"\xff" * 500)
+    writer.write_run(buffer, offsets, **told)
+    assert [bytes(buffer[each : each + writer.size]) for each in offsets] == writer.pack_run(4, **told)
+    assert buffer.count(b"\xff", 0, 3) == 3
+    assert buffer[3 + writer.size : 100] == b"\xff" * (97 - writer.size)
+    writer.write_run(buffer, [], **told)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -10,6 +11,7 @@ import anyio.to_thread
 import pytest
 
 from flowstream.control.files import GraphFile
+from flowstream.graph.plan import Plan
 from flowstream.runtime import reload as reload_module
 from flowstream.runtime.engine import Engine
 from flowstream.runtime.events import Applied, Event, Refused
@@ -271,6 +273,51 @@ def test_a_file_that_stays_empty_is_refused(tmp_path: Path) -> None:
         assert kinds(events) == [Refused]
 
     at_desk(tmp_path, main)
+
+
+def test_a_save_is_not_missed_that_comes_while_the_one_before_is_applied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a part that belongs to the graph only by what is being applied."""
+    apply, hold = Engine.apply, [anyio.Event()]
+
+    async def slowly(self: Engine, plan: Plan) -> Any:
+        await hold[0].wait()
+        return await apply(self, plan)
+
+    monkeypatch.setattr(Engine, "apply", slowly)
+
+    async def main(engine: Engine, desk: Desk, reloader: Reloader, events: list[Event]) -> None:
+        hold[0] = anyio.Event()
+        await desk.save("graph.yaml", WITH_PART)
+        assert events == []
+        await anyio.to_thread.run_sync(desk.write, "part.yaml", PART.replace("100", "2000"))  # nobody has seen it yet
+        hold[0].set()
+        await anyio.sleep(0.1)
+        assert engine.status()["part/add"].config["add"] == 100
+        desk.tell()
+        await anyio.sleep(0.1)
+        assert engine.status()["part/add"].config["add"] == 2000
+        assert kinds(events) == [Applied, Applied]
+
+    at_desk(tmp_path, main, before=lambda desk: desk.write("part.yaml", PART))
+
+
+def test_the_last_save_wins_while_what_was_replaced_still_finishes(tmp_path: Path) -> None:
+    slow = "\n    async def close(self):\n        await anyio.sleep(2)\n"
+    text = "import anyio\n" + source("Add", "add", slow)
+
+    async def main(engine: Engine, desk: Desk, reloader: Reloader, events: list[Event]) -> None:
+        for number in (500, 600, 700):
+            await desk.save("graph.yaml", GRAPH.replace("add: 100", f"add: {number}, kind: k{number}"))
+            assert engine.state == "running"
+            assert sum(runner.planned.id == "add" for runner in engine.ensemble.alive) > 1, "older ones end still"
+        await anyio.sleep(20)
+        assert kinds(events) == [Applied] * 3
+        assert [runner.node.config.add for runner in engine.ensemble.alive if runner.planned.id == "add"] == [700]
+        assert Keep.kept["keep"][-1] > 700
+
+    at_desk(tmp_path, main, before=lambda desk: desk.write("acme/add.py", text))
 
 
 def test_a_save_while_the_graph_drains_is_refused(tmp_path: Path) -> None:

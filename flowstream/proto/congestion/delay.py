@@ -165,9 +165,15 @@ class DelayMeter:
     def add(self, arrivals: list[Arrival]) -> None:
         """Takes what one feedback told."""
         group = self._group
+        burst_ns: int | None = None  # when the packets left that need no second look
         for arrived_ns, sent_ns, size, _ in arrivals:
             if group is None:
                 group = self._begin(sent_ns, arrived_ns, size)
+                burst_ns = sent_ns
+                continue
+            if sent_ns == burst_ns:
+                group.last_arrived_ns = arrived_ns
+                group.size += size
                 continue
             since_ns = sent_ns - group.first_sent_ns
             if since_ns < 0:
@@ -177,9 +183,11 @@ class DelayMeter:
                     group.last_sent_ns = sent_ns
                 group.last_arrived_ns = arrived_ns
                 group.size += size
+                burst_ns = sent_ns if since_ns <= GROUP_NS else None
             else:
                 self._complete(group)
                 group = self._begin(sent_ns, arrived_ns, size)
+                burst_ns = sent_ns
         self._group = group
 
     def reset(self) -> None:

@@ -184,6 +184,21 @@ class Pacer(Generic[T]):
         self.waiting_bytes += total
         return dropped
 
+    def passes(self, size: int, last: int, *, now_ns: int) -> bool:
+        """Whether a run of packets leaves at once, without waiting in here; it counts as sent then.
+
+        ``size`` is that of all, ``last`` of the last one. Where something waits, or it does not fit one burst, it is
+        for `enqueue` and `poll`.
+        """
+        if self.waiting_bytes or self._probe is not None or self._is_broken:
+            return False
+        bps = int(FACTOR * self.bps) or 1
+        free_ns = max(self._free_ns, now_ns)
+        if (size - last) * 8 * NS_PER_S > (now_ns + BURST_NS - free_ns) * bps:
+            return False
+        self._free_ns = free_ns + size * 8 * NS_PER_S // bps
+        return True
+
     def start_probe(self, probe: Probe) -> None:
         """What is sent next is sent at the probe's rate, with padding as far as nothing waits."""
         self._probe, self._probe_left = probe, probe.size

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import accumulate
+from typing import Final, cast
 
 from flowstream.proto.rtcp import TransportFeedback
 from flowstream.proto.rtp import Unwrapper
@@ -46,7 +47,7 @@ class SentPackets:
         self._sent_ns = [0] * SPAN
         self._sizes = [0] * SPAN
         self._probes = [0] * SPAN
-        self._states = [_ARRIVED] * SPAN
+        self._states = bytearray([_ARRIVED]) * SPAN
         self._told_to = 0  # all below are told of, or never will be
         self._reference = Unwrapper(24)
 
@@ -60,18 +61,19 @@ class SentPackets:
 
         Gives the sum of them.
         """
-        number = self._next
-        sent_ns, kept, probes, states = self._sent_ns, self._sizes, self._probes, self._states
-        for size in sizes:
-            slot = number % SPAN
-            if not states[slot]:
-                self.in_flight_bytes -= kept[slot]
-            sent_ns[slot] = now_ns
-            kept[slot] = size
-            probes[slot] = probe
-            states[slot] = _IN_FLIGHT
-            number += 1
-        self._next = number
+        first, count = self._next % SPAN, len(sizes)
+        end = first + count
+        if end > SPAN:
+            room = SPAN - first
+            return sum(self.add(some, now_ns=now_ns, probe=probe) for some in (sizes[:room], sizes[room:]) if some)
+        states = self._states
+        if states.find(_IN_FLIGHT, first, end) >= 0:
+            self._give_up(self._next - SPAN, self._next - SPAN + count)
+        states[first:end] = bytes(count)
+        self._sent_ns[first:end] = [now_ns] * count
+        self._sizes[first:end] = sizes
+        self._probes[first:end] = [probe] * count
+        self._next += count
         total = sum(sizes)
         self.in_flight_bytes += total
         return total
@@ -82,6 +84,9 @@ class SentPackets:
         oldest = max(0, self._next - SPAN)
         arrived_ns = self._reference.unwrap(feedback.reference_time & 0xFFFFFF) * _TICKS_PER_REFERENCE * _TICK_NS
         self._give_up(max(oldest, self._told_to), min(number, self._next))
+        told = self._take_whole(number, feedback.deltas, arrived_ns, now_ns)
+        if told is not None:
+            return told
         arrivals: list[Arrival] = []
         lost = late = 0
         newest_sent_ns: int | None = None
@@ -112,6 +117,29 @@ class SentPackets:
         if not in_order:
             arrivals.sort()
         return Told(arrivals, lost, late, None if newest_sent_ns is None else max(0, now_ns - newest_sent_ns))
+
+    def _take_whole(self, number: int, deltas: Sequence[int | None], arrived_ns: int, now_ns: int) -> Told | None:
+        """The same for nearly all feedback: all has arrived, in order, and none of it was told before. None for other.
+
+        ``number`` is that of the first packet; ``arrived_ns`` is what the first delta counts from.
+        """
+        first, count = number % SPAN, len(deltas)
+        end = first + count
+        is_known = max(0, self._next - SPAN) <= number and number + count <= self._next and end <= SPAN
+        if not is_known or not count or self._states.count(_IN_FLIGHT, first, end) != count:
+            return None
+        if None in deltas:
+            return None
+        steps = cast("Sequence[int]", deltas)
+        if min(steps) < 0:
+            return None
+        sizes, sent_ns = self._sizes[first:end], self._sent_ns[first:end]
+        times = [arrived_ns + ticks * _TICK_NS for ticks in accumulate(steps)]
+        arrivals = list(zip(times, sent_ns, sizes, self._probes[first:end], strict=True))
+        self._states[first:end] = bytes((_ARRIVED,)) * count
+        self.in_flight_bytes -= sum(sizes)
+        self._told_to = max(self._told_to, number + count)
+        return Told(arrivals, 0, 0, max(0, now_ns - sent_ns[-1]))
 
     def forget(self) -> None:
         """Nothing counts as in flight any more: the path was dead, or is another one."""

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 from flowstream import Context, FlowstreamError
 from flowstream_nodes.codec._ffmpeg import open_encoder
-from flowstream_nodes.codec._guarded import GuardedEncoder, SilentError
+from flowstream_nodes.codec._guarded import MOST_HANGING, GuardedEncoder, SilentError, hanging
 from flowstream_nodes.codec.encoders import Candidate, EncoderSettings, OpenEncoder, candidates_for
 
 if TYPE_CHECKING:
     from av.packet import Packet
-
-MOST_SILENT = 3
-"""How many encoders of one node may hang in calls that never return before none is opened in their place."""
 
 _said: set[str] = set()  # what was passed over and why, once for a process
 
@@ -29,7 +25,6 @@ class Choice:
     def __init__(self, ctx: Context, *, encoder: str, codec: str, layers: int) -> None:
         self._ctx = ctx
         self._codec = codec
-        self._hanging: list[threading.Thread] = []
         candidates = candidates_for(codec, layers=layers)
         if encoder == "auto":
             self._left = self._working(candidates)
@@ -59,13 +54,17 @@ class Choice:
         Raises FlowstreamError when there is no other.
         """
         left = [each for each in self._left if each is not candidate]
-        if not left and isinstance(error, SilentError) and self._hang(error) < MOST_SILENT:
+        if isinstance(error, SilentError):
+            self._ctx.report(hanging=hanging())
+        if not left and isinstance(error, SilentError) and hanging() < MOST_HANGING:
             self._ctx.log.warning("%s; it is opened anew", error)
             return
         if not left:
             raise FlowstreamError(
                 f"{self._ctx.name} cannot encode {self._codec}: {error}",
-                hint="flowstream doctor shows the encoders of this machine; encoder: auto takes any of them",
+                hint=f"{hanging()} encoders hang; see to the device or the library, then restart flowstream"
+                if hanging() >= MOST_HANGING
+                else "flowstream doctor shows the encoders of this machine; encoder: auto takes any of them",
             ) from error
         self._left = left
         self._say_once(f"{error}; going on with {left[0].name}", is_warning=True)
@@ -84,12 +83,6 @@ class Choice:
         """Gives an encoder back."""
         if isinstance(encoder, GuardedEncoder) and not encoder.close():
             self._ctx.log.warning("%s does not come to its end; its thread is left behind", encoder.name)
-
-    def _hang(self, error: SilentError) -> int:
-        """How many hang now."""
-        self._hanging = [*(each for each in self._hanging if each.is_alive()), error.thread]
-        self._ctx.report(hanging=len(self._hanging))
-        return len(self._hanging)
 
     def _working(self, candidates: list[Candidate]) -> list[Candidate]:
         """Those whose hardware was found to work, and those that need none."""

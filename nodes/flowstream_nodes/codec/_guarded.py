@@ -1,7 +1,10 @@
 """An encoder on a thread of its own, so that one that never answers is left behind and not waited for.
 
-Libraries hang: SVT-AV1 waits without end for a picture that its own threads have lost, a driver for a device that is
-gone. A node that calls such an encoder itself hangs with it, and everybody who watches.
+Libraries hang, and drivers of devices that are gone. SVT-AV1 4.1 does, on a busy machine once in some twenty thousand
+pictures, whatever it is told: for low delay it has the fewest reference buffers that will do. When one is given back a
+moment late, its picture decision waits for that, what gives it back waits for the next picture, and
+``svt_av1_enc_get_packet`` waits for all of them. A node that calls such an encoder itself hangs with it, and so does
+everybody who watches.
 """
 
 from __future__ import annotations
@@ -21,21 +24,29 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 PATIENCE_S = 10.0
-"""How long an encoder may take to open, and for one picture; one that takes longer is of no use for live pictures."""
+"""How long an encoder may take to open, and to come to its end."""
+
+PICTURE_PATIENCE_S = 4.0
+"""How long it may take for one picture; an encoder that takes longer is of no use for live pictures."""
+
+MOST_HANGING = 5
+"""How many may hang in one process before none is opened in the place of another."""
 
 _Job = Callable[[], object]
 _Answer = tuple[Any, Exception | None]
 
 
+_hanging: list[threading.Thread] = []
+
+
+def hanging() -> int:
+    """How many encoders of this process hang now."""
+    _hanging[:] = [thread for thread in _hanging if thread.is_alive()]
+    return len(_hanging)
+
+
 class SilentError(ValueError):
-    """Raised when an encoder has not answered in time. It is not used again; its thread stays where it is.
-
-    ``thread`` ends when the call comes back after all.
-    """
-
-    def __init__(self, said: str, thread: threading.Thread) -> None:
-        super().__init__(said)
-        self.thread = thread
+    """Raised when an encoder has not answered in time. It is not used again; its thread stays where it is."""
 
 
 class GuardedEncoder:
@@ -67,14 +78,17 @@ class GuardedEncoder:
 
     def set_bitrate(self, bitrate_bps: int, /) -> bool:
         """As of the encoder, or SilentError."""
-        return self._answer(lambda: self._at_work.set_bitrate(bitrate_bps))
+        return self._answer(lambda: self._at_work.set_bitrate(bitrate_bps), patience_s=PICTURE_PATIENCE_S)
 
     def encode(
         self, picture: AvVideoFrame, tag: Any, /, *, time_ns: int, keyframe: bool
     ) -> list[tuple[Packet[Any], Any]]:
         """As of the encoder, or SilentError."""
         try:
-            return self._answer(lambda: self._at_work.encode(picture, tag, time_ns=time_ns, keyframe=keyframe))
+            return self._answer(
+                lambda: self._at_work.encode(picture, tag, time_ns=time_ns, keyframe=keyframe),
+                patience_s=PICTURE_PATIENCE_S,
+            )
         finally:
             self._look()
 
@@ -102,19 +116,19 @@ class GuardedEncoder:
         assert self._encoder is not None
         return self._encoder
 
-    def _answer(self, job: Callable[[], R]) -> R:
+    def _answer(self, job: Callable[[], R], *, patience_s: float | None = None) -> R:
         if self._is_silent:  # what it says now would be the answer to something else
-            raise SilentError(f"{self.name} does not answer", self._thread)
+            raise SilentError(f"{self.name} does not answer")
+        patience_s = PATIENCE_S if patience_s is None else patience_s
         self._jobs.put(job)
         del job
         try:
-            result, error = self._answers.get(timeout=PATIENCE_S)
+            result, error = self._answers.get(timeout=patience_s)
         except Empty:
             self._is_silent = True
             self._jobs.put(None)  # for when it comes back after all
-            raise SilentError(
-                f"{self.name} has not answered for {PATIENCE_S:g} s and is left behind", self._thread
-            ) from None
+            _hanging.append(self._thread)
+            raise SilentError(f"{self.name} has not answered for {patience_s:g} s and is left behind") from None
         if error is not None:
             try:
                 raise error

@@ -68,8 +68,9 @@ class _Opened:
 class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
     """Encode pictures to H.264, or H.265, VP8, VP9 or AV1, without delay and at a bitrate that changes while it runs.
 
-    Takes any raw format; yuv420p and nv12 are encoded from where they lie. A picture of odd width or height loses its
-    last column or row. Size and format may change while running: the next picture is then a keyframe. Requests for a
+    Takes any raw format; yuv420p and nv12 are encoded from where they lie, and RGB is converted by libyuv where that is
+    installed (Debian: libyuv0), else by OpenCV at half its speed. A picture of odd width or height loses its last
+    column or row. Size and format may change while running: the next picture is then a keyframe. Requests for a
     keyframe are answered here, many by one, and not passed on. A picture that is not later than the one before is left
     out and counted. One picture waits at most: who cannot keep up loses pictures before they are encoded.
 
@@ -80,7 +81,9 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
 
     `encoder: auto` takes hardware where a test of it passed (NVENC, QSV, AMF, VideoToolbox, Media Foundation, V4L2) and
     goes on with the next encoder, with a keyframe, when one fails; `flowstream doctor` shows which there are and why
-    not. No hardware encoder was ever run by this project, and PyAV's wheels for Linux have no VAAPI.
+    not. Hardware that has not answered for 4 s is left, too, and so is libsvtav1, which hangs now and then on a busy
+    machine: it is opened anew. No hardware encoder was ever run by this project, and PyAV's wheels for Linux have no
+    VAAPI.
 
     ```yaml
     flowstream: 1
@@ -256,7 +259,7 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
         """Gives the encoder back."""
         if self._opened is not None:
             opened, self._opened = self._opened, None
-            self._choice.let_go(opened.encoder)
+            self._choice.rest_of(opened.encoder)  # SVT-AV1 complains on the terminal of one that was not flushed
 
     # --- what is encoded when -------------------------------------------------------------------------------------
 

@@ -119,9 +119,9 @@ class ViewerChannels:
         self._next_stats_ns = now_ns + STATS_NS
         self._say(wire.stats(self._standing(now_ns)))
         told = self._around.quality(self._session)
-        if self._told is None or _gist(told) != _gist(self._told) or now_ns >= self._next_quality_ns:
-            if told != self._told:
-                self._say_quality(told)
+        is_news = self._told is None or _gist(told) != _gist(self._told)
+        if is_news or (now_ns >= self._next_quality_ns and told != self._told):
+            self._say_quality(told)
 
     def send(self, waiting: Waiting) -> None:
         """One more record, if the viewer may have it."""

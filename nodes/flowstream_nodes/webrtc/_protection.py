@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     import pylibsrtp
 
+    from flowstream_nodes.webrtc._layout import Layout
+
 MOST: Final = 40
 """Packets of a burst; with 1,500 bytes each they stay below what one call may send."""
 
@@ -35,6 +37,8 @@ class Protection:
         self._call: Any = lib.srtp_protect
         self._error = Error
         self._buffer, self._view, self._length = _workspace()
+        self.trailer: int | None = None
+        """Bytes that protection adds to a packet, as far as that is known: after the first `protect`."""
 
     def protect(self, packets: Sequence[bytes]) -> tuple[memoryview, list[int]]:
         """Protects up to `MOST` RTP packets; gives them without gaps, and their sizes.
@@ -53,10 +57,35 @@ class Protection:
             length[0] = size
             if status := call(context, buffer + start, length):
                 raise ProtectionError(f"libsrtp says {status}")
-            size = length[0]
-            sizes.append(size)
-            start += size
+            self.trailer = length[0] - size
+            sizes.append(length[0])
+            start += length[0]
         return view[:start], sizes
+
+    def spread(self, layout: Layout) -> memoryview:
+        """A burst of up to `MOST` packets, whose headers are to be written where ``layout`` has room for them.
+
+        Raises:
+            ProtectionError: a packet is too long.
+        """
+        if layout.longest > _ROOM - _TRAILER:
+            raise ProtectionError(f"a packet of {layout.longest} bytes is too long")
+        burst = self._view[: len(layout.template)]
+        burst[:] = layout.template
+        return burst
+
+    def protect_spread(self, layout: Layout) -> None:
+        """Protects the burst that `spread` gave; `trailer` is known and is the layout's.
+
+        Raises:
+            ProtectionError: libsrtp refuses.
+        """
+        call, context, length = self._call, self._context, self._length
+        places = _places(layout.offsets)
+        for place, size in zip(places, layout.lengths, strict=True):
+            length[0] = size
+            if status := call(context, place, length):
+                raise ProtectionError(f"libsrtp says {status}")
 
     def protect_rtcp(self, data: bytes) -> bytes:
         """Protects one RTCP packet.
@@ -68,6 +97,40 @@ class Protection:
             return bytes(self._session.protect_rtcp(data))
         except (self._error, ValueError) as error:
             raise ProtectionError(str(error)) from error
+
+
+class Unprotection:
+    """The incoming half of one viewer's SRTP session, as far as it is RTCP."""
+
+    def __init__(self, session: pylibsrtp.Session) -> None:
+        from pylibsrtp._binding import lib
+
+        self._session = session  # frees the context with its last reference
+        self._context: Any = session._srtp[0]
+        self._call: Any = lib.srtp_unprotect_rtcp
+        self._buffer, self._view, self._length = _workspace()
+
+    def unprotect_rtcp(self, data: bytes) -> bytes:
+        """One RTCP packet that came.
+
+        Raises:
+            ProtectionError: it is forged, damaged, came before, or is too long.
+        """
+        size = len(data)
+        if size > _ROOM:
+            raise ProtectionError(f"a packet of {size} bytes is too long")
+        self._view[:size] = data
+        self._length[0] = size
+        if status := self._call(self._context, self._buffer, self._length):
+            raise ProtectionError(f"libsrtp says {status}")
+        return bytes(self._view[: self._length[0]])
+
+
+@functools.lru_cache(maxsize=256)
+def _places(offsets: tuple[int, ...]) -> list[Any]:
+    """Pointers into the buffer."""
+    buffer = _workspace()[0]
+    return [buffer + offset for offset in offsets]
 
 
 @functools.cache

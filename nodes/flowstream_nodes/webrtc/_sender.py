@@ -12,6 +12,7 @@ from flowstream.proto.ice import Pair
 from flowstream.proto.retransmit import SentPacket
 from flowstream.proto.rtcp import ReceiverEstimate, TransportFeedback
 from flowstream.proto.sdp import Kind
+from flowstream_nodes.webrtc._layout import Layouts
 from flowstream_nodes.webrtc._protection import MOST, Protection, ProtectionError
 from flowstream_nodes.webrtc._stream import PADDING, RtpStream
 from flowstream_nodes.webrtc._wakeups import Wakeups
@@ -38,6 +39,9 @@ LEAST_OF_USE_BPS: Final = 5_000_000
 
 _TRAILER: Final = 16  # of SRTP; the exact size counts when a packet leaves
 _UDP_OVER_IPV4, _UDP_OVER_IPV6 = 28, 48
+
+_layouts: Final = Layouts()
+"""For all viewers there are: what they share is laid out once."""
 
 
 @dataclass(eq=False, slots=True)
@@ -140,11 +144,14 @@ class Sender:
         if self._protection is None:
             return False
         stream = self._streams[kind]
-        extra = stream.header_size + _TRAILER + self._overhead
         unit = Unit(stream, codec, payloads, ticks, captured_ns)
+        sizes, total = _layouts.sizes(payloads, stream.header_size + _TRAILER + self._overhead)
+        if payloads and not self.is_broken and self._pacer.passes(total, sizes[-1], now_ns=now_ns):
+            self._send_unit(unit, 0, len(payloads), 0, now_ns)
+            return True
         dropped = self._pacer.enqueue(
             unit,
-            [len(payload) + extra for payload in payloads],
+            sizes,
             Urgency.VIDEO if kind == "video" else Urgency.AUDIO,
             now_ns=now_ns,
             is_keyframe=is_keyframe,
@@ -248,20 +255,55 @@ class Sender:
             self._on_break()
 
     def _send_unit(self, unit: Unit, first: int, end: int, probe: int, now_ns: int) -> None:
-        payloads = unit.payloads
-        count = len(payloads)
+        count = len(unit.payloads)
         for start in range(first, end, MOST):
             stop = min(start + MOST, end)
+            captured_ns = None if start else unit.captured_ns
+            if self._send_even(unit, start, stop, captured_ns, probe, now_ns):
+                continue
             packets = unit.stream.write(
-                payloads if not start and stop == count else payloads[start:stop],
+                unit.payloads[start:stop],
                 codec=unit.codec,
                 ticks=unit.ticks,
                 is_end=stop == count,
                 number=self.estimator.packets.next_number,
                 now_ns=now_ns,
-                captured_ns=None if start else unit.captured_ns,
+                captured_ns=captured_ns,
             )
             self._transmit(packets, probe, now_ns)
+
+    def _send_even(self, unit: Unit, first: int, end: int, captured_ns: int | None, probe: int, now_ns: int) -> bool:
+        """The short way for nearly all there is: headers go where other viewers' have been; whether it could be gone.
+
+        Not before it is known how long protected packets are, nor with a header that is longer than the others.
+        """
+        protection, pair, stream = self._protection, self.pair, unit.stream
+        if protection is None or pair is None or protection.trailer is None:
+            return False
+        if not stream.is_even(unit.codec, captured_ns=captured_ns, now_ns=now_ns):
+            return False
+        layout = _layouts.layout(
+            unit.payloads,
+            first,
+            end,
+            header=stream.header_size,
+            trailer=protection.trailer,
+            overhead=self._overhead,
+        )
+        number = self.estimator.packets.next_number
+        try:
+            burst = protection.spread(layout)
+            is_end = end == len(unit.payloads)
+            stream.write_into(burst, layout, ticks=unit.ticks, is_end=is_end, number=number, now_ns=now_ns)
+            protection.protect_spread(layout)
+        except ProtectionError as error:
+            self.close()
+            self._on_failure(error)
+            return True
+        # Others had their turn since now_ns: what they took must not look like a queue on this one's path.
+        self.estimator.sent(layout.on_the_wire, now_ns=self._wakeups.now_ns(), probe=probe)
+        self._mux.send_evens(burst, layout.runs, pair)
+        return True
 
     def _send_again(self, stream: RtpStream, packets: Sequence[SentPacket], probe: int, now_ns: int) -> None:
         for start in range(0, len(packets), MOST):
@@ -295,7 +337,7 @@ class Sender:
             self._on_failure(error)
             return
         overhead = self._overhead
-        self.estimator.sent([size + overhead for size in sizes], now_ns=now_ns, probe=probe)
+        self.estimator.sent([size + overhead for size in sizes], now_ns=self._wakeups.now_ns(), probe=probe)
         self._mux.send_run(data, sizes, self.pair)
 
     def _give_up(self, dropped: Sequence[Dropped[Unit | Again]]) -> None:

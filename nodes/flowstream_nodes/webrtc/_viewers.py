@@ -27,11 +27,14 @@ from flowstream import (
 )
 from flowstream.proto.admission import Approval
 from flowstream.proto.allocator import Choice
+from flowstream.proto.ice import IceLite
+from flowstream.proto.ice_agent import IceAgent, Path
 from flowstream.proto.sdp import Kind, Stream, Transport, agree, parse_offer, write_answer
 from flowstream.proto.sdpfrag import Fragment, write_fragment
 from flowstream.proto.switching import Picture
 from flowstream_nodes.webrtc._channels import Around, Channels, Delivery
 from flowstream_nodes.webrtc._codecs import codec_of, payloads_of
+from flowstream_nodes.webrtc._gathering import Gatherer, Reach
 from flowstream_nodes.webrtc._mux import UdpMux
 from flowstream_nodes.webrtc._rate import RateMeter
 from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD, Rung, Rungs, Timeline
@@ -78,6 +81,7 @@ class Feeder:
     ``ask_keyframe`` sends a request upstream by one edge of the picture, ``on_change`` is called when a count has
     changed. ``rungs`` names who gives the picture, by edge; ``uplink_bps`` is what all viewers may get together;
     ``delivery`` is how records go out, None while there are none to come.
+    ``reach`` is what is known of the way to this machine from outside.
     """
 
     kinds: Callable[[], frozenset[Kind]]
@@ -88,6 +92,7 @@ class Feeder:
     rungs: Callable[[], Mapping[int, str]] = lambda: {0: "video"}
     uplink_bps: Callable[[], int | None] = lambda: None
     delivery: Callable[[], Delivery | None] = lambda: None
+    reach: Callable[[], Reach] = Reach
 
 
 class Viewers:
@@ -104,6 +109,7 @@ class Viewers:
         self._uncovered = anyio.Event()
         self._holding = holding
         self._mux = mux
+        self._gatherer = Gatherer(mux, holding, on_path=self._add_path)
         self._certificate = certificate
         self._cname = secrets.token_hex(6)
         self.rungs = Rungs()
@@ -154,11 +160,16 @@ class Viewers:
             # One epoch for both streams and for good: what ties them together in the viewers' sender reports.
             self._epoch_ns = self._holding.wallclock_ns() - media_ns
         self._feeders.append(feeder)
+        self._gatherer.follow(feeder.reach())
         self.registry.settings_changed()
         try:
             yield
         finally:
             self._feeders.remove(feeder)
+
+    async def gathered(self) -> None:
+        """Waits until it is known how to reach this machine from outside, but hardly longer than a moment."""
+        await self._gatherer.settled()
 
     def admit(self, offer_text: str, caller: Caller) -> Admitted:
         """Answers an offer and waits for the viewer to connect, to watch or to be let in.
@@ -195,6 +206,7 @@ class Viewers:
             want_keyframe=self._want_keyframe,
             on_reached=self._prepare_for,
             on_change=seat.connected,
+            make_ice=self._gatherer.make_ice,
         )
         seated = Seated(
             session,
@@ -217,7 +229,7 @@ class Viewers:
 
     def restart(self, session: ViewerSession, fragment: Fragment) -> str:
         """New ICE credentials for a session whose peer has new ones; gives the fragment that tells them."""
-        session.restart_ice(fragment.ufrag)
+        session.restart_ice(fragment)
         return write_fragment(session.agreement, self._transport(session))
 
     def dismiss(self, session_id: str, reason: str = "it said goodbye") -> bool:
@@ -393,6 +405,7 @@ class Viewers:
             with anyio.move_on_after(CLOSE_S, shield=True):
                 await self._none_left.wait()
         self._wakeups.close()
+        await self._gatherer.close()
         self._mux.close()
 
     async def _live(self, session: ViewerSession) -> None:
@@ -417,8 +430,14 @@ class Viewers:
             ufrag=session.ice.ufrag,
             password=session.password,
             fingerprint=(fingerprint.algorithm, fingerprint.value),
-            candidates=self._mux.candidates(),
+            candidates=self._gatherer.candidates(),
+            is_lite=isinstance(session.ice, IceLite),
         )
+
+    def _add_path(self, path: Path) -> None:
+        for session in self.sessions.values():
+            if isinstance(session.ice, IceAgent):
+                session.ice.add_paths((path,))
 
     def _is_superseded(self, feeder: Feeder, kind: Kind, index: int = 0) -> bool:
         """Whether a newer node has begun to send: the tail of the old one would only spoil its keyframe."""
@@ -450,6 +469,8 @@ class Viewers:
             names |= feeder.rungs()
         if names:
             self.rungs.follow(names)
+        if self._feeders:
+            self._gatherer.follow(self._feeders[-1].reach())
         watching = [session for session in self.sessions.values() if session.connected]
         now_ns = self._holding.now_ns()
         self._next_decision_ns = now_ns + DECISION_NS

@@ -17,7 +17,8 @@ class Wakeups:
     """
 
     def __init__(self, now_ns: Callable[[], int]) -> None:
-        self._now_ns = now_ns
+        self.now_ns = now_ns
+        """The clock itself."""
         self._due_ns: dict[Callable[[int], None], int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
@@ -48,7 +49,7 @@ class Wakeups:
 
     def _wake(self) -> None:
         self._timer = None
-        now_ns = self._now_ns()
+        now_ns = self.now_ns()
         until_ns = now_ns + TOGETHER_NS
         for callback in [each for each, due_ns in self._due_ns.items() if due_ns <= until_ns]:
             if self._due_ns.pop(callback, None) is not None:

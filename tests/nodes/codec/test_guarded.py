@@ -72,6 +72,8 @@ class Hanging:
 def listed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Candidate]]:
     """The public list, put back afterwards; patience is short, and what hangs comes back at the end."""
     monkeypatch.setattr(_guarded, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(_guarded, "PICTURE_PATIENCE_S", 0.4)
+    monkeypatch.setattr(_choice, "MOST_HANGING", 3)
     before = list(CANDIDATES)
     _choice._said.clear()
     Hanging.gate.clear()
@@ -83,6 +85,7 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Candidate]]:
     for thread in Hanging.threads:
         thread.join(20)
         assert not thread.is_alive(), "a thread ends when its call comes back"
+    assert _guarded.hanging() == 0
 
 
 def hangs(opened: Callable[[EncoderSettings], OpenEncoder]) -> Candidate:
@@ -108,7 +111,7 @@ def test_one_that_hangs_over_a_picture_is_left_behind_and_the_next_codes_that_pi
             (packet,) = give(encode, index)
             assert (packet.capture_ns, packet.keyframe) == (7_000 + index, index in (0, 5))
             assert encode.facts["encoder"] == ("sleeper" if index < 5 else "libx264")
-    assert warnings(caplog) == ["sleeper has not answered for 0.5 s and is left behind; going on with libx264"]
+    assert warnings(caplog) == ["sleeper has not answered for 0.4 s and is left behind; going on with libx264"]
     assert Hanging.threads[0].is_alive()
 
 
@@ -120,9 +123,10 @@ def test_the_only_one_is_opened_anew_until_too_many_hang(
         keyframes = [give(encode, index)[0].keyframe for index in range(6)]
         assert keyframes == [True, False] * 3, "each begins with a keyframe, and no picture is lost"
         assert encode.facts["hanging"] == 2
-        with pytest.raises(FlowstreamError, match="encode cannot encode h264: sleeper has not answered"):
+        with pytest.raises(FlowstreamError, match="encode cannot encode h264: sleeper has not answered") as end:
             give(encode, 6)
-    assert warnings(caplog) == 2 * ["sleeper has not answered for 0.5 s and is left behind; it is opened anew"]
+        assert end.value.hint == "3 encoders hang; see to the device or the library, then restart flowstream"
+    assert warnings(caplog) == 2 * ["sleeper has not answered for 0.4 s and is left behind; it is opened anew"]
     assert [each.is_alive() for each in Hanging.threads] == [True] * 3
 
 
@@ -175,7 +179,7 @@ def test_hardware_is_guarded_and_so_is_the_one_known_to_hang() -> None:
 def test_a_trial_of_one_that_hangs_says_so(listed: list[Candidate]) -> None:
     assert (
         probing.trial(hangs(lambda settings: Hanging(settings, at=1)))
-        == "sleeper has not answered for 0.5 s and is left behind"
+        == "sleeper has not answered for 0.4 s and is left behind"
     )
 
 

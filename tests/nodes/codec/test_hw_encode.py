@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,9 @@ from flowstream import (
 )
 from flowstream.proto.h264 import profile_level_id, split_annex_b
 from flowstream.testing import Harness, make_frame
+from flowstream_nodes.codec import _libyuv
 from flowstream_nodes.codec._ffmpeg import PictureRate
+from flowstream_nodes.codec._pictures import Pictures, kind_of
 from flowstream_nodes.codec.hw_encode import HwEncode, HwEncodeConfig
 
 FRAME_NS = 33_333_333
@@ -303,14 +306,60 @@ def test_any_format_comes_out_as_the_picture_that_went_in(format: str, size: tup
         assert np.abs(back[24, column] - bgr[24, column]).max() <= 12
 
 
-@pytest.mark.parametrize("format", ["bgr24", "bgra"])
-def test_without_opencv_swscale_does_the_same(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "cv2", None)
-    for width, height in ((64, 48), (65, 47)):
-        encoding = Encoding()
-        encoding.give(np.full((height, width, 4 if format == "bgra" else 3), 200, np.uint8), format)
-        (frame,) = decoded(encoding.packets)
-        assert abs(int(frame.to_ndarray(format="bgr24")[20, 20, 0]) - 200) <= 4
+PACKED = ["bgr24", "rgb24", "bgra", "bgr0", "rgba"]
+
+
+@pytest.fixture(params=["libyuv", "opencv", "swscale"])
+def converter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What converts packed pictures; those that would be preferred are not there."""
+    if request.param != "libyuv":
+        monkeypatch.setattr(_libyuv, "libyuv", lambda: None)
+    if request.param == "swscale":
+        monkeypatch.setitem(sys.modules, "cv2", None)
+    return str(request.param)
+
+
+@pytest.mark.parametrize("format", PACKED)
+def test_whatever_converts_the_picture_is_the_same(format: str, converter: str) -> None:
+    colours = np.array([(40, 60, 200), (180, 120, 30), (10, 200, 90)], np.uint8)
+    for width, height in ((96, 48), (97, 47)):
+        bgr = colours[np.arange(width) * 3 // width][np.newaxis].repeat(height, axis=0)
+        frame = VideoFrame.from_array(np.ascontiguousarray(bgr), time_ns=0).writable(format)
+        kind = kind_of(frame, ("yuv420p",))
+        back = Pictures().prepare(frame, kind).to_ndarray(format="bgr24").astype(int)
+        assert back.shape[:2] == (height & ~1, width & ~1)
+        for column in (16, 48, 80):
+            assert np.abs(back[24, column] - bgr[24, column]).max() <= 4, converter
+
+
+@pytest.mark.real
+def test_the_fastest_converter_that_there_is_converts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(_libyuv.libyuv(), _libyuv.Libyuv), "install libyuv0"
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    reformatted: list[str] = []
+    pictures = Pictures()
+    monkeypatch.setattr(pictures, "_reformatter", reformatted)
+    for format in PACKED:
+        frame = VideoFrame.from_array(np.full((48, 64, 3), 90, np.uint8), time_ns=0).writable(format)
+        assert pictures.prepare(frame, kind_of(frame, ("yuv420p",))).format.name == "yuv420p"
+
+
+def test_pixels_that_libyuv_does_not_take_as_they_lie_go_another_way() -> None:
+    whole = np.full((48, 64, 3), (40, 60, 200), np.uint8)
+    whole[:, :32] = (180, 120, 30)
+    for pixels in (whole[::-1], whole[:, ::-1]):
+        frame = VideoFrame.from_array(np.ascontiguousarray(pixels), time_ns=0)
+        library, i420 = _libyuv.libyuv(), np.empty((72, 64), np.uint8)
+        assert library is None or not library.convert(pixels, "bgr24", i420)
+        kind = kind_of(frame, ("yuv420p",))
+        made = Pictures()._converted(pixels, "bgr24", kind).to_ndarray(format="bgr24").astype(int)
+        assert np.abs(made[24, 8] - pixels[24, 8]).max() <= 4
+
+
+@pytest.mark.parametrize("names", [(), ("libno-such.so.0",), ("libc.so.6",)])
+def test_a_system_without_libyuv_or_with_something_else_of_its_name_has_none(names: tuple[str, ...]) -> None:
+    with pytest.raises(OSError, match=r"(libyuv has|there is) no "):
+        _libyuv.Libyuv(*names)
 
 
 @pytest.mark.parametrize(

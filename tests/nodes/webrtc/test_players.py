@@ -89,7 +89,7 @@ async def test_a_player_has_data_channels(
     command = player(name)
     async with stage_of(host="0.0.0.0") as stage:
         stage.feeder.delivery = lambda: Delivery(how, 64 * 1024)
-        stage.feeder.rungs = lambda: {0: "high", 1: "low"}
+        stage.feeder.rungs = lambda: {0: "low"}
 
         async def measure() -> None:
             for number in itertools.count():

@@ -252,3 +252,40 @@ def test_no_burst_is_larger_than_what_five_milliseconds_carry(rate: int, picture
             bursts, _ = pacer.poll(now_ns=at_ns)
             size = sum(1200 * (each.end - each.first) for each in bursts if isinstance(each, Burst))
             assert size <= most * BURST_NS / 8e9 + 1200
+
+
+@given(
+    rate=st.integers(50_000, 30_000_000),
+    pictures=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 1200)), min_size=1, max_size=20),
+    gap_ms=st.integers(0, 50),
+)
+def test_what_passes_at_once_would_have_left_at_once_and_counts_as_much(
+    rate: int, pictures: list[tuple[int, int]], gap_ms: int
+) -> None:
+    short: Pacer[int] = Pacer(now_ns=0, bps=rate)
+    long: Pacer[int] = Pacer(now_ns=0, bps=rate)
+    for index, (count, last) in enumerate(pictures):
+        now_ns = index * gap_ms * MS
+        sizes = [1200] * (count - 1) + [last]
+        passes = short.passes(sum(sizes), last, now_ns=now_ns)
+        long.enqueue(index, sizes, VIDEO, now_ns=now_ns)
+        bursts, _ = long.poll(now_ns=now_ns)
+        if not passes:
+            break
+        assert short.is_empty
+        assert bursts == [Burst(index, 0, count, 0)]
+        assert long.is_empty
+
+
+def test_nothing_passes_what_waits_a_probe_or_a_missing_keyframe() -> None:
+    pacer: Pacer[str] = Pacer(now_ns=0, bps=10**7)
+    assert pacer.passes(1200, 1200, now_ns=0)
+    pacer.enqueue("large", [1200] * 30, VIDEO, now_ns=0)
+    assert not pacer.passes(100, 100, now_ns=0)
+    pacer.clear()
+    assert not pacer.passes(100, 100, now_ns=100 * MS)
+    pacer.enqueue("keyframe", [100], VIDEO, now_ns=100 * MS, is_keyframe=True)
+    assert pacer.poll(now_ns=100 * MS) == ([Burst("keyframe", 0, 1, 0)], [])
+    assert pacer.passes(100, 100, now_ns=200 * MS)
+    pacer.start_probe(Probe(1, 10**7, 5000))
+    assert not pacer.passes(100, 100, now_ns=300 * MS)

@@ -73,6 +73,27 @@ def test_memory_is_bounded_and_the_oldest_are_given_up() -> None:
     assert packets.in_flight_bytes == 0
 
 
+def test_feedback_on_whole_bursts_tells_as_much_as_packet_by_packet() -> None:
+    whole, single = SentPackets(), SentPackets()
+    for packets in (whole, single):
+        for burst in range(SPAN // 8 + 3):  # beyond the end of what is remembered, and on from its beginning
+            packets.add([100] * 5 + [burst % 90 + 1], now_ns=burst * MS, probe=burst % 3)
+            packets.add([7] * 2, now_ns=burst * MS + 1)
+    first, count = SPAN - 20, 36
+    deltas = tuple(range(count))
+    told = whole.take(feedback(first, deltas), now_ns=10**9)
+    reference, arrivals = 0, []
+    for index in range(count):
+        reference += deltas[index]
+        arrivals += single.take(feedback(first + index, (reference,)), now_ns=10**9).arrivals
+    assert told.arrivals == arrivals
+    assert len(arrivals) == count
+    assert whole.in_flight_bytes == single.in_flight_bytes
+    assert whole.take(feedback(first, deltas), now_ns=10**9).arrivals == []
+    others = [len(each.take(feedback(first - 10, (0,) * 20), now_ns=10**9).arrivals) for each in (whole, single)]
+    assert others == [10, 10]
+
+
 def test_the_reference_time_wraps() -> None:
     packets = SentPackets()
     packets.add([1, 1], now_ns=0)
