@@ -85,7 +85,9 @@ async def test_a_server_and_a_player_behind_nats_find_each_other_by_stun(
 async def _note_pair(stage: Any, selected: list[Pair]) -> None:
     """Where the media goes, once it is known."""
     while not selected:
-        selected += [each.ice.selected for each in stage.viewers.sessions.values() if each.connected]
+        # A player may be shown something before it has nominated a pair.
+        pairs = [each.sender.pair for each in stage.viewers.sessions.values() if each.connected]
+        selected += [pair for pair in pairs if pair is not None]
         await anyio.sleep(0.02)
 
 
