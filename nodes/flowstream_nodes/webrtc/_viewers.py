@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -31,12 +31,13 @@ from flowstream.proto.ice import IceLite
 from flowstream.proto.ice_agent import IceAgent, Path
 from flowstream.proto.sdp import Kind, Stream, Transport, agree, parse_offer, write_answer
 from flowstream.proto.sdpfrag import Fragment, write_fragment
+from flowstream.proto.switching import Picture
 from flowstream_nodes.webrtc._channels import Around, Channels, Delivery
 from flowstream_nodes.webrtc._codecs import codec_of, payloads_of
 from flowstream_nodes.webrtc._gathering import Gatherer, Reach
 from flowstream_nodes.webrtc._mux import UdpMux
 from flowstream_nodes.webrtc._rate import RateMeter
-from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD, Rungs, Timeline
+from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD, Rung, Rungs, Timeline
 from flowstream_nodes.webrtc._seats import Covers, Seated
 from flowstream_nodes.webrtc._session import ViewerSession
 from flowstream_nodes.webrtc._wakeups import Wakeups
@@ -203,6 +204,7 @@ class Viewers:
             clock=self._holding,
             log=self.log,
             want_keyframe=self._want_keyframe,
+            on_reached=self._prepare_for,
             on_change=seat.connected,
             make_ice=self._gatherer.make_ice,
         )
@@ -249,15 +251,18 @@ class Viewers:
         rung = self.rungs.at(index)
         codec_before = rung.codec
         picture = rung.take(packet, now_ns=now_ns)
-        codec = codec_of(packet)
         if packet.keyframe:
             self._covers.fit(packet.caps)
             if rung.codec != codec_before:
                 self._part_from_incapable()
+        self._pass_on(packet, picture, self._seated.values(), now_ns)
+
+    def _pass_on(self, packet: EncodedPacket, picture: Picture, to: Iterable[Seated], now_ns: int) -> None:
         payloads: list[bytes] | None = None
+        codec = codec_of(packet)
         captured_ns = self._captured_ns(packet, now_ns)
         size = len(packet.data)
-        for seated in self._seated.values():
+        for seated in to:
             if not seated.session.can_play(codec):
                 continue
             ticks = seated.offer(picture, size, now_ns=now_ns)
@@ -479,12 +484,29 @@ class Viewers:
             if session.wants_keyframe and (rung := self.rungs.find(session.switch.needs_keyframe)) is not None:
                 rung.requests.want()
 
+    def _prepare_for(self, session: ViewerSession) -> None:
+        """Has a keyframe made that is there when the viewer's handshake has ended."""
+        now_ns = self._holding.now_ns()
+        rung = self.rungs.first_for(session, now_ns=now_ns)
+        if rung is not None and self._seated[session.id].seat.is_admitted and not rung.is_fresh(now_ns=now_ns):
+            rung.requests.want()
+            self._poll_requests()
+
     def _want_keyframe(self, session: ViewerSession) -> None:
         self._decide()
         key = session.switch.needs_keyframe or session.switch.current
-        if (rung := self.rungs.find(key)) is not None:
+        if (rung := self.rungs.find(key)) is not None and not self._begin_with_recent(session, rung):
             rung.requests.want()
         self._poll_requests()
+
+    def _begin_with_recent(self, session: ViewerSession, rung: Rung) -> bool:
+        """Sends a viewer who has seen nothing yet the last keyframe and what came after it, if that was just now."""
+        now_ns = self._holding.now_ns()
+        if session.streams["video"].packets_sent or not rung.is_fresh(now_ns=now_ns):
+            return False
+        for packet, picture in rung.recent:
+            self._pass_on(packet, picture, (self._seated[session.id],), now_ns)
+        return session.switch.needs_keyframe is None
 
     def _poll_requests(self) -> None:
         feeders = [feeder for feeder in self._feeders if "video" in feeder.kinds()]

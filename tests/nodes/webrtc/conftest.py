@@ -151,6 +151,7 @@ class Stage:
     requests: list[int] = field(default_factory=list)
     picture: tuple[EncodedPacket, ...] = ()
     position: int = 0
+    age_ns: int | None = None  # of a picture when it is sent; None says nothing of that
     is_paused: bool = False
 
     def media_ns(self) -> int:
@@ -165,6 +166,8 @@ class Stage:
     def send_picture(self) -> EncodedPacket:
         """Sends the next picture at its time on the timeline."""
         packet = replace(self.picture[self.position], time_ns=self.media_ns())
+        if self.age_ns is not None:
+            packet = replace(packet, capture_ns=self.clock.now_ns() - self.age_ns)
         self.position = (self.position + 1) % len(self.picture)
         self.viewers.send_video(packet, self.feeder)
         return packet
