@@ -310,6 +310,7 @@ async def test_the_page_and_its_parts(http: httpx.AsyncClient, stage: Any) -> No
     for name, kind in (
         ("viewer.js", "text/javascript"),
         ("session.js", "text/javascript"),
+        ("channel.js", "text/javascript"),
         ("panel.js", "text/javascript"),
         ("viewer.css", "text/css"),
     ):
