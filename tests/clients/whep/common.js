@@ -88,6 +88,11 @@ async function offer(url, sdp) {
   return { answer: text, session: new URL(response.headers.get("Location"), url), tag: response.headers.get("ETag") };
 }
 
+// The STUN servers that the test names, as URLs.
+function iceServers() {
+  return (process.env.ICE_SERVERS ?? "").split(" ").filter(Boolean);
+}
+
 async function leave(session) {
   return (await fetch(session, { method: "DELETE" })).status;
 }
@@ -109,4 +114,4 @@ function run(main) {
   });
 }
 
-module.exports = { Channels, Pictures, offer, leave, run };
+module.exports = { Channels, Pictures, iceServers, offer, leave, run };
