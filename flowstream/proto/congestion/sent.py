@@ -44,9 +44,10 @@ class SentPackets:
     def __init__(self) -> None:
         self.in_flight_bytes: int = 0
         self._next = 0  # not wrapped
-        self._sent_ns = [0] * SPAN
-        self._sizes = [0] * SPAN
-        self._probes = [0] * SPAN
+        # Of `SPAN` from the first packet on: who never connects takes no room.
+        self._sent_ns: list[int] = []
+        self._sizes: list[int] = []
+        self._probes: list[int] = []
         self._states = bytearray([_ARRIVED]) * SPAN
         self._told_to = 0  # all below are told of, or never will be
         self._reference = Unwrapper(24)
@@ -61,6 +62,8 @@ class SentPackets:
 
         Gives the sum of them.
         """
+        if not self._sent_ns:
+            self._sent_ns, self._sizes, self._probes = [0] * SPAN, [0] * SPAN, [0] * SPAN
         first, count = self._next % SPAN, len(sizes)
         end = first + count
         if end > SPAN:
