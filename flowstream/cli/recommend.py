@@ -58,6 +58,7 @@ class _Run:
     viewers: int | None
     encode_ms: float | None
     size: tuple[int, int] | None
+    estimate_bps: float | None  # of a viewer's link, the mean of all
 
 
 @click.command("recommend", short_help=COMMANDS["recommend"])
@@ -87,7 +88,8 @@ def command(
     """Say which preset and which ladder hold for GRAPH on this machine, and why.
 
     Measures how fast this machine encodes, by a few pictures at each speed, and keeps that for the next time. Where
-    GRAPH is running, what its encoder takes and how many watch come from there. Nothing is changed.
+    GRAPH is running, what its encoder takes, how many watch and what its abr-controller knows of their links come from
+    there. Nothing is changed.
 
     The exit status is 1 when nothing holds.
     """
@@ -119,10 +121,13 @@ def command(
     taken = sum(machine.encoding(each.picture, _speed(plan.nodes[each.encoder])) for each in others)
     machine = replace(machine, taken=taken)
     watching = viewers or (run.viewers if run is not None and run.viewers else 1)
+    is_estimated = uplink is None and run is not None and run.estimate_bps is not None
+    if run is not None and run.estimate_bps is not None and uplink is None:
+        uplink = int(run.estimate_bps * watching)
     wish = Wish(given.picture, watching, uplink, _content(plan.nodes[given.encoder]))
     made = recommend(machine, wish)
     preset = _preset(plan.nodes[given.encoder], machine, wish)
-    told = _Told(path, given, run, found, factor, machine, wish, made, preset)
+    told = _Told(path, given, run, found, factor, machine, wish, is_estimated, made, preset)
     click.echo(json.dumps(told.values(), indent=2) if form == "json" else "\n".join(told.lines()))
     return 0 if made.is_held else 1
 
@@ -144,12 +149,16 @@ def _running(path: str, plan: Plan) -> _Run | None:
     facts: dict[str, dict[str, Any]] = {id: each.get("facts") or {} for id, each in status["nodes"].items()}
     counts = [each["viewers"] for id, each in facts.items() if id in plan.nodes and plan.nodes[id].node_type.serves]
     encoder = next((facts[id] for id in _encoders(plan) if "encode_ms" in facts.get(id, {})), {})
+    links = next((each for each in facts.values() if each.get("estimate_bps") and each.get("viewers")), None)
     size = str(encoder.get("size", "")).partition("x")
+    if not counts and links is not None:
+        counts = [links["viewers"]]
     return _Run(
         run.name,
         viewers=sum(int(each) for each in counts) if counts else None,
         encode_ms=float(encoder["encode_ms"]) if encoder else None,
         size=(int(size[0]), int(size[2])) if size[0].isdigit() and size[2].isdigit() else None,
+        estimate_bps=float(links["estimate_bps"]) / int(links["viewers"]) if links is not None else None,
     )
 
 
@@ -220,6 +229,7 @@ class _Told:
     factor: float | None
     machine: Machine
     wish: Wish
+    is_estimated: bool  # the uplink, by the run
     made: Recommendation
     preset: tuple[str, str] | None
 
@@ -232,6 +242,7 @@ class _Told:
             "picture": asdict(self.given.picture) | {"is_assumed": self.given.is_assumed},
             "viewers": self.wish.viewers,
             "uplink_bps": self.wish.uplink_bps,
+            "is_uplink_estimated": self.is_estimated,
             "run": self.run.name if self.run is not None else None,
             "machine": {
                 "cores": self.machine.cores,
@@ -273,6 +284,8 @@ class _Told:
         assumed = " (assumed: the graph does not say)" if self.given.is_assumed else ""
         viewers = "1 viewer" if self.wish.viewers == 1 else f"{self.wish.viewers} viewers"
         uplink = f", {format_bitrate(self.wish.uplink_bps)} up for all" if self.wish.uplink_bps is not None else ""
+        if self.is_estimated and self.run is not None:
+            uplink += f", as the run {self.run.name} estimates its viewers' links"
         ms = self.machine.ms_per_megapixel[made.speed]
         when = "measured now" if self.speeds.is_fresh else "measured before; --measure does it anew"
         if self.factor is not None and self.run is not None:

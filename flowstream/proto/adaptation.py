@@ -119,6 +119,7 @@ class _Viewer:
     encoder: str = ""
     placed_bps: int = 0  # the rate of its rung when it was placed there
     told: str | None = None  # the rung that it was last said to get
+    bandwidth_bps: int | None = None  # of its link, as last told
 
 
 @dataclass(slots=True)
@@ -170,7 +171,7 @@ class Adaptation:
             if viewer is None:
                 start_bps = min(START_BPS, self.policy.rungs[-1].max_bps)
                 viewer = self._viewers[key] = _Viewer(Budget(start_bps=start_bps, headroom=self.policy.headroom))
-            bandwidth_bps = report.bandwidth_bps
+            bandwidth_bps = viewer.bandwidth_bps = report.bandwidth_bps
             viewer.budget.handle(
                 bandwidth_bps=None if bandwidth_bps is None else max(1, bandwidth_bps - self.policy.reserve_bps),
                 loss=report.loss,
@@ -238,6 +239,12 @@ class Adaptation:
     def rates(self) -> Mapping[str, int]:
         """The rates of the encoders that viewers get, from the lowest to the highest, in bits per second."""
         return self._tracked()
+
+    @property
+    def estimate_bps(self) -> int | None:
+        """What the links of all viewers together carry, in bits per second; None while one of them is not estimated."""
+        known = [viewer.bandwidth_bps for viewer in self._viewers.values() if viewer.bandwidth_bps is not None]
+        return sum(known) if known and len(known) == len(self._viewers) else None
 
     @property
     def viewers(self) -> int:

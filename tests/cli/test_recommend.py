@@ -141,6 +141,47 @@ def test_a_run_says_what_its_encoder_takes_and_how_many_watch(call: Call, known:
     assert call("recommend", "it.yaml", "--format", "json").json["run"] is None
 
 
+LINKS = '''
+from flowstream import EncodedPacket, Input, Output, Record, Transform, ViewerReport, ViewerReports
+
+class Links(Transform, type="links/two"):
+    """Two viewers, whose links carry 1 and 2 Mbit/s.
+
+    ```yaml
+    flowstream: 1
+    nodes: {two: {type: links/two}}
+    ```
+    """
+    video = Input(EncodedPacket)
+    reports = Output(Record[ViewerReports])
+
+    def process(self, packet):
+        links = (ViewerReport("one", 1_000_000), ViewerReport("other", 2_000_000))
+        yield self.reports(Record(ViewerReports("two", links), packet.time_ns))
+'''
+
+
+def test_a_run_says_what_the_links_of_its_viewers_carry(call: Call, known: Path) -> None:
+    (known / "links").mkdir()
+    (known / "links" / "nodes.py").write_text(LINKS)
+    text = GRAPH.replace("1280x720", "320x180") + "  two: {type: links/two, from: encode}\n"
+    (known / "it.yaml").write_text(text + "  abr: {type: abr-controller, inputs: {reports: two.reports}, max: 2.5M}\n")
+    asked = ("recommend", "it.yaml", "--nodes", "links", "--format", "json")
+    with running(known / "it.yaml", "--nodes", known / "links") as run:
+        run.wait_for("running")
+        while (told := call(*asked).json)["uplink_bps"] is None:
+            pass  # until they have been told; the test's time limit bounds it
+        assert (told["viewers"], told["uplink_bps"], told["is_uplink_estimated"]) == (2, 3_000_000, True)
+        told = call(*asked, "--viewers", "10").json
+        assert (told["viewers"], told["uplink_bps"]) == (10, 15_000_000), "as many as there are on the mean"
+        told = call(*asked, "--uplink", "1M").json
+        assert (told["uplink_bps"], told["is_uplink_estimated"]) == (1_000_000, False)
+        said = call(*asked[:-2]).out
+        assert "viewers  2 viewers, 3M up for all, as the run it estimates its viewers' links\n" in said
+        run.interrupt()
+        assert run.ended() == 0
+
+
 # --- measuring ------------------------------------------------------------------------------------------------------
 
 

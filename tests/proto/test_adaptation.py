@@ -159,6 +159,16 @@ def test_a_link_of_which_nothing_is_known_begins_low() -> None:
     assert adaptation.targets(now_ns=30 * S)["encode"].bitrate_bps == 4 * M
 
 
+def test_what_all_links_together_carry_is_known_when_each_is() -> None:
+    adaptation = Adaptation(ONE)
+    assert adaptation.estimate_bps is None
+    adaptation.handle_viewers("out", [ViewerReport("a", bandwidth_bps=2 * M), ViewerReport("b")], now_ns=0)
+    assert adaptation.estimate_bps is None
+    adaptation.handle_viewers("out", [ViewerReport("a", bandwidth_bps=2 * M)], now_ns=S)
+    adaptation.handle_viewers("other", [ViewerReport("a", bandwidth_bps=M)], now_ns=S)
+    assert adaptation.estimate_bps == 3 * M
+
+
 def test_what_else_goes_over_the_link_is_kept_free() -> None:
     adaptation = Adaptation(Policy(rungs=ONE.rungs, reserve_bps=100 * K, headroom=0.0))
     adaptation.handle_viewers("out", [ViewerReport("viewer", bandwidth_bps=M)], now_ns=0)

@@ -10,8 +10,8 @@ import pytest
 BENCH = Path(__file__).resolve().parents[2] / "tools" / "bench"
 RATIOS = {"hop": ["hop"], "thread_hop": ["thread_hop"], "transcode": ["transcode"], "startup": ["help", "check"],
           "language": ["check", "plan", "diff"], "quality": ["worst_ssim_difference"],
-          "encode": ["encode_1080p30", "encode_720p30", "capture_1080p30"],
-          "adaptation": ["step", "lte", "lossy", "cross_traffic", "cpu_overload"],
+          "encode": ["encode_1080p30", "encode_720p30", "capture_1080p30", "with_start_720p30"],
+          "adaptation": ["step", "lte", "lossy", "cross_traffic", "cpu_overload", "steady"],
           "congestion": ["congestion_unused", "congestion_waits", "congestion_cpu"],
           "latency": ["join", "jitter_buffer", "display_p50", "display_p95"],
           "fanout": ["fanout_few", "fanout_many"]}  # fmt: skip

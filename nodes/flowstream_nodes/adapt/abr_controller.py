@@ -134,7 +134,7 @@ class AbrController(Node[AbrControllerConfig], type="abr-controller"):
     network carries: first a rung fewer, then less of the picture.
 
     Encoders are named as in the file in which the controller stands. Without reports only the processor is looked at.
-    What is done and what it is limited by shows in status.
+    What is done, what it is limited by and what all links together carry shows in status.
 
     ```yaml
     flowstream: 1
@@ -265,7 +265,12 @@ class AbrController(Node[AbrControllerConfig], type="abr-controller"):
     def _tell(self) -> None:
         rates = self._adaptation.rates
         said = ", ".join(f"{name} {format_bitrate(rate)}".strip() for name, rate in reversed(list(rates.items())))
-        self.ctx.report(viewers=self._adaptation.viewers, rates=said or None, limited_by=self._adaptation.limit)
+        self.ctx.report(
+            viewers=self._adaptation.viewers,
+            estimate_bps=self._adaptation.estimate_bps,
+            rates=said or None,
+            limited_by=self._adaptation.limit,
+        )
 
 
 def _target(target: EncoderTarget) -> Target:

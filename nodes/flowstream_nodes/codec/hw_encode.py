@@ -259,7 +259,7 @@ class HwEncode(Transform[HwEncodeConfig], type="hw-encode"):
         """Gives the encoder back."""
         if self._opened is not None:
             opened, self._opened = self._opened, None
-            self._choice.let_go(opened.encoder)
+            self._choice.rest_of(opened.encoder)  # SVT-AV1 complains on the terminal of one that was not flushed
 
     # --- what is encoded when -------------------------------------------------------------------------------------
 

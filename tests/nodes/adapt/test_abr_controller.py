@@ -314,4 +314,4 @@ def test_it_closes_the_loop_of_a_graph(tmp_path: Path) -> None:
 
     encoder, controller = run_virtual(run)
     assert encoder["bitrate_bps"] == 475_000
-    assert controller == {"viewers": 1, "rates": "475k", "limited_by": "network"}
+    assert controller == {"viewers": 1, "estimate_bps": 500_000, "rates": "475k", "limited_by": "network"}

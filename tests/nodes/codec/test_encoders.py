@@ -332,6 +332,13 @@ def test_packets_of_higher_temporal_layers_can_be_left_out(codec: str, layers: i
         assert all(whole[time_ns] == picture for time_ns, picture in part.items()), "bit for bit the same"
 
 
+@pytest.mark.parametrize("codec", ["h264", "hevc", "vp8", "vp9", "av1"])
+def test_no_encoder_writes_to_the_terminal(codec: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with Harness(HwEncode, {"codec": codec}) as encode:  # which closes it without the end of its input
+        encode.push(VideoFrame.from_array(np.zeros((96, 128, 3), np.uint8), time_ns=0), "video")
+    assert tuple(capfd.readouterr()) == ("", "")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no such scheduling")
 def test_no_thread_is_left_in_real_time_by_an_encoder() -> None:
     """SVT-AV1 makes threads of root real-time ones, which starve all others."""
