@@ -65,8 +65,10 @@ SYSTEM_PACKAGES = (
     "xwayland",
     # What reads units for systemd, to say what is wrong with ours.
     "systemd",
-    # A machine that has no network but loopback.
+    # A machine that has no network but loopback; networks behind NATs, and a relay that leads out of them.
     "iproute2",
+    "iptables",
+    "coturn",
     # A machine with a virtual camera.
     "qemu-system-x86",
     "busybox-static",

@@ -120,6 +120,7 @@ class Run:
         self._servers = servers
         self._token = OwnerToken(history.folder if history is not None else None)
         self.certificate: ServerCertificate | None = None
+        self._door: anyio.CancelScope | None = None  # of what serves at the address
         self.desk = Desk(engine, servers)
         self._recording = anyio.Lock()
         engine.listen(self._hear)
@@ -220,9 +221,20 @@ class Run:
             self.mounts.listen = socket.getsockname()[:2]
             self.mounts.is_encrypted = certificate is not None
             tls = certificate.context if certificate is not None else None
-            self._serve(serving(door.Door(self.mounts), socket, connections=door.CONNECTIONS, tls=tls))
-            if certificate is not None:
-                self._servers.start_soon(self._renew, certificate)
+            server = serving(door.Door(self.mounts), socket, connections=door.CONNECTIONS, tls=tls)
+            self._door = self._serve(server, certificate)
+
+    def _close_unused_door(self, plan: Plan | None = None) -> None:
+        """Gives back an address that was bound for an edit which was not applied, unless ``plan`` is served there."""
+        running, bound = self.engine.plan, self.mounts.listen
+        if self._door is None or running is None or door.serves(running):
+            return
+        serve = plan.serve if plan is not None else None
+        if serve is not None and serve.address == bound and serve.is_encrypted == self.mounts.is_encrypted:
+            return
+        self._door.cancel()
+        self._door = self.mounts.listen = self.certificate = None
+        self.mounts.is_encrypted = False
 
     @property
     def links(self) -> tuple[str, ...]:
@@ -236,12 +248,16 @@ class Run:
             return None
         return f"{door.roots(self.mounts)[0]}{PREFIX}"
 
-    def _serve(self, server: Any) -> None:
+    def _serve(self, server: Any, certificate: ServerCertificate | None = None) -> anyio.CancelScope:
+        scope = anyio.CancelScope()
+
         async def keep() -> None:
-            async with server:
-                await anyio.sleep_forever()
+            with scope:
+                async with server:
+                    await (self._renew(certificate) if certificate is not None else anyio.sleep_forever())
 
         self._servers.start_soon(keep)
+        return scope
 
     def _stop(self, now: bool) -> None:
         async def stop() -> None:
@@ -292,6 +308,8 @@ class Run:
                     self.revisions.refused = None  # it is the files that run
                 lines = describe(event.patch)
                 self._servers.start_soon(self._record, pending.plan, event.cause or "saved", lines)
+        if isinstance(event, Refused):
+            self._close_unused_door()
         if isinstance(event, Applied | Refused):
             self._outcome = event
         self.events.hear(event)
@@ -480,6 +498,7 @@ class Run:
         """The plan of a file, with what it needs to be served."""
         plan = await anyio.to_thread.run_sync(file.compile)
         self.secrets.update(file.environment.asked)
+        self._close_unused_door(plan)
         await anyio.to_thread.run_sync(self._equip, plan)
         self.open_door(plan)
         return plan
@@ -492,6 +511,7 @@ class Run:
         """For the reloader, on a worker thread: the plan of the files, with a door if it needs one now."""
         plan = self.file.compile()
         self.secrets.update(self.file.environment.asked)
+        from_thread.run_sync(self._close_unused_door, plan)
         self._equip(plan)
         self._pending = _Pending(plan, self.file.snapshot)
         from_thread.run_sync(self.open_door, plan)

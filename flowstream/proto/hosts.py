@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from typing import Final
+
+_ADDRESS: Final = re.compile(
+    r"\[(?P<v6>[^]]+)\](?::(?P<v6_port>[0-9]{1,5}))?|(?P<v4>[^:]+)(?::(?P<v4_port>[0-9]{1,5}))?"
+)
 
 
 def is_loopback(host: str) -> bool:
@@ -35,3 +41,21 @@ def network_of(address: str) -> str:
     if found.ipv4_mapped is not None:
         return str(found.ipv4_mapped)
     return f"{ipaddress.IPv6Address(int(found) >> 64 << 64)}/64"
+
+
+def read_address(text: str) -> tuple[str, int]:
+    """An IP address with or without a port: ``192.0.2.1``, ``192.0.2.1:80``, ``::1``, ``[::1]:80``; port 0 is none.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    found = _ADDRESS.fullmatch(text)
+    host, port = (found["v6"] or found["v4"], int(found["v6_port"] or found["v4_port"] or 0)) if found else (text, 0)
+    try:
+        if port > 65_535:
+            raise ValueError
+        return str(ipaddress.ip_address(host)), port
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no IP address, with or without a port; write it as 192.0.2.1:5000 or [2001:db8::1]:5000"
+        ) from None

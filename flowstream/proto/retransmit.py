@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 MAX_PACKETS: Final = 1024
 """Packets kept: what libsrtp's replay window lets a sender protect again when the peer has no RTX."""
@@ -34,8 +34,7 @@ class SentPacket:
     payload: bytes
 
 
-@dataclass(slots=True)
-class _Run:
+class _Run(NamedTuple):
     sent_ns: int
     timestamp: int
     payloads: Sequence[bytes]
@@ -89,8 +88,10 @@ class History:
         self._runs.append(_Run(now_ns, timestamp, payloads, marks_last))
         self._next = first + count
         self._count += count
-        self._credit = min(self._credit + 0.5 * count, float(self._burst))
-        self._expire(now_ns)
+        if self._credit < self._burst:
+            self._credit = min(self._credit + 0.5 * count, float(self._burst))
+        if self._count > self._max_packets or now_ns - self._runs[self._start].sent_ns > self._max_age_ns:
+            self._expire(now_ns)
 
     def take(self, sequence_number: int, *, now_ns: int, round_trip_ns: int = 0) -> SentPacket | None:
         """The packet to send again, or None: it is not kept, was just sent, or enough has been sent again."""

@@ -214,22 +214,22 @@ class HeaderWriter:
     ) -> None:
         """As `pack_run`, into ``buffer`` at ``offsets``, one for each packet."""
         put, count = self._put, len(offsets)
-        word = self._first << 24 | self._payload_type << 16
         common = _COMMON.pack(timestamp, self._ssrc) + self._before
+        word = self._first << 24 | self._payload_type << 16
         words: Sequence[int] = range(word | sequence_number, (word | sequence_number) + count)
-        if marks_last or sequence_number + count > 0x10000:
+        if sequence_number + count > 0x10000:
             words = [word | (sequence_number + index) & 0xFFFF for index in range(count)]
-            if marks_last and count:
-                words[-1] |= 0x80_0000
         if self._number_id is None:
             for offset, word in zip(offsets, words, strict=True):
                 put(buffer, offset, word, common)
-            return
-        numbers: Sequence[int] = range(transport_number, transport_number + count)
-        if transport_number + count > 0x10000:
-            numbers = [number & 0xFFFF for number in numbers]
-        for offset, word, number in zip(offsets, words, numbers, strict=True):
-            put(buffer, offset, word, common, number)
+        else:
+            numbers: Sequence[int] = range(transport_number, transport_number + count)
+            if transport_number + count > 0x10000:
+                numbers = [number & 0xFFFF for number in numbers]
+            for offset, word, number in zip(offsets, words, numbers, strict=True):
+                put(buffer, offset, word, common, number)
+        if marks_last and count:
+            buffer[offsets[-1] + 1] |= 0x80
 
     def pack_with(
         self,

@@ -1,14 +1,15 @@
 """Offers of viewers, and our answers to them (RFC 8866, RFC 9429, draft-ietf-wish-whep).
 
-The answer is always the same in kind: ICE-lite, everything bundled on one transport, DTLS server, one stream of
-pictures and one of Opus sent, data channels where they are offered, every other media section refused in its place.
-All picture codecs that both ends know are in the answer (H.264, VP8, VP9, AV1), so that a stream may go on in another.
+The answer is always the same in kind: everything bundled on one transport, DTLS server, one stream of pictures and one
+of Opus sent, data channels where they are offered, every other media section refused in its place. All picture codecs
+that both ends know are in the answer (H.264, VP8, VP9, AV1), so that a stream may go on in another one.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
+from flowstream.proto.candidates import Candidate, candidate_lines
 from flowstream.proto.rtp import CAPTURE_TIME_URI, MID_URI, PLAYOUT_DELAY_URI, TRANSPORT_NUMBER_URI
 from flowstream.proto.sdpdata import FORMAT, DataSection, data_attributes, find_data
 
@@ -78,14 +79,17 @@ class MediaSection:
     setup: str
     rtcp_mux: bool
     data: DataSection | None = None
+    candidates: tuple[str, ...] = ()
+    """What followed a=candidate: on each such line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A parsed offer; ``bundle`` has the mids of its BUNDLE group."""
+    """A parsed offer; ``bundle`` has the mids of its BUNDLE group, ``is_lite`` says that its end sends no checks."""
 
     media: tuple[MediaSection, ...]
     bundle: tuple[str, ...]
+    is_lite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,7 @@ class Agreement:
     password: str
     fingerprints: tuple[tuple[str, str], ...]
     data_index: int | None = None
+    candidates: tuple[str, ...] = ()
 
     @property
     def mids(self) -> tuple[str, ...]:
@@ -162,12 +167,14 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """Our half of the transport: ICE credentials, (algorithm, value) of the certificate, host candidates."""
+    """Our half of the transport: ICE credentials, (algorithm, value) of the certificate, candidates, the preferred
+    ones first; ``is_lite`` when we send no checks."""
 
     ufrag: str
     password: str
     fingerprint: tuple[str, str]
-    candidates: Sequence[tuple[str, int]]
+    candidates: Sequence[Candidate]
+    is_lite: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +224,7 @@ def parse_offer(text: str) -> Offer:
     unknown = [mid for mid in bundle if mid not in mids]
     if unknown:
         raise SdpError(f"the BUNDLE group names {unknown[0]!r}, which is no media section")
-    return Offer(media, bundle)
+    return Offer(media, bundle, is_lite=session.one("ice-lite") is not None)
 
 
 def agree(
@@ -271,7 +278,7 @@ def agree(
     data_index = None
     if chosen[0].mid in offer.bundle:
         data_index = next((i for i, each in enumerate(offer.media) if each.data and each.mid in offer.bundle), None)
-    return Agreement(offer, tracks, first.ufrag, first.password, first.fingerprints, data_index)
+    return Agreement(offer, tracks, first.ufrag, first.password, first.fingerprints, data_index, first.candidates)
 
 
 def write_answer(
@@ -281,13 +288,13 @@ def write_answer(
 
     ``session_id`` is a random number below 2**62; ``cname`` ties the streams together for audio and video sync.
     """
-    address = transport.candidates[0][0] if transport.candidates else "0.0.0.0"
+    address = transport.candidates[0].address[0] if transport.candidates else "0.0.0.0"
     lines = [
         "v=0",
         f"o=- {session_id} 1 IN IP4 0.0.0.0",
         "s=-",
         "t=0 0",
-        "a=ice-lite",
+        ice_line(transport),
         f"a=group:BUNDLE {' '.join(agreement.mids)}",
         "a=extmap-allow-mixed",
         f"a=msid-semantic: WMS {cname}",
@@ -318,13 +325,9 @@ def is_ice_text(text: str, least: int) -> bool:
     return least <= len(text) <= 256 and set(text) <= _ICE
 
 
-def candidate_lines(candidates: Sequence[tuple[str, int]]) -> list[str]:
-    """The attribute lines of host candidates, all there are, the preferred ones first (RFC 8445 section 5.1.2.1)."""
-    lines = []
-    for index, (host, port) in enumerate(candidates):
-        priority = 126 << 24 | (65535 - index) << 8 | 255  # type preference 126
-        lines.append(f"a=candidate:{index + 1} 1 udp {priority} {host} {port} typ host")
-    return [*lines, "a=end-of-candidates"]
+def ice_line(transport: Transport) -> str:
+    """What kind of agent we are: a lite one, or a full one of RFC 8445 (section 10)."""
+    return "a=ice-lite" if transport.is_lite else "a=ice-options:ice2"
 
 
 def _write_section(
@@ -367,7 +370,7 @@ def _write_section(
 
 
 def _connection(kind: str, protocol: str, formats: str, transport: Transport, *, address: str) -> list[str]:
-    port = transport.candidates[0][1] if transport.candidates else 9
+    port = transport.candidates[0].address[1] if transport.candidates else 9
     return [f"m={kind} {port} {protocol} {formats}", f"c=IN {'IP6' if ':' in address else 'IP4'} {address}"]
 
 
@@ -460,6 +463,7 @@ def _parse_section(lines: _Lines, session: _Lines) -> MediaSection:
         fingerprints=_parse_fingerprints(lines.all("fingerprint") or session.all("fingerprint"), where),
         setup=setup,
         rtcp_mux="rtcp-mux" in lines.attributes or "rtcp-mux-only" in lines.attributes,
+        candidates=tuple(lines.all("candidate")),
         data=find_data(protocol, tokens, lines.one) if kind == "application" and not is_off else None,
     )
 

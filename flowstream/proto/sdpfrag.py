@@ -7,33 +7,32 @@ WHEP sends such a fragment by PATCH: with further candidates, or with new creden
 from dataclasses import dataclass
 from typing import Final
 
-from flowstream.proto.sdp import Agreement, SdpError, Transport, candidate_lines, is_ice_text
+from flowstream.proto.candidates import candidate_lines, is_candidate
+from flowstream.proto.sdp import Agreement, SdpError, Transport, ice_line, is_ice_text
 
 MAX_CANDIDATES: Final = 256
 """Most candidates of one fragment; a browser on many networks has some dozens."""
 
-_CANDIDATE_WORDS: Final = 8  # foundation, component, transport, priority, address, port, "typ" and the type
-
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """What a fragment says: the sender's credentials, empty where it has none, and how many candidates it brings."""
+    """What a fragment says: the sender's credentials, empty where it has none, and what follows ``a=candidate:``."""
 
     ufrag: str
     password: str
-    candidates: int
+    candidates: tuple[str, ...] = ()
 
 
 def parse_fragment(text: str) -> Fragment:
     """Read a fragment.
 
-    Lines may end in LF alone. Candidates are counted and not kept: a lite agent answers wherever a check comes from.
+    Lines may end in LF alone.
 
     Raises:
         SdpError: naming the line.
     """
     found: dict[str, str] = {"ice-ufrag": "", "ice-pwd": ""}
-    candidates = 0
+    candidates: list[str] = []
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     for number, line in enumerate(lines, 1):
         if len(line) < 3 or line[1] != "=" or line[0] not in "am" or not line.isprintable():
@@ -49,13 +48,12 @@ def parse_fragment(text: str) -> Fragment:
                 raise SdpError(f"line {number}: a second a={name} that differs; the sections share one transport")
             found[name] = value
         elif name == "candidate" and value.strip():  # an empty one says that there are no more
-            candidates += 1
-            words = value.split()
-            if len(words) < _CANDIDATE_WORDS or words[6] != "typ":
+            candidates.append(value)
+            if not is_candidate(value):
                 raise SdpError(f"line {number}: {line[:60]!r} is no candidate (RFC 8839 section 5.1)")
-            if candidates > MAX_CANDIDATES:
+            if len(candidates) > MAX_CANDIDATES:
                 raise SdpError(f"line {number}: more than {MAX_CANDIDATES} candidates")
-    return Fragment(found["ice-ufrag"], found["ice-pwd"], candidates)
+    return Fragment(found["ice-ufrag"], found["ice-pwd"], tuple(candidates))
 
 
 def write_fragment(agreement: Agreement, transport: Transport) -> str:
@@ -66,7 +64,7 @@ def write_fragment(agreement: Agreement, transport: Transport) -> str:
     index, first = next(iter(agreement.tracks.items()))
     section = agreement.offer.media[index]
     lines = [
-        "a=ice-lite",
+        ice_line(transport),
         f"a=group:BUNDLE {' '.join(agreement.mids)}",
         f"m={section.kind} 9 {section.protocol} {first.choices[0].format.payload_type}",
         f"a=mid:{first.mid}",

@@ -10,7 +10,7 @@ import asyncio
 import math
 import selectors
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import anyio
 
@@ -59,6 +59,10 @@ class VirtualClock:
         """Whether a worker is at work."""
         return self._held > 0
 
+    def _options(self) -> dict[str, Any]:
+        """What makes a loop go by it, for anyio."""
+        return {"loop_factory": lambda: VirtualLoop(self)}
+
     def advance(self, seconds: float) -> None:
         """Moves time on; for the event loop, and for code that is driven by hand."""
         self._now_ns += round(seconds * 1e9)
@@ -102,6 +106,9 @@ class TrioVirtualClock(VirtualClock):
     def now_ns(self) -> int:
         return self._begin_ns + round(self._trio_clock.current_time() * 1e9)
 
+    def _options(self) -> dict[str, Any]:
+        return {"clock": self._trio_clock}
+
     def hold(self) -> None:
         super().hold()
         self._trio_clock.autojump_threshold = math.inf
@@ -117,21 +124,27 @@ class TrioVirtualClock(VirtualClock):
 
 def run_virtual(main: Callable[[VirtualClock], Awaitable[R]], *, backend: Backend = "asyncio") -> R:
     """Runs ``main(clock)`` on a virtual loop and gives what it returns. ``trio`` needs trio to be installed."""
-    clock, options = _virtual(backend)
-
-    async def call() -> Any:
-        return await main(clock)
-
-    result: R = anyio.run(call, backend=backend, backend_options=options)
+    clock = clock_for(backend)
+    result: R = run_on(clock, lambda: main(clock), backend=backend)
     return result
 
 
-def _virtual(backend: Backend) -> tuple[VirtualClock, dict[str, Any]]:
-    """A virtual clock, and what makes a loop go by it."""
+def clock_for(backend: Backend) -> VirtualClock:
+    """A virtual clock for one kind of event loop. Raises ValueError for a kind that there is not."""
+    if backend not in get_args(Backend):
+        raise ValueError(f"there is no event loop {backend!r}, only {' and '.join(get_args(Backend))}")
     if backend == "trio":
         from trio.testing import MockClock
 
-        trio_clock = MockClock(autojump_threshold=0)
-        return TrioVirtualClock(trio_clock), {"clock": trio_clock}
-    clock = VirtualClock()
-    return clock, {"loop_factory": lambda: VirtualLoop(clock)}
+        return TrioVirtualClock(MockClock(autojump_threshold=0))
+    return VirtualClock()
+
+
+def run_on(clock: VirtualClock, main: Callable[[], Awaitable[R]], *, backend: Backend) -> R:
+    """Runs ``main()`` on a loop that goes by a clock which was made for its kind."""
+
+    async def call() -> Any:
+        return await main()
+
+    result: R = anyio.run(call, backend=backend, backend_options=clock._options())
+    return result

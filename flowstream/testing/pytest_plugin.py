@@ -4,7 +4,7 @@ Fixtures:
 
 - ``harness(node_type, config, **options)`` gives an open Harness, which is closed after the test.
 - ``virtual_clock`` is the clock of a test marked ``virtual``: an ``async def`` that runs in virtual time, an hour in
-  milliseconds.
+  milliseconds, on asyncio; marked ``virtual(backend="trio")`` on trio.
 
 A test that leaves a thread, a task, a socket or a file behind fails when it is marked ``no_leaks``, or all do with
 ``flowstream_leaks = true`` in pytest's settings. What a fixture of a wider scope opens is its own business; a test that
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from flowstream.testing.clock import VirtualClock
+    from flowstream.testing.clock import Backend, VirtualClock
     from flowstream.testing.harness import Harness
 
 MakeHarness = Callable[..., "Harness[Any]"]
@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "leaves(reason): the test may leave threads, tasks, sockets or files open",
         "no_leaks: the test fails when it leaves a thread, a task, a socket or a file open",
-        "virtual: the test is an async function that runs in virtual time",
+        "virtual(backend='asyncio'): the test is an async function that runs in virtual time, on asyncio or trio",
     ):
         config.addinivalue_line("markers", line)
 
@@ -72,31 +72,36 @@ def harness(nothing_is_left: None) -> Iterator[MakeHarness]:
 
 
 @pytest.fixture
-def virtual_clock() -> VirtualClock:
+def virtual_clock(request: pytest.FixtureRequest) -> VirtualClock:
     """The clock of a test that is marked ``virtual``."""
-    from flowstream.testing.clock import VirtualClock
+    from flowstream.testing.clock import clock_for
 
-    return VirtualClock()
+    return clock_for(_backend(request.node) or "asyncio")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Runs a test that is marked ``virtual`` on a virtual loop."""
-    if pyfuncitem.get_closest_marker("virtual") is None:
+    backend = _backend(pyfuncitem)
+    if backend is None:
         return None
     function = pyfuncitem.obj
     if not inspect.iscoroutinefunction(function):
         pytest.fail("a test marked virtual is an async function", pytrace=False)
-    import anyio
-
-    from flowstream.testing.clock import VirtualClock, VirtualLoop
+    from flowstream.testing.clock import clock_for, run_on
 
     given = pyfuncitem.funcargs
-    clock: Any = given.get("virtual_clock") or VirtualClock()
+    try:
+        clock: Any = given.get("virtual_clock") or clock_for(backend)
+    except ValueError as error:
+        pytest.fail(str(error), pytrace=False)
     arguments = {name: given[name] for name in pyfuncitem._fixtureinfo.argnames}
-
-    async def call() -> None:
-        await function(**arguments)
-
-    anyio.run(call, backend_options={"loop_factory": lambda: VirtualLoop(clock)})
+    run_on(clock, lambda: function(**arguments), backend=backend)
     return True
+
+
+def _backend(item: pytest.Item) -> Backend | None:
+    """On which kind of event loop a test runs in virtual time, if it does."""
+    marker = item.get_closest_marker("virtual")
+    backend: Backend | None = None if marker is None else marker.kwargs.get("backend", "asyncio")
+    return backend

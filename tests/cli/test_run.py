@@ -19,7 +19,7 @@ from flowstream.control.client import ask, choose, runs
 from flowstream.control.door import bind
 from flowstream.control.files import GraphFile
 from flowstream.graph.plan import Serve
-from tests.cli.calling import ODD, TICKS, Call, running
+from tests.cli.calling import ODD, TICKS, Call, Running, running
 
 ENDLESS = TICKS.replace("count: 5, ", "")
 
@@ -220,6 +220,23 @@ def test_twice_stops_at_once(here: Path) -> None:
         assert run.ended() == 130
         assert run.lines[-1]["event"] == "stuck"
         assert run.lines[-1]["message"] == "left behind what did not end in time: it (odd/hangs)"
+
+
+@pytest.mark.parametrize("stuck", ["hangs", "blocks"])
+def test_told_once_to_stop_it_ends_in_bounded_time_whatever_is_stuck(here: Path, stuck: str) -> None:
+    code = (
+        "import sys; from flowstream.cli import outcome, session; session.GIVE_UP_SECONDS = 0.3; "
+        "sys.exit(outcome(sys.argv[1:]))"
+    )
+    path = graph(here, odd(stuck))
+    command = [sys.executable, "-c", code, "run", path, "--nodes", ODD, "--log", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=here) as process:
+        run = Running(process)
+        run.wait_for("log")
+        run.interrupt(signal.SIGTERM)
+        assert run.ended() == 1
+    assert run.lines[-1]["event"] == "stuck"
+    assert f"it (odd/{stuck})" in run.lines[-1]["message"]
 
 
 def test_a_node_that_blocks_the_loop_is_named(here: Path) -> None:

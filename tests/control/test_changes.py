@@ -1,9 +1,12 @@
 """Changing a running graph: set, saved, gone back to, and what is said of the difference to the file."""
 
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+import httpx
 import pytest
 
 from flowstream.control.files import GraphFile
@@ -336,3 +339,33 @@ def test_what_was_saved_while_it_was_started_is_applied_when_it_runs(tmp_path: P
             await main()
 
     anyio.run(limited)
+
+
+def test_an_address_is_given_back_when_the_edit_that_asked_for_it_is_refused(tmp_path: Path) -> None:
+    """And another one can be had then: nobody has been told of the first."""
+
+    def ports(count: int) -> list[int]:
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+            for each in sockets:
+                each.bind(("127.0.0.1", 0))
+            return [each.getsockname()[1] for each in sockets]
+
+    async def main(there: Opened) -> None:
+        first, second = ports(2)
+        page = "  hello: {type: odd/page, from: ticks}\n"
+        broken = "  film: {type: file, path: gone.mp4}\n  seen: {type: discard, from: film.video}\n"
+        for port in (first, second, first):
+            served = f'{TICKS}{page}serve: {{listen: "127.0.0.1:{port}"}}\n'
+            there.file.write_text(served.replace("  hello", broken + "  hello"))
+            refused = await there.client.post("/reload", json={})
+            assert "there is no file gone.mp4" in refused.text
+            assert there.run.mounts.listen is None
+            assert there.run.links == ()
+        there.file.write_text(served)
+        await there.post("/reload")
+        assert there.run.links == (f"http://127.0.0.1:{first}/",)
+        async with httpx.AsyncClient(follow_redirects=True) as client:
+            assert (await client.get(there.run.links[0])).text == "hello from hello"
+
+    in_run(tmp_path, main)

@@ -8,6 +8,7 @@ from flowstream.proto import stun
 from flowstream.proto.ice import (
     CONSENT_NS,
     MAX_PAIRS,
+    Credentials,
     Expired,
     Forgotten,
     IceLite,
@@ -28,7 +29,7 @@ TRANSACTION = bytes(range(12))
 
 
 def agent(now_ns: int = 0) -> IceLite:
-    return IceLite(ufrag="ours", password=PASSWORD, peer_ufrag="peer", now_ns=now_ns)
+    return IceLite(Credentials("ours", PASSWORD.encode(), "peer"), now_ns=now_ns)
 
 
 def check(
@@ -122,7 +123,7 @@ def test_a_request_is_told_from_an_indication_by_its_class() -> None:
 
 
 def restart(ice: IceLite, ufrag: str = "anew") -> list[object]:
-    return list(ice.restart(ufrag=ufrag, password=PASSWORD[::-1], peer_ufrag="later"))
+    return list(ice.restart(Credentials(ufrag, PASSWORD[::-1].encode(), "later")))
 
 
 def later(ufrag: str = "anew", *, nominate: bool = False) -> bytes:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowstream.proto.candidates import host_candidates
 from flowstream.proto.sdp import (
     Kind,
     NothingInCommonError,
@@ -25,7 +26,10 @@ FIREFOX = (OFFERS / "firefox.sdp").read_text()
 BOTH: tuple[Kind, ...] = ("video", "audio")
 AUDIO_ONLY: tuple[Kind, ...] = ("audio",)
 TRANSPORT = Transport(
-    ufrag="ours", password="p" * 24, fingerprint=("sha-256", "AA:BB"), candidates=[("127.0.0.1", 8080), ("::1", 8081)]
+    ufrag="ours",
+    password="p" * 24,
+    fingerprint=("sha-256", "AA:BB"),
+    candidates=host_candidates([("127.0.0.1", 8080), ("::1", 8081)]),
 )
 STREAMS: dict[Kind, Stream] = {"video": Stream(0x11111111, 0x22222222), "audio": Stream(0x33333333, None)}
 

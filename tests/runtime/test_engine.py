@@ -8,7 +8,7 @@ from flowstream.graph.plan import Restart
 from flowstream.runtime.engine import READY_SECONDS, Engine, ReloadError
 from flowstream.runtime.events import Event, NodeFailed, NodeRestarted
 from flowstream.testing.clock import VirtualClock
-from tests.runtime.parts import Busy, Keep, plan, run
+from tests.runtime.parts import Busy, Keep, plan, run, run_real
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -209,6 +209,23 @@ def test_a_lost_peer_is_tried_again_with_growing_waits() -> None:
         assert [event.node for event in events if isinstance(event, NodeRestarted)] == ["count"] * 3
 
     run(main)
+
+
+def test_on_the_clock_of_the_machine_waits_are_spread_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowstream.runtime.engine.random.random", lambda: 0.5)
+
+    async def main() -> None:
+        events: list[Event] = []
+        async with Engine.open() as engine:
+            engine.listen(events.append)
+            restart = Restart(on="peer", first_ns=8_000_000, max_ns=8_000_000, limit=1)
+            gone = ("test/counter", {"fail_at": 0, "peer": True}, restart)
+            await engine.start(plan({"count": gone, "keep": ("test/keep", {})}, {"keep.numbers": "count.out"}))
+            with anyio.fail_after(30):
+                await engine.wait()
+        assert [event.retry_in_ns for event in events if isinstance(event, NodeFailed)] == [7_000_000, None]
+
+    run_real(main)
 
 
 def test_a_node_that_fails_too_often_within_the_window_stays_down() -> None:

@@ -24,6 +24,9 @@ from flowstream.runtime.replay import contents_of, replays_of
 from flowstream.runtime.tap import Tap, TapError
 from flowstream.testing.clock import VirtualClock, run_virtual
 from flowstream.testing.media import make_frame, make_packet, make_sound
+from tests.runtime.parts import Loop
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 GRAPH = """\
 nodes:
@@ -82,7 +85,7 @@ def run(plan: Plan, main: Callable[[Engine, VirtualClock], Awaitable[None]]) -> 
             await engine.start(plan)
             await main(engine, clock)
 
-    run_virtual(call)
+    run_virtual(call, backend=Loop.backend)
 
 
 def given(plan: Plan, output: str) -> list[tuple[int, Any]]:

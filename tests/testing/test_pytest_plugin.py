@@ -94,6 +94,33 @@ def test_an_hour_in_virtual_time(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["a test marked virtual is an async function"])
 
 
+def test_an_hour_in_virtual_time_on_trio(pytester: pytest.Pytester) -> None:
+    result = run(
+        pytester,
+        """
+        import anyio, pytest, trio
+
+        pytestmark = pytest.mark.virtual(backend="trio")
+
+        async def test_an_hour(virtual_clock):
+            begin_ns, begin = virtual_clock.now_ns(), trio.current_time()
+            await trio.sleep(3600)
+            assert virtual_clock.now_ns() - begin_ns == 3600 * 10**9
+            assert trio.current_time() - begin == 3600
+
+        async def test_without_the_clock():
+            await anyio.sleep(3600)
+
+        @pytest.mark.virtual(backend="curio")
+        async def test_on_another():
+            pass
+        """,
+        passed=2,
+        failed=1,
+    )
+    result.stdout.fnmatch_lines(["there is no event loop 'curio', only asyncio and trio"])
+
+
 def test_loading_it_loads_neither_media_libraries_nor_the_kit() -> None:
     code = (
         "import sys, flowstream.testing.pytest_plugin;"

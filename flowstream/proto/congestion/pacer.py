@@ -29,6 +29,10 @@ MOST_FACTOR: Final = 3.0
 
 DRAINS_IN_NS: Final = 300 * MS
 
+OPENING_BPS: Final = 12_000_000
+"""The rate of what is sent first, up to the pacer's ``opening``: nothing is known of the path yet, and a first keyframe
+that takes its time keeps the viewer waiting. An initial window (RFC 9002 section 7.2), spread."""
+
 _LEAST_LEFT_NS = 50 * MS
 
 STARTED_NS: Final = 2_000 * MS
@@ -116,7 +120,9 @@ class Pacer(Generic[T]):
     keyframe. Every one that goes is told.
     """
 
-    def __init__(self, *, now_ns: int, bps: int, limits: dict[Urgency, Limit] | None = None) -> None:
+    def __init__(self, *, now_ns: int, bps: int, opening: int = 0, limits: dict[Urgency, Limit] | None = None) -> None:
+        """``opening`` bytes of pictures are sent at `OPENING_BPS` at least, before anything else."""
+        self._opening = opening
         self.waiting_bytes: int = 0
         self.bps: int = bps
         """The target rate."""
@@ -216,6 +222,7 @@ class Pacer(Generic[T]):
                 size = self._send(1, self._retransmissions, room, out)
             elif self._video:
                 size = self._send(2, self._video, room, out)
+                self._opening -= size
             elif probe is not None:
                 size = max(1, room)
                 out.append(Padding(size, probe.number))
@@ -241,6 +248,8 @@ class Pacer(Generic[T]):
         if self._probe is not None:
             return max(1, self._probe.bps)
         bps = int(FACTOR * self.bps) or 1
+        if self._video and self._opening > 0:
+            return max(bps, OPENING_BPS)
         if self._video:
             left_ns = max(DRAINS_IN_NS - (now_ns - self._video[0].since_ns), _LEAST_LEFT_NS)
             drains_bps = self.waiting_bytes * 8 * NS_PER_S // left_ns

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Final
+from typing import Final, cast
 
 from flowstream.proto.rtcp import TransportFeedback
 from flowstream.proto.rtp import Unwrapper
@@ -128,8 +128,10 @@ class SentPackets:
         is_known = max(0, self._next - SPAN) <= number and number + count <= self._next and end <= SPAN
         if not is_known or not count or self._states.count(_IN_FLIGHT, first, end) != count:
             return None
-        steps = [delta for delta in deltas if delta is not None]
-        if len(steps) != count or min(steps) < 0:
+        if None in deltas:
+            return None
+        steps = cast("Sequence[int]", deltas)
+        if min(steps) < 0:
             return None
         sizes, sent_ns = self._sizes[first:end], self._sent_ns[first:end]
         times = [arrived_ns + ticks * _TICK_NS for ticks in accumulate(steps)]

@@ -20,6 +20,10 @@ ROOM: Final = 32 * 1024
 
 MOST_CHANNELS: Final = 8
 
+FIRST_STREAM: Final = 33
+"""Of the channels that are opened here. Odd, as for a DTLS server (RFC 8832 section 6), and beyond those that a player
+takes which counts from 0 or 1 whatever its role is."""
+
 
 class Association:
     """The SCTP association of one viewer, from its DTLS handshake to its end. `ended_because` says why it ended.
@@ -73,6 +77,7 @@ class Association:
         sctp._advertised_rwnd = ROOM
         sctp.on("datachannel", self._opened)
         await sctp.start(RTCSctpCapabilities(maxMessageSize=self._section.longest_message), self._section.port)
+        sctp._data_channel_id = FIRST_STREAM
 
     async def stop(self, reason: str) -> None:
         """Ends it, and tells the peer; the first reason counts."""

@@ -32,8 +32,9 @@ class Layout:
     """
 
     template: bytes
-    offsets: list[int]
+    offsets: tuple[int, ...]
     lengths: list[int]
+    longest: int
     runs: list[Even]
     on_the_wire: list[int]
     payload_bytes: int
@@ -81,8 +82,9 @@ def _lay_out(payloads: Sequence[bytes], header: int, trailer: int, overhead: int
     before, behind = bytes(header), bytes(trailer)
     return Layout(
         template=b"".join([part for payload in payloads for part in (before, payload, behind)]),
-        offsets=list(accumulate(sizes[:-1], initial=0)),
+        offsets=tuple(accumulate(sizes[:-1], initial=0)),
         lengths=lengths,
+        longest=max(lengths),
         runs=evens(sizes),
         on_the_wire=[size + overhead for size in sizes],
         payload_bytes=sum(map(len, payloads)),

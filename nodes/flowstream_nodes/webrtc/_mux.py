@@ -1,4 +1,7 @@
-"""The UDP sockets that all viewers share: one for each local address, told apart by ICE username and peer address."""
+"""The UDP sockets that all viewers share: one for each local address, told apart by ICE username and peer address.
+
+Addresses that TURN servers lend are ports beside them: they carry the same datagrams by another way.
+"""
 
 import asyncio
 import errno
@@ -8,10 +11,11 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from flowstream.proto import stun
 from flowstream.proto.ice import Address, Pair, local_ufrag
+from flowstream.proto.ice_agent import asker_of
 from flowstream_nodes.webrtc._layout import Even, evens
 
 MAX_DATAGRAM: Final = 2048
@@ -37,6 +41,7 @@ MAX_SEGMENT: Final = 1_400
 """Datagrams above this might not fit the path's MTU, and the kernel cuts nothing up then."""
 
 _SEGMENT: Final = struct.Struct("=H")
+_NO_ROOM: Final = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)
 _CANNOT_CUT: Final = (errno.EINVAL, errno.EIO, errno.EOPNOTSUPP, errno.ENOPROTOOPT, errno.EMSGSIZE)
 
 
@@ -47,13 +52,20 @@ class Receiver(Protocol):
         """Takes one datagram that came in on ``pair``."""
 
 
-class _Port:
-    """One bound socket."""
+class Lent(Protocol):
+    """An address that a relay lent, which sends as a socket does."""
 
-    def __init__(self, bound: socket.socket) -> None:
+    def sendto(self, data: bytes | memoryview, address: Address, /) -> int:
+        """Sends one datagram from it; raises OSError if that is lost here."""
+
+
+class _Port:
+    """One bound socket, or what stands for one."""
+
+    def __init__(self, bound: socket.socket, address: Address, *, cuts_up: bool) -> None:
         self.socket = bound
-        self.address: Address = bound.getsockname()[:2]
-        self.cuts_up = sys.platform == "linux"
+        self.address = address
+        self.cuts_up = cuts_up
 
 
 class UdpMux:
@@ -77,6 +89,8 @@ class UdpMux:
         self._is_local = False
         self._own: frozenset[str] = frozenset()
         self._ports: dict[str, _Port] = {}
+        self._lent: set[str] = set()
+        self._asking: dict[bytes, Receiver] = {}
         self._sessions: dict[str, Receiver] = {}
         self._peers: dict[Pair, Receiver] = {}
         self.unsent_packets = 0
@@ -105,10 +119,13 @@ class UdpMux:
     def close(self) -> None:
         """Closes every socket."""
         loop = asyncio.get_running_loop()
+        for base in list(self._lent):
+            self.give_back(base)
         for port in self._ports.values():
             loop.remove_reader(port.socket)
             port.socket.close()
         self._ports.clear()
+        self._asking.clear()
         self._sessions.clear()
         self._peers.clear()
 
@@ -123,6 +140,35 @@ class UdpMux:
                 except OSError as error:
                     self._log.warning("viewers cannot come in on %s: %s", host, error)
         return [self._ports[host].address for host in present if host in self._ports]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine may watch."""
+        return self._is_local
+
+    def lend(self, address: Address, lent: Lent) -> Address:
+        """A local end of pairs that stands for an address of a relay; what comes in there is told to `take`."""
+        base = (f"relay {address[0]} {address[1]}", address[1])
+        self._ports[base[0]] = _Port(cast("socket.socket", lent), base, cuts_up=False)
+        self._lent.add(base[0])
+        return base
+
+    def give_back(self, base: str) -> None:
+        """Undoes `lend`, by the host of what it gave."""
+        self._lent.discard(base)
+        self._ports.pop(base, None)
+
+    def take(self, data: bytes, pair: Pair) -> None:
+        """What came in by a relay."""
+        self._dispatch(data, pair)
+
+    def expect(self, tag: bytes, receiver: Receiver) -> None:
+        """Answers to what was asked with this tag (`asker_of`) are ``receiver``'s."""
+        self._asking[tag] = receiver
+
+    def expect_no_more(self, tag: bytes) -> None:
+        """Undoes `expect`."""
+        self._asking.pop(tag, None)
 
     def register(self, ufrag: str, receiver: Receiver) -> None:
         """Peers that name ``ufrag`` as the session they want are ``receiver``'s."""
@@ -158,8 +204,9 @@ class UdpMux:
         for data in datagrams:
             try:
                 sendto(data, remote)
-            except OSError:
-                self.unsent_packets += 1
+            except OSError as error:
+                # A check of where there is no way to is no sign of a buffer that is too small.
+                self.unsent_packets += error.errno in _NO_ROOM
             else:
                 sent += 1
         return sent
@@ -230,7 +277,7 @@ class UdpMux:
                 bound.bind((host, self._port))
             except OSError:
                 bound.bind((host, 0))
-            port = _Port(bound)
+            port = _Port(bound, bound.getsockname()[:2], cuts_up=sys.platform == "linux")
             asyncio.get_running_loop().add_reader(bound, self._readable, port)
         except BaseException:
             bound.close()
@@ -254,8 +301,10 @@ class UdpMux:
             return
         receiver = self._peers.get(pair)
         if stun.looks_like_stun(data):
-            ufrag = local_ufrag(data)
-            if ufrag is not None:
+            tag = asker_of(data)
+            if tag is not None:
+                receiver = self._asking.get(tag)
+            elif (ufrag := local_ufrag(data)) is not None:
                 receiver = self._sessions.get(ufrag)
         if receiver is not None:
             receiver.handle_datagram(data, pair)

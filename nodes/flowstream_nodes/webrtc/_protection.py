@@ -68,8 +68,8 @@ class Protection:
         Raises:
             ProtectionError: a packet is too long.
         """
-        if max(layout.lengths) > _ROOM - _TRAILER:
-            raise ProtectionError(f"a packet of {max(layout.lengths)} bytes is too long")
+        if layout.longest > _ROOM - _TRAILER:
+            raise ProtectionError(f"a packet of {layout.longest} bytes is too long")
         burst = self._view[: len(layout.template)]
         burst[:] = layout.template
         return burst
@@ -80,10 +80,11 @@ class Protection:
         Raises:
             ProtectionError: libsrtp refuses.
         """
-        call, context, buffer, length = self._call, self._context, self._buffer, self._length
-        for offset, size in zip(layout.offsets, layout.lengths, strict=True):
+        call, context, length = self._call, self._context, self._length
+        places = _places(layout.offsets)
+        for place, size in zip(places, layout.lengths, strict=True):
             length[0] = size
-            if status := call(context, buffer + offset, length):
+            if status := call(context, place, length):
                 raise ProtectionError(f"libsrtp says {status}")
 
     def protect_rtcp(self, data: bytes) -> bytes:
@@ -96,6 +97,40 @@ class Protection:
             return bytes(self._session.protect_rtcp(data))
         except (self._error, ValueError) as error:
             raise ProtectionError(str(error)) from error
+
+
+class Unprotection:
+    """The incoming half of one viewer's SRTP session, as far as it is RTCP."""
+
+    def __init__(self, session: pylibsrtp.Session) -> None:
+        from pylibsrtp._binding import lib
+
+        self._session = session  # frees the context with its last reference
+        self._context: Any = session._srtp[0]
+        self._call: Any = lib.srtp_unprotect_rtcp
+        self._buffer, self._view, self._length = _workspace()
+
+    def unprotect_rtcp(self, data: bytes) -> bytes:
+        """One RTCP packet that came.
+
+        Raises:
+            ProtectionError: it is forged, damaged, came before, or is too long.
+        """
+        size = len(data)
+        if size > _ROOM:
+            raise ProtectionError(f"a packet of {size} bytes is too long")
+        self._view[:size] = data
+        self._length[0] = size
+        if status := self._call(self._context, self._buffer, self._length):
+            raise ProtectionError(f"libsrtp says {status}")
+        return bytes(self._view[: self._length[0]])
+
+
+@functools.lru_cache(maxsize=256)
+def _places(offsets: tuple[int, ...]) -> list[Any]:
+    """Pointers into the buffer."""
+    buffer = _workspace()[0]
+    return [buffer + offset for offset in offsets]
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from flowstream import EncodedPacket, Limit, Size, ticks_of
 from flowstream.proto.allocator import RISE, Allocator, Choice
 from flowstream.proto.allocator import Rung as Rate
-from flowstream.proto.keyframe import KeyframeRequests
+from flowstream.proto.keyframe import SPACING_NS, KeyframeRequests
 from flowstream.proto.switching import Picture
 from flowstream_nodes.webrtc._codecs import codec_of, profile_of
 from flowstream_nodes.webrtc._rate import RateMeter
@@ -25,6 +25,12 @@ CLOCK_RATE: Final = 90_000
 
 ON_THE_WIRE: Final = 1.06
 """Times what the encoder makes: with headers, protection, UDP and IP."""
+
+
+RECENT_NS: Final = SPACING_NS
+"""So long a keyframe, and what has come since, is good for a viewer who comes: then another one may be asked for."""
+
+MOST_RECENT_BYTES: Final = 400_000
 
 
 class Timeline:
@@ -60,7 +66,11 @@ class Rung:
     codec: str | None = None
     profile: str | None = None
     size: Size | None = None
+    recent: list[tuple[EncodedPacket, Picture]] = field(default_factory=list)
+    """The last keyframe and what has come since, while that is little: a viewer who comes is begun with it."""
     _number: int = 0
+    _recent_ns: int = 0
+    _recent_bytes: int = 0
 
     @property
     def key(self) -> str:
@@ -78,12 +88,29 @@ class Rung:
         width, height = packet.caps.width, packet.caps.height
         if isinstance(width, int) and isinstance(height, int):
             self.size = Size(width, height)
-        return Picture(
+        picture = Picture(
             rung=self.key,
             number=self._number,
             ticks=self.timeline.advance(packet.time_ns),
             is_keyframe=packet.keyframe,
         )
+        self._keep(packet, picture, now_ns)
+        return picture
+
+    def is_fresh(self, *, now_ns: int) -> bool:
+        """Whether a viewer can be begun with what was kept."""
+        return bool(self.recent) and now_ns - self._recent_ns <= RECENT_NS
+
+    def _keep(self, packet: EncodedPacket, picture: Picture, now_ns: int) -> None:
+        if packet.keyframe:
+            self.recent, self._recent_ns, self._recent_bytes = [], now_ns, 0
+        elif not self.recent:
+            return
+        self._recent_bytes += len(packet.data)
+        if now_ns - self._recent_ns > RECENT_NS or self._recent_bytes > MOST_RECENT_BYTES:
+            self.recent = []
+        else:
+            self.recent.append((packet, picture))
 
 
 class Rungs:
@@ -178,6 +205,12 @@ class Rungs:
             above=None if above is None else above.name,
             above_bps=above_bps,
         )
+
+    def first_for(self, session: ViewerSession, *, now_ns: int) -> Rung | None:
+        """The rung that a viewer is begun with of whose link nothing is known: the lowest that it can play."""
+        playable = self._playable(session)
+        rates = [rate for rate in self.rates(now_ns=now_ns) if rate.name in playable]
+        return self.find(min(rates, key=lambda rate: rate.bitrate_bps).name) if rates else None
 
     def _playable(self, session: ViewerSession) -> frozenset[str]:
         """The rungs that a viewer can play; those that have shown nothing yet may be."""

@@ -26,6 +26,9 @@ that, up to `MOST_START_BPS`."""
 
 MOST_START_BPS: Final = 3_000_000
 
+OPENING: Final = 48_000
+"""Bytes with which a viewer's picture is begun at once: a keyframe of 720p and a few pictures after it."""
+
 OF_START: Final = 1.25
 """Times the least that can be sent is what a link is begun with, when that turns out to be more."""
 
@@ -92,7 +95,7 @@ class Sender:
         self.may_repeat: bool = True
         """Whether what was sent before may be sent again, if only to find out what the link carries."""
         self._has_reports = False
-        self._pacer: Pacer[Unit | Again] = Pacer(now_ns=now_ns, bps=start_bps)
+        self._pacer: Pacer[Unit | Again] = Pacer(now_ns=now_ns, bps=start_bps, opening=OPENING)
         self._streams = streams
         self._mux = mux
         self._wakeups = wakeups

@@ -14,7 +14,21 @@ import anyio
 from flowstream import ViewerReport
 from flowstream.proto import stun
 from flowstream.proto.allocator import Choice, Demand
-from flowstream.proto.ice import Expired, Forgotten, IceLite, Outcome, Pair, Reply, Retired, Selected, Verified
+from flowstream.proto.candidates import read_candidates
+from flowstream.proto.ice import (
+    Check,
+    Credentials,
+    Expired,
+    Forgotten,
+    IceLite,
+    Outcome,
+    Pair,
+    Reply,
+    Retired,
+    Selected,
+    Verified,
+)
+from flowstream.proto.ice_agent import MAX_REMOTES, IceAgent
 from flowstream.proto.rtcp import (
     Bye,
     FullIntraRequest,
@@ -33,8 +47,9 @@ from flowstream.proto.rtcp import (
     parse_compound,
 )
 from flowstream.proto.sdp import Agreement, Kind, Stream
+from flowstream.proto.sdpfrag import Fragment
 from flowstream.proto.switching import Picture, RungSwitch
-from flowstream_nodes.webrtc._protection import Protection, ProtectionError
+from flowstream_nodes.webrtc._protection import Protection, ProtectionError, Unprotection
 from flowstream_nodes.webrtc._sender import Sender
 from flowstream_nodes.webrtc._stream import RtpStream
 from flowstream_nodes.webrtc._wakeups import Wakeups
@@ -44,6 +59,9 @@ if TYPE_CHECKING:
 
 SETUP_S: Final = 15.0
 """A viewer that is not connected this long after its offer is given up."""
+
+SETTLES_S: Final = 0.01
+"""Our end of the handshake has its keys before the viewer's has: what is sent at once, some players cannot read yet."""
 
 REPORT_INTERVAL_NS: Final = 1_000_000_000
 """Between sender reports (RFC 3550 allows less than its 5 s for video of some rate)."""
@@ -120,11 +138,14 @@ class ViewerSession:
         clock: Clock,
         log: logging.LoggerAdapter[logging.Logger],
         want_keyframe: Callable[[ViewerSession], None],
+        on_reached: Callable[[ViewerSession], None],
         on_change: Callable[[], None],
+        make_ice: Callable[[Credentials, Agreement], IceLite | IceAgent],
     ) -> None:
         """``certificate`` is an aiortc RTCCertificate, ``start_bps`` the rate of what is sent first.
 
-        ``want_keyframe`` is called whenever this viewer cannot go on without one, ``on_change`` when it has connected.
+        ``want_keyframe`` is called whenever this viewer cannot go on without one, ``on_reached`` when it can be reached
+        and will be connected soon, ``on_change`` when it has connected.
         """
         from aiortc import rtcdtlstransport as dtls
 
@@ -140,8 +161,9 @@ class ViewerSession:
         self.agreement = agreement
         self.password = _draw_password()
         self.peer_ufrag = agreement.ufrag
-        self.ice = IceLite(
-            ufrag=secrets.token_hex(8), password=self.password, peer_ufrag=agreement.ufrag, now_ns=clock.now_ns()
+        self.ice = make_ice(
+            Credentials(secrets.token_hex(8), self.password.encode(), agreement.ufrag, agreement.password.encode()),
+            agreement,
         )
         self.streams = {track.kind: RtpStream(track, streams[track.kind]) for track in agreement.tracks.values()}
         self.sender = Sender(
@@ -168,7 +190,8 @@ class ViewerSession:
         self._log = log
         self._want_keyframe = want_keyframe
         self._on_change = on_change
-        self._selected = asyncio.Event()
+        self._on_reached = on_reached
+        self._reached = asyncio.Event()
         self._closed = asyncio.Event()
         self._next_report_ns = 0
         self._path = _DtlsPath(self._send_plain)
@@ -183,19 +206,23 @@ class ViewerSession:
         self._dtls_parameters = dtls.RTCDtlsParameters(
             fingerprints=[dtls.RTCDtlsFingerprint(algorithm, value) for algorithm, value in agreement.fingerprints]
         )
-        self._srtp_error: type[Exception] = ValueError
         self._protection: Protection | None = None
         self._unprotect_rtcp: Callable[[bytes], bytes] | None = None
         mux.register(self.ice.ufrag, self)
+        if self.ice.tag is not None:
+            mux.expect(self.ice.tag, self)
 
     async def run(self) -> None:
         """The viewer's life; returns when it has ended."""
         try:
+            self._follow(self.ice.handle_deadline(now_ns=self._clock.now_ns()))
             try:
                 with anyio.fail_after(SETUP_S):
                     await self._connect()
             except TimeoutError:
-                stage = "its DTLS handshake did not end" if self._selected.is_set() else "no ICE check came in"
+                stage = "its DTLS handshake did not end" if self._reached.is_set() else "no ICE check came in"
+                if stage.startswith("no") and self.ice.pairs:
+                    stage = "no ICE check went through in both directions"
                 self.close(f"not connected within {SETUP_S:.0f} s: {stage}")
             await self._closed.wait()
         except Exception as error:  # noqa: BLE001
@@ -213,7 +240,7 @@ class ViewerSession:
             self.closed_because = reason
             self.connected = False
             self._closed.set()
-            self._selected.set()
+            self._reached.set()
             if self._protection is None:  # else the last words go out before the path closes
                 self._path.close()
 
@@ -224,18 +251,30 @@ class ViewerSession:
         if stun.looks_like_stun(data):
             self._handle_ice(data, pair)
         elif 20 <= data[0] <= 63:
+            self._reach(pair)
             self._path.put(data)
         elif looks_like_rtcp(data):
             self._handle_rtcp(data)
 
-    def restart_ice(self, peer_ufrag: str) -> None:
+    def restart_ice(self, said: Fragment) -> None:
         """New credentials and a new tag; media goes on where it goes until the peer nominates a pair under them."""
         self.etag = secrets.token_urlsafe(9)
         self.password = _draw_password()
-        self.peer_ufrag = peer_ufrag
-        outcomes = self.ice.restart(ufrag=secrets.token_hex(8), password=self.password, peer_ufrag=peer_ufrag)
+        self.peer_ufrag = said.ufrag
+        credentials = Credentials(secrets.token_hex(8), self.password.encode(), said.ufrag, said.password.encode())
+        if isinstance(self.ice, IceAgent):
+            remotes = read_candidates(said.candidates, most=MAX_REMOTES)
+            outcomes = self.ice.restart(credentials, remotes, now_ns=self._clock.now_ns())
+        else:
+            outcomes = self.ice.restart(credentials)
         self._mux.register(self.ice.ufrag, self)
         self._follow(outcomes)
+
+    def hear_candidates(self, said: Fragment) -> None:
+        """Further addresses of the peer; a lite agent answers from wherever a check comes and has no use for them."""
+        if isinstance(self.ice, IceAgent):
+            self.ice.add_remotes(read_candidates(said.candidates, most=MAX_REMOTES))
+            self._follow(self.ice.handle_deadline(now_ns=self._clock.now_ns()))
 
     def tick(
         self, *, now_ns: int, ticks_at: Callable[[Kind, int], int], stream_bps: int = 0, least_bps: int = 0
@@ -245,8 +284,7 @@ class ViewerSession:
         ``ticks_at`` gives the timeline position of a wallclock time in ticks of a kind's clock; ``stream_bps`` is the
         most that could be sent to this viewer now, ``least_bps`` the least.
         """
-        if any(isinstance(outcome, Expired) for outcome in self.ice.handle_deadline(now_ns=now_ns)):
-            self.close("it was silent for 30 s")
+        self._follow(self.ice.handle_deadline(now_ns=now_ns))
         if self.connected:
             self.sender.tick(stream_bps=stream_bps, least_bps=least_bps, now_ns=now_ns)
         if not self.connected or now_ns < self._next_report_ns:
@@ -385,9 +423,7 @@ class ViewerSession:
             self._want_keyframe(self)
 
     async def _connect(self) -> None:
-        import pylibsrtp
-
-        await self._selected.wait()
+        await self._reached.wait()
         if self._closed.is_set():
             return
 
@@ -400,10 +436,12 @@ class ViewerSession:
         if self._closed.is_set() or self._dtls.state != "connected":
             self.close("its DTLS handshake failed")
             return
-        self._srtp_error = pylibsrtp.Error
         self._protection = Protection(self._dtls._tx_srtp)
         self.sender.open(self._protection)
-        self._unprotect_rtcp = self._dtls._rx_srtp.unprotect_rtcp
+        self._unprotect_rtcp = Unprotection(self._dtls._rx_srtp).unprotect_rtcp
+        await asyncio.sleep(SETTLES_S)
+        if self._closed.is_set():
+            return
         self.connected = True
         self._on_change()
         self.ask_keyframe()
@@ -425,6 +463,8 @@ class ViewerSession:
         if pump is not None:
             await asyncio.wait([pump])
         self._mux.forget(self.ice.ufrags, self.ice.pairs, self)
+        if self.ice.tag is not None:
+            self._mux.expect_no_more(self.ice.tag)
 
     def _handle_ice(self, data: bytes, pair: Pair) -> None:
         self._follow(self.ice.handle_datagram(data, pair, now_ns=self._clock.now_ns()))
@@ -432,27 +472,40 @@ class ViewerSession:
     def _follow(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             match outcome:
-                case Reply(reply, where):
-                    self._mux.send((reply,), where)
+                case Reply(data, where) | Check(data, where):
+                    self._mux.send((data,), where)
                 case Verified(where):
                     self._mux.claim(where, self)
+                    if self.sender.pair is None:
+                        self._reach(where)
                 case Forgotten(where):
                     self._mux.release(where, self)
                 case Selected(pair):
                     self.sender.go_by(pair, now_ns=self._clock.now_ns())
-                    self._selected.set()
+                    self._reached.set()
                 case Retired(ufrag):
                     self._mux.forget((ufrag,), (), self)
                     self.sender.look_anew(now_ns=self._clock.now_ns())
                 case Expired():
                     self.close("it was silent for 30 s")
 
+    def _reach(self, pair: Pair) -> None:
+        """The viewer answers to checks on a pair: what has to be said before it nominates one goes there.
+
+        A browser nominates after another round of checks, and its handshake need not wait for that.
+        """
+        if self.ice.selected is None and pair != self.sender.pair:
+            self.sender.go_by(pair, now_ns=self._clock.now_ns())
+            if not self._reached.is_set():
+                self._reached.set()
+                self._on_reached(self)
+
     def _handle_rtcp(self, data: bytes) -> None:
         if self._unprotect_rtcp is None or len(data) > MAX_SRTCP:
             return
         try:
             packets = parse_compound(self._unprotect_rtcp(data))
-        except (self._srtp_error, RtcpError):
+        except (ProtectionError, RtcpError):
             self.damaged_datagrams += 1
             return
         for packet in packets:
@@ -491,8 +544,9 @@ class ViewerSession:
         self.sender.handle_report(loss=loss, round_trip_ns=round_trip_ns, now_ns=now_ns)
 
     def _send_plain(self, data: bytes) -> None:
-        if self.ice.selected is not None:
-            self._mux.send((data,), self.ice.selected)
+        pair = self.ice.selected or self.sender.pair
+        if pair is not None:
+            self._mux.send((data,), pair)
 
     def _send_rtcp(self, packets: Sequence[RtcpPacket]) -> None:
         if self._protection is None:

@@ -43,6 +43,7 @@ class RtpStream:
         self.last_report: ReportBlock | None = None
         self.codec: str | None = None
         self._track = track
+        self._codecs = frozenset(choice.codec for choice in track.choices)
         extensions: list[tuple[int, bytes]] = []
         if track.mid_extension is not None:
             extensions.append((track.mid_extension, track.mid.encode()))
@@ -62,7 +63,7 @@ class RtpStream:
 
     def can_send(self, codec: str) -> bool:
         """Whether the viewer takes a codec."""
-        return self._track.choice(codec) is not None
+        return codec in self._codecs
 
     def _take_codec(self, choice: Choice) -> None:
         number_id = self._track.transport_number_extension

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -27,13 +27,17 @@ from flowstream import (
 )
 from flowstream.proto.admission import Approval
 from flowstream.proto.allocator import Choice
+from flowstream.proto.ice import IceLite
+from flowstream.proto.ice_agent import IceAgent, Path
 from flowstream.proto.sdp import Kind, Stream, Transport, agree, parse_offer, write_answer
 from flowstream.proto.sdpfrag import Fragment, write_fragment
+from flowstream.proto.switching import Picture
 from flowstream_nodes.webrtc._channels import Around, Channels, Delivery
 from flowstream_nodes.webrtc._codecs import codec_of, payloads_of
+from flowstream_nodes.webrtc._gathering import Gatherer, Reach
 from flowstream_nodes.webrtc._mux import UdpMux
 from flowstream_nodes.webrtc._rate import RateMeter
-from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD, Rungs, Timeline
+from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD, Rung, Rungs, Timeline
 from flowstream_nodes.webrtc._seats import Covers, Seated
 from flowstream_nodes.webrtc._session import ViewerSession
 from flowstream_nodes.webrtc._wakeups import Wakeups
@@ -77,6 +81,7 @@ class Feeder:
     ``ask_keyframe`` sends a request upstream by one edge of the picture, ``on_change`` is called when a count has
     changed. ``rungs`` names who gives the picture, by edge; ``uplink_bps`` is what all viewers may get together;
     ``delivery`` is how records go out, None while there are none to come.
+    ``reach`` is what is known of the way to this machine from outside.
     """
 
     kinds: Callable[[], frozenset[Kind]]
@@ -87,6 +92,7 @@ class Feeder:
     rungs: Callable[[], Mapping[int, str]] = lambda: {0: "video"}
     uplink_bps: Callable[[], int | None] = lambda: None
     delivery: Callable[[], Delivery | None] = lambda: None
+    reach: Callable[[], Reach] = Reach
 
 
 class Viewers:
@@ -103,6 +109,7 @@ class Viewers:
         self._uncovered = anyio.Event()
         self._holding = holding
         self._mux = mux
+        self._gatherer = Gatherer(mux, holding, on_path=self._add_path)
         self._certificate = certificate
         self._cname = secrets.token_hex(6)
         self.rungs = Rungs()
@@ -153,11 +160,16 @@ class Viewers:
             # One epoch for both streams and for good: what ties them together in the viewers' sender reports.
             self._epoch_ns = self._holding.wallclock_ns() - media_ns
         self._feeders.append(feeder)
+        self._gatherer.follow(feeder.reach())
         self.registry.settings_changed()
         try:
             yield
         finally:
             self._feeders.remove(feeder)
+
+    async def gathered(self) -> None:
+        """Waits until it is known how to reach this machine from outside, but hardly longer than a moment."""
+        await self._gatherer.settled()
 
     def admit(self, offer_text: str, caller: Caller) -> Admitted:
         """Answers an offer and waits for the viewer to connect, to watch or to be let in.
@@ -192,7 +204,9 @@ class Viewers:
             clock=self._holding,
             log=self.log,
             want_keyframe=self._want_keyframe,
+            on_reached=self._prepare_for,
             on_change=seat.connected,
+            make_ice=self._gatherer.make_ice,
         )
         seated = Seated(
             session,
@@ -215,7 +229,7 @@ class Viewers:
 
     def restart(self, session: ViewerSession, fragment: Fragment) -> str:
         """New ICE credentials for a session whose peer has new ones; gives the fragment that tells them."""
-        session.restart_ice(fragment.ufrag)
+        session.restart_ice(fragment)
         return write_fragment(session.agreement, self._transport(session))
 
     def dismiss(self, session_id: str, reason: str = "it said goodbye") -> bool:
@@ -237,15 +251,18 @@ class Viewers:
         rung = self.rungs.at(index)
         codec_before = rung.codec
         picture = rung.take(packet, now_ns=now_ns)
-        codec = codec_of(packet)
         if packet.keyframe:
             self._covers.fit(packet.caps)
             if rung.codec != codec_before:
                 self._part_from_incapable()
+        self._pass_on(packet, picture, self._seated.values(), now_ns)
+
+    def _pass_on(self, packet: EncodedPacket, picture: Picture, to: Iterable[Seated], now_ns: int) -> None:
         payloads: list[bytes] | None = None
+        codec = codec_of(packet)
         captured_ns = self._captured_ns(packet, now_ns)
         size = len(packet.data)
-        for seated in self._seated.values():
+        for seated in to:
             if not seated.session.can_play(codec):
                 continue
             ticks = seated.offer(picture, size, now_ns=now_ns)
@@ -388,6 +405,7 @@ class Viewers:
             with anyio.move_on_after(CLOSE_S, shield=True):
                 await self._none_left.wait()
         self._wakeups.close()
+        await self._gatherer.close()
         self._mux.close()
 
     async def _live(self, session: ViewerSession) -> None:
@@ -412,8 +430,14 @@ class Viewers:
             ufrag=session.ice.ufrag,
             password=session.password,
             fingerprint=(fingerprint.algorithm, fingerprint.value),
-            candidates=self._mux.candidates(),
+            candidates=self._gatherer.candidates(),
+            is_lite=isinstance(session.ice, IceLite),
         )
+
+    def _add_path(self, path: Path) -> None:
+        for session in self.sessions.values():
+            if isinstance(session.ice, IceAgent):
+                session.ice.add_paths((path,))
 
     def _is_superseded(self, feeder: Feeder, kind: Kind, index: int = 0) -> bool:
         """Whether a newer node has begun to send: the tail of the old one would only spoil its keyframe."""
@@ -445,6 +469,8 @@ class Viewers:
             names |= feeder.rungs()
         if names:
             self.rungs.follow(names)
+        if self._feeders:
+            self._gatherer.follow(self._feeders[-1].reach())
         watching = [session for session in self.sessions.values() if session.connected]
         now_ns = self._holding.now_ns()
         self._next_decision_ns = now_ns + DECISION_NS
@@ -458,12 +484,29 @@ class Viewers:
             if session.wants_keyframe and (rung := self.rungs.find(session.switch.needs_keyframe)) is not None:
                 rung.requests.want()
 
+    def _prepare_for(self, session: ViewerSession) -> None:
+        """Has a keyframe made that is there when the viewer's handshake has ended."""
+        now_ns = self._holding.now_ns()
+        rung = self.rungs.first_for(session, now_ns=now_ns)
+        if rung is not None and self._seated[session.id].seat.is_admitted and not rung.is_fresh(now_ns=now_ns):
+            rung.requests.want()
+            self._poll_requests()
+
     def _want_keyframe(self, session: ViewerSession) -> None:
         self._decide()
         key = session.switch.needs_keyframe or session.switch.current
-        if (rung := self.rungs.find(key)) is not None:
+        if (rung := self.rungs.find(key)) is not None and not self._begin_with_recent(session, rung):
             rung.requests.want()
         self._poll_requests()
+
+    def _begin_with_recent(self, session: ViewerSession, rung: Rung) -> bool:
+        """Sends a viewer who has seen nothing yet the last keyframe and what came after it, if that was just now."""
+        now_ns = self._holding.now_ns()
+        if session.streams["video"].packets_sent or not rung.is_fresh(now_ns=now_ns):
+            return False
+        for packet, picture in rung.recent:
+            self._pass_on(packet, picture, (self._seated[session.id],), now_ns)
+        return session.switch.needs_keyframe is None
 
     def _poll_requests(self) -> None:
         feeders = [feeder for feeder in self._feeders if "video" in feeder.kinds()]

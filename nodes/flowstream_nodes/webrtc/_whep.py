@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from flowstream import AsgiApp, Caller, DoorClosed
+from flowstream.proto.ice_servers import IceServer
 from flowstream.proto.sdp import NothingInCommonError, SdpError
 from flowstream.proto.sdpfrag import parse_fragment
 from flowstream_nodes.webrtc._viewers import NothingShownError, Viewers
@@ -57,15 +58,6 @@ PAGE_HEADERS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Relay:
-    """A STUN or TURN server that players may use; TURN has a user name and a password, both of printable ASCII."""
-
-    urls: tuple[str, ...]
-    username: str | None = None
-    credential: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class About:
     """What the page shows around the picture, and what its players are told."""
 
@@ -73,7 +65,7 @@ class About:
     has_video: bool
     has_audio: bool
     origins: tuple[str, ...] = ()
-    relays: tuple[Relay, ...] = ()
+    servers: tuple[IceServer, ...] = ()
 
 
 def read_page() -> dict[str, bytes]:
@@ -137,6 +129,7 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
         if request.method in ("GET", "HEAD"):
             return Response(media_type=SDP, headers={"Accept-Post": SDP, **headers})
         offer = await read_body(request, SDP, headers)
+        await viewers.gathered()
         try:
             admitted = viewers.admit(offer, caller_of(request))
         except NothingInCommonError as error:
@@ -150,7 +143,7 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
             raise closed(error, headers) from None
         location = f"{request.scope.get('root_path', '')}/whep/{admitted.session_id}"
         found = {"Location": location, "ETag": f'"{admitted.etag}"', **headers}
-        if links := _links(about().relays):
+        if links := _links(about().servers):
             found["Link"] = links
         return Response(admitted.answer, 201, found, SDP)
 
@@ -180,7 +173,7 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
         except SdpError as error:
             raise HTTPException(400, f"The fragment cannot be read: {error}.", headers) from None
         if said.ufrag in ("", current.peer_ufrag):
-            # A lite agent answers from wherever a check comes and has no use for candidates.
+            current.hear_candidates(said)
             return Response(status_code=204, headers=headers)
         if not said.password:
             raise HTTPException(400, "A restart of ICE needs a=ice-pwd beside a=ice-ufrag.", headers)
@@ -282,15 +275,15 @@ def _preflight(request: Request, cross_origin: Mapping[str, str]) -> dict[str, s
     }
 
 
-def _links(relays: Sequence[Relay]) -> str:
+def _links(servers: Sequence[IceServer]) -> str:
     """The value of Link for servers that players may use (RFC 9725 section 4.6)."""
     links = []
-    for relay in relays:
+    for server in servers:
         login = ""
-        if relay.username is not None and relay.credential is not None:
-            login = f"; username={_quoted(relay.username)}; credential={_quoted(relay.credential)}"
+        if server.username is not None and server.credential is not None:
+            login = f"; username={_quoted(server.username)}; credential={_quoted(server.credential)}"
             login += '; credential-type="password"'
-        links += [f'<{url}>; rel="ice-server"{login}' for url in relay.urls]
+        links += [f'<{url}>; rel="ice-server"{login}' for url in server.urls]
     return ", ".join(links)
 
 

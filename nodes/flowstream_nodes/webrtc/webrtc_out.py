@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+import secrets
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import field_validator, model_validator
 
@@ -26,7 +26,8 @@ from flowstream import (
     live,
 )
 from flowstream.proto.admission import Approval
-from flowstream.proto.hosts import is_loopback
+from flowstream.proto.hosts import is_loopback, read_address
+from flowstream.proto.ice_servers import IceServer, ServerUrl, ServerUrlError
 from flowstream.proto.sdp import VIDEO_CODECS, Kind
 
 if TYPE_CHECKING:
@@ -35,11 +36,6 @@ if TYPE_CHECKING:
 
 REPORTS_NS = 250_000_000
 """How often it tells who watches."""
-
-_ICE_URL: Final = re.compile(
-    r"(?:stuns?|turns?):(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:\?transport=(?:udp|tcp))?"
-)
-"""RFC 7064 and RFC 7065."""
 
 
 class ViewersConfig(Config):
@@ -69,23 +65,32 @@ class IceServerConfig(Config):
     credential: str | None = field(
         default=None, max_length=500, description="Password; TURN needs one. Every viewer is told it."
     )
+    secret: str | None = field(
+        default=None,
+        min_length=1,
+        max_length=500,
+        description="In place of both, what the TURN server has as its shared secret (static-auth-secret of coturn): "
+        "each viewer is told a user name and a password made from it, which count for a day.",
+    )
 
     @field_validator("urls")
     @classmethod
     def _addresses(cls, urls: list[str]) -> list[str]:
         for url in urls:
-            if not _ICE_URL.fullmatch(url):
-                raise ValueError(
-                    f"{url!r} is no address of a STUN or TURN server; write turn:HOST:PORT or stun:HOST:PORT"
-                )
+            try:
+                ServerUrl.parse(url)
+            except ServerUrlError as error:
+                raise ValueError(f"{error}; write turn:HOST:PORT or stun:HOST:PORT") from None
         return urls
 
     @model_validator(mode="after")
     def _login(self) -> Self:
         if (self.username is None) != (self.credential is None):
             raise ValueError("'username' and 'credential' go together; give both or none")
-        if self.username is None and any(url.startswith("turn") for url in self.urls):
-            raise ValueError("a TURN server lets in nobody without 'username' and 'credential'; give both")
+        if self.secret is not None and self.username is not None:
+            raise ValueError("'secret' is in place of 'username' and 'credential'; leave those out, or it")
+        if self.username is self.secret is None and any(url.startswith("turn") for url in self.urls):
+            raise ValueError("a TURN server lets in nobody without 'username' and 'credential'; give both, or 'secret'")
         for name, text in (("username", self.username), ("credential", self.credential)):
             if text is not None and not (text.isascii() and text.isprintable()):
                 raise ValueError(f"{name!r} travels in a header, which takes printable ASCII only")
@@ -130,9 +135,29 @@ class WebrtcOutConfig(Config):
     ice_servers: list[IceServerConfig] = live(
         default_factory=list,
         max_length=10,
-        description="Servers through which viewers may reach this one where the direct way is blocked.",
-        examples=[[{"urls": ["turn:relay.example.org:3478"], "username": "viewer", "credential": "secret"}]],
+        description="STUN and TURN servers for where this machine or a viewer is behind a NAT or a firewall. This "
+        "machine learns from STUN how its port looks from outside, has TURN lend it an address, and opens the way with "
+        "checks of its own; the viewers are told of the servers too.",
+        examples=[
+            [{"urls": ["stun:relay.example.org", "turn:relay.example.org"], "secret": "$(env:TURN_SECRET)"}],
+            [{"urls": ["turn:relay.example.org:3478"], "username": "viewer", "credential": "secret"}],
+        ],
     )
+    public_addresses: list[str] = live(
+        default_factory=list,
+        max_length=10,
+        description="Addresses at which viewers from outside reach this machine, where a NAT passes its port on: a "
+        "forwarded port, or the public address of a machine in a cloud. The port is that of the graph unless another "
+        "one is written behind it.",
+        examples=[["203.0.113.7"], ["203.0.113.7:5000", "[2001:db8::7]:5000"]],
+    )
+
+    @field_validator("public_addresses")
+    @classmethod
+    def _public(cls, written: list[str]) -> list[str]:
+        for text in written:
+            read_address(text)
+        return written
 
 
 class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
@@ -149,7 +174,9 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
     link does not even carry the lowest one sees the picture stand still, and hears the sound.
 
     Media travels on UDP at the address where the graph serves (``serve.listen``), on the same port number when it is
-    free. Viewers stay connected across reloads: what feeds this node may be replaced, the page goes on.
+    free. Behind a NAT, either pass that port on and say under ``public_addresses`` where it can be reached, or name
+    STUN and TURN servers under ``ice_servers``. Viewers stay connected across reloads: what feeds this node may be
+    replaced, the page goes on.
 
     Records on ``data`` go to the viewers over a data channel, as JSON: ``{"node": "encode", "type": "EncoderStats",
     "number": 7, "time_ms": ..., "value": {...}}``, at most 16 KiB each. A page that shows the player gets each as an
@@ -177,6 +204,7 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
     asyncio_only = True
     needs = (
         Need("aiortc"),
+        Need("aioice"),
         Need("pylibsrtp"),
         Need("ifaddr"),
         Need("starlette"),
@@ -235,8 +263,9 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
 
         from flowstream import VIEWERS, ViewerRegistry
         from flowstream_nodes.webrtc._channels import Delivery
+        from flowstream_nodes.webrtc._gathering import Reach
         from flowstream_nodes.webrtc._viewers import Feeder, open_viewers
-        from flowstream_nodes.webrtc._whep import About, Relay, make_app
+        from flowstream_nodes.webrtc._whep import About, make_app
 
         async with (
             ctx.hold(VIEWERS, ViewerRegistry.open) as registry,
@@ -252,10 +281,19 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
 
             def about() -> About:
                 title = self.config.title or ctx.label
-                relays = tuple(
-                    Relay(tuple(each.urls), each.username, each.credential) for each in self.config.ice_servers
+                told = tuple(
+                    server.login(secrets.token_hex(4), wallclock_ns=ctx.wallclock_ns()) for server in servers()
                 )
-                return About(title, "video" in kinds(), "audio" in kinds(), tuple(self.config.origins), relays)
+                return About(title, "video" in kinds(), "audio" in kinds(), tuple(self.config.origins), told)
+
+            def servers() -> tuple[IceServer, ...]:
+                return tuple(
+                    IceServer(tuple(each.urls), each.username, each.credential, each.secret)
+                    for each in self.config.ice_servers
+                )
+
+            def reach() -> Reach:
+                return Reach(servers(), tuple(read_address(text) for text in self.config.public_addresses))
 
             def report() -> None:
                 ctx.report(
@@ -287,6 +325,7 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
                 rungs=lambda: {origin.index: origin.node for origin in ctx.origins(self.video)},
                 uplink_bps=lambda: None if self.config.uplink == "off" else self.config.uplink,
                 delivery=delivery,
+                reach=reach,
             )
             app = make_app(viewers, about=about, page=page)
             async with ctx.mount(app, page=True):

@@ -2,6 +2,8 @@
 "use strict";
 
 const KEYFRAME = new Set([5, 7]); // an IDR slice, or the parameter sets before one
+const PATIENCE_MS = 60_000;
+const made = []; // what a player has to show when it is given up
 const STAP_A = 24, FU_A = 28;
 
 // Whether an RTP payload of H.264 (RFC 6184) begins a picture that needs none before it.
@@ -17,6 +19,7 @@ class Pictures {
   constructor(wanted, askKeyframe) {
     Object.assign(this, { wanted, askKeyframe, count: 0, packets: 0, lost: 0, keyframes: 0, firstIsKeyframe: null });
     this.done = new Promise((resolve) => { this.resolve = resolve; });
+    made.push(this);
   }
 
   take({ sequenceNumber, timestamp, marker, payload }) {
@@ -45,6 +48,7 @@ class Channels {
   constructor(wanted, send) {
     Object.assign(this, { wanted, send, said: {}, records: [] });
     this.done = new Promise((resolve) => { this.resolve = resolve; });
+    made.push(this);
   }
 
   hear(text) {
@@ -84,6 +88,11 @@ async function offer(url, sdp) {
   return { answer: text, session: new URL(response.headers.get("Location"), url), tag: response.headers.get("ETag") };
 }
 
+// The STUN servers that the test names, as URLs.
+function iceServers() {
+  return (process.env.ICE_SERVERS ?? "").split(" ").filter(Boolean);
+}
+
 async function leave(session) {
   return (await fetch(session, { method: "DELETE" })).status;
 }
@@ -94,6 +103,10 @@ function end(report) {
 
 function run(main) {
   const [, , url, wanted, records = 0] = process.argv;
+  setTimeout(() => {
+    console.error(`not done after ${PATIENCE_MS} ms: ${JSON.stringify(made.map((each) => each.report()))}`);
+    process.exit(1);
+  }, PATIENCE_MS);
   main(url, Number(wanted), Number(records)).then(end, (error) => {
     if (error instanceof Refused) return end(error.report);
     console.error(error);
@@ -101,4 +114,4 @@ function run(main) {
   });
 }
 
-module.exports = { Channels, Pictures, offer, leave, run };
+module.exports = { Channels, Pictures, iceServers, offer, leave, run };

@@ -1,7 +1,7 @@
 // node-datachannel (libdatachannel) as WHEP player: node datachannel.js URL PICTURES [RECORDS]
 "use strict";
 const library = require("node-datachannel");
-const { Channels, Pictures, offer, leave, run } = require("./common.js");
+const { Channels, Pictures, iceServers, offer, leave, run } = require("./common.js");
 
 const PAYLOAD_TYPE = 102;
 
@@ -20,7 +20,7 @@ function parse(packet) {
 }
 
 run(async (url, wanted, records) => {
-  const pc = new library.PeerConnection("viewer", { iceServers: [], disableAutoNegotiation: true });
+  const pc = new library.PeerConnection("viewer", { iceServers: iceServers(), disableAutoNegotiation: true });
   const media = new library.Video("0", "RecvOnly");
   media.addH264Codec(PAYLOAD_TYPE, "profile-level-id=42e01f;packetization-mode=1;level-asymmetry-allowed=1");
   const track = pc.addTrack(media);

@@ -1,11 +1,11 @@
 // werift as WHEP player: node werift.js URL PICTURES [RECORDS]
 "use strict";
 const werift = require("werift");
-const { Channels, Pictures, offer, leave, run } = require("./common.js");
+const { Channels, Pictures, iceServers, offer, leave, run } = require("./common.js");
 
 run(async (url, wanted, records) => {
   const pc = new werift.RTCPeerConnection({
-    iceServers: [],
+    iceServers: iceServers().map((urls) => ({ urls })),
     iceAdditionalHostAddresses: ["127.0.0.1"],
     codecs: { video: [werift.useH264()] },
     headerExtensions: { video: [werift.useSdesMid()] },

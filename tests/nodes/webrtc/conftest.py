@@ -22,10 +22,12 @@ from anyio.abc import TaskGroup
 from flowstream import EncodedCaps, EncodedPacket, ViewerRegistry
 from flowstream.control.tokens import TokenStore
 from flowstream.proto.admission import Approval
+from flowstream.proto.ice_servers import IceServer
 from flowstream.proto.sdp import Kind
 from flowstream_nodes.codec._scheduling import kept_scheduling
+from flowstream_nodes.webrtc._gathering import Reach
 from flowstream_nodes.webrtc._viewers import Feeder, Viewers, open_viewers
-from flowstream_nodes.webrtc._whep import About, Relay, make_app, read_page
+from flowstream_nodes.webrtc._whep import About, make_app, read_page
 from tests.nodes.webrtc.player import LoopbackViewer
 
 FPS = 30
@@ -144,10 +146,12 @@ class Stage:
     approval: Approval = "none"
     events: list[Any] = field(default_factory=list)
     tokens: TokenStore = field(init=False)
-    relays: tuple[Relay, ...] = ()
+    servers: tuple[IceServer, ...] = ()
+    reach: Reach = field(default_factory=Reach)
     requests: list[int] = field(default_factory=list)
     picture: tuple[EncodedPacket, ...] = ()
     position: int = 0
+    age_ns: int | None = None  # of a picture when it is sent; None says nothing of that
     is_paused: bool = False
 
     def media_ns(self) -> int:
@@ -162,6 +166,8 @@ class Stage:
     def send_picture(self) -> EncodedPacket:
         """Sends the next picture at its time on the timeline."""
         packet = replace(self.picture[self.position], time_ns=self.media_ns())
+        if self.age_ns is not None:
+            packet = replace(packet, capture_ns=self.clock.now_ns() - self.age_ns)
         self.position = (self.position + 1) % len(self.picture)
         self.viewers.send_video(packet, self.feeder)
         return packet
@@ -189,18 +195,17 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def serve(app: Any, port: int) -> AsyncIterator[str]:
-    """An HTTP server on loopback with the application at its root."""
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="off", ws="none")
-    )
+async def serve(app: Any, port: int, host: str = "127.0.0.1") -> AsyncIterator[str]:
+    """An HTTP server with the application at its root."""
+    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning", lifespan="off", ws="none"))
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup()
     main_loop = asyncio.ensure_future(server.main_loop())
     try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        name = f"[{host}]" if ":" in host else host
+        yield f"http://{name}:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = server.force_exit = True
         await main_loop
@@ -209,9 +214,14 @@ async def serve(app: Any, port: int) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def open_stage(
-    *, host: str = "127.0.0.1", port: int = 0, kinds: frozenset[Kind] = frozenset({"video", "audio"})
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    kinds: frozenset[Kind] = frozenset({"video", "audio"}),
+    reach: Reach | None = None,
+    http: str = "127.0.0.1",
 ) -> AsyncIterator[Stage]:
-    """A stage that is ready for viewers; nothing is sent before the test says so."""
+    """A stage that is ready for viewers; nothing is sent before the test says so. ``http`` is where the page is."""
     clock = Clock()
     async with anyio.create_task_group() as tasks:
         holding = StageHolding(tasks, clock)
@@ -223,18 +233,21 @@ async def open_stage(
                 lambda index: stage.ask_keyframe(),
                 lambda: None,
                 lambda: stage.approval,
+                reach=lambda: stage.reach,
             )
             stage = Stage(viewers, feeder, clock, "", tasks, clock.now_ns(), picture=encoded_video())
+            if reach is not None:
+                stage.reach, stage.servers = reach, reach.servers
             tokens = TokenStore(None, clock.wallclock_ns)
             registry.attend(node=lambda: "out", tell=stage.events.append, tokens=tokens)
             stage.tokens = tokens
             app = make_app(
                 viewers,
-                about=lambda: About(stage.title, "video" in kinds, "audio" in kinds, stage.origins, stage.relays),
+                about=lambda: About(stage.title, "video" in kinds, "audio" in kinds, stage.origins, stage.servers),
                 page=read_page(),
             )
             with viewers.feeding(feeder, media_ns=stage.media_ns()):
-                async with serve(app, port) as stage.url:
+                async with serve(app, port, http) as stage.url:
                     yield stage
         tasks.cancel_scope.cancel()
 

@@ -8,6 +8,8 @@ from typing import Any
 import anyio
 import pytest
 
+from flowstream import Record
+from flowstream_nodes.webrtc._channels import Delivery
 from tests.clients.firefox import Firefox, open_firefox
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real, pytest.mark.timeout(180)]
@@ -50,3 +52,28 @@ async def test_it_plays_what_it_can(stage_of: Any, pictures: Any, firefox: Firef
         with anyio.fail_after(10):
             while stage.viewers.sessions:
                 await anyio.lowlevel.checkpoint()
+
+
+async def test_data_channels_bring_records_and_the_delay(stage_of: Any, pictures: Any, firefox: Firefox) -> None:
+    async with stage_of() as stage:
+        stage.feeder.rungs = lambda: {0: "high"}
+        stage.feeder.delivery = lambda: Delivery("lossy", 64 * 1024)
+        stage.picture = pictures(codec="vp8")
+        stage.age_ns = 400_000_000
+        stage.send_picture()
+        stage.tasks.start_soon(stage.play)
+        await firefox.open(stage.url)
+        await firefox.wait_for("document.getElementById('stage').dataset.state === 'playing'")
+        await firefox.evaluate(
+            "window.records = [], window.addEventListener('flowstream:data', (e) => window.records.push(e.detail)), 0"
+        )
+        for number in range(20):
+            stage.viewers.send_record(Record({"degrees": number / 2}, stage.media_ns()), "sensor")
+        await firefox.wait_for("window.records.length === 20")
+        assert await firefox.evaluate("window.records.map((each) => each.value.degrees)") == [n / 2 for n in range(20)]
+        await firefox.evaluate("document.getElementById('stats').click()")
+        figure = "parseFloat(document.getElementById('delay-now').textContent)"
+        # What the server says of the pictures, and a way over loopback; Firefox itself knows nothing of it.
+        await firefox.wait_for(f"400 < {figure} && {figure} < 800")
+        assert await firefox.evaluate("document.getElementById('delay-label').textContent") == "Capture to screen"
+        await firefox.wait_for("document.getElementById('row-link').textContent.startsWith('carries ')")

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from flowstream.proto.ice import Pair
+from flowstream.proto import stun
+from flowstream.proto.ice import Address, Pair
 from flowstream_nodes.webrtc._mux import UdpMux
 
 pytestmark = pytest.mark.anyio
@@ -94,3 +95,55 @@ async def test_what_does_not_fit_the_buffer_is_lost_and_counted(mux: UdpMux, pee
     assert mux.send_run(memoryview(bytes(900 * 3)), [900] * 3, Pair(local, peer.getsockname()[:2])) == 0
     assert mux.unsent_packets == 3
     assert port.cuts_up
+
+
+class _Noting:
+    """A receiver, or a relay's address, that notes what it gets."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[bytes, Any]] = []
+
+    def handle_datagram(self, data: bytes, pair: Pair) -> None:
+        self.got.append((data, pair))
+
+    def sendto(self, data: bytes | memoryview, address: Address, /) -> int:
+        self.got.append((bytes(data), address))
+        return len(data)
+
+
+def answer(tag: bytes) -> bytes:
+    """A STUN response to what was asked with a tag."""
+    return stun.Message(stun.BINDING, stun.Class.SUCCESS, tag + bytes(6)).to_bytes()
+
+
+async def test_an_answer_goes_to_who_asked_and_to_nobody_else(mux: UdpMux) -> None:
+    asker, owner = _Noting(), _Noting()
+    pair = Pair(mux.candidates()[0], ("127.0.0.1", 9))
+    mux.expect(b"asking", asker)
+    mux.claim(pair, owner)
+    mux.take(answer(b"asking"), pair)
+    mux.take(answer(b"others"), pair)
+    assert asker.got == [(answer(b"asking"), pair)]
+    mux.expect_no_more(b"asking")
+    mux.take(answer(b"asking"), pair)
+    assert (len(asker.got), owner.got) == (1, []), "whoever holds the pair did not ask"
+    mux.take(b"\x80 media", pair)
+    assert owner.got == [(b"\x80 media", pair)]
+
+
+async def test_a_lent_address_sends_and_receives_like_a_socket(mux: UdpMux) -> None:
+    lent, receiver = _Noting(), _Noting()
+    own = mux.candidates()
+    base = mux.lend(("203.0.113.1", 50_000), lent)
+    assert base != mux.lend(("203.0.113.1", 50_001), _Noting())
+    assert mux.candidates() == own
+    pair = Pair(base, ("127.0.0.1", 9))
+    assert mux.send((b"one", b"two"), pair) == 2
+    datagrams = [bytes([index]) * size for index, size in enumerate(SIZES)]
+    assert mux.send_run(memoryview(b"".join(datagrams)), SIZES, pair) == len(SIZES)
+    assert lent.got == [(data, pair.remote) for data in (b"one", b"two", *datagrams)]
+    mux.claim(pair, receiver)
+    mux.take(b"\x80 media", pair)
+    assert receiver.got == [(b"\x80 media", pair)]
+    mux.give_back(base[0])
+    assert mux.send((b"late",), pair) == 0

@@ -29,7 +29,7 @@ from flowstream.proto.rtcp import (
 )
 from flowstream.proto.rtp import RtpPacket, Unwrapper
 from flowstream.proto.sdpfrag import Fragment
-from flowstream_nodes.webrtc import _mux, _session, _stream
+from flowstream_nodes.webrtc import _mux, _rungs, _session, _stream
 from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD
 from flowstream_nodes.webrtc._viewers import Feeder
 
@@ -147,6 +147,51 @@ async def test_a_second_viewer_joins_with_one_request_and_disturbs_nobody(
         assert stage.viewers.connected == 2
 
 
+async def test_the_handshake_does_not_wait_for_the_nomination(stage_of: Any, make_viewer: MakeViewer) -> None:
+    async with stage_of() as stage:
+        viewer = make_viewer()
+        nominate, viewer.check = viewer.check, partial(viewer.check, nominate=False)
+        session = await join(stage, viewer)
+        assert session.ice.selected is None
+        began_with = session.sender.pair
+        await send_pictures(stage, viewer, 2)
+        nominate()
+        with anyio.fail_after(10):
+            while session.ice.selected is None:
+                await anyio.lowlevel.checkpoint()
+        assert session.ice.selected == session.sender.pair == began_with
+        await send_pictures(stage, viewer, 2)
+        assert len({packet.ssrc for packet in video_of(viewer)}) == 1
+
+
+async def test_who_comes_sees_what_was_just_made_before_anything_new_is(
+    stage_of: Any, make_viewer: MakeViewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_rungs, "RECENT_NS", 60_000_000_000)
+    async with stage_of() as stage:
+        first = make_viewer()
+        await join(stage, first)
+        assert len(stage.requests) == 1, "as soon as it could be reached"
+        await send_pictures(stage, first, 4)
+        asked = len(stage.requests)
+        second = make_viewer()
+        await join(stage, second)
+        payloads = [packet.payload for packet in video_of(first)]
+        await arrive(second, lambda: [packet.payload for packet in video_of(second)] == payloads)
+        assert len(stage.requests) == asked
+        await send_pictures(stage, second, 2)
+        assert len(stage.requests) == asked, "it goes on from there"
+        assert sorted({packet.timestamp for packet in video_of(second)}) == list(
+            dict.fromkeys(packet.timestamp for packet in video_of(second))
+        )
+        third = make_viewer()
+        monkeypatch.setattr(_rungs, "RECENT_NS", 0)
+        stage.clock.skip(1)
+        await join(stage, third)
+        assert len(stage.requests) == asked + 1, "that was long ago"
+        assert video_of(third) == []
+
+
 async def test_keyframe_requests_of_several_viewers_are_one(stage_of: Any, make_viewer: MakeViewer) -> None:
     async with stage_of() as stage:
         viewers = [make_viewer(), make_viewer()]
@@ -231,8 +276,8 @@ async def test_sender_reports_tie_picture_and_sound_to_one_clock(stage_of: Any, 
         # Both say the same wallclock time for the same media time, and it is the time at which it was sent.
         assert max(said) - min(said) < 0.001
         assert said[0] - 2_208_988_800 == pytest.approx(stage.clock.wallclock_ns() / 1e9, abs=2)
-        (description,) = {each for each in viewer.rtcp if isinstance(each, SourceDescription)}
-        assert len({name for _, name in description.cnames}) == 1
+        descriptions = [each for each in viewer.rtcp if isinstance(each, SourceDescription)]
+        assert len({name for each in descriptions for _, name in each.cnames}) == 1
         assert reports[viewer.ssrcs[0]].packet_count == len(video_of(viewer))
 
 
@@ -327,6 +372,9 @@ async def test_what_the_kernel_has_no_room_for_is_counted_and_told(
 ) -> None:
     class FullSocket:
         def sendto(self, data: bytes, address: Any) -> int:
+            raise BlockingIOError
+
+        def sendmsg(self, buffers: Any, controls: Any, flags: int, address: Any) -> int:
             raise BlockingIOError
 
     async with stage_of() as stage:

@@ -157,6 +157,12 @@ def test_pictures_out_of_order_are_refused_with_the_way_out() -> None:
         ({"ice_servers": [{"urls": ["turn:x"]}]}, "without 'username' and 'credential'; give both"),
         ({"ice_servers": [{"urls": ["stun:x"], "username": "a"}]}, "go together; give both or none"),
         (
+            {"ice_servers": [{"urls": ["turn:x"], "username": "a", "credential": "b", "secret": "c"}]},
+            "'secret' is in place of 'username' and 'credential'; leave those out, or it",
+        ),
+        ({"public_addresses": ["home.example.org"]}, "'home.example.org' is no IP address, with or without a port"),
+        ({"public_addresses": ["203.0.113.7:70000"]}, "write it as 192.0.2.1:5000"),
+        (
             {"ice_servers": [{"urls": ["turn:x"], "username": "a\r\nSet-Cookie: b", "credential": "c"}]},
             "'username' travels in a header",
         ),
@@ -175,5 +181,7 @@ def test_settings_are_checked(written: dict[str, Any], reason: str) -> None:
     "url", ["stun:a.example", "stuns:[2001:db8::1]:5349", "turn:192.0.2.1:3478?transport=tcp", "turns:a-b.example:443"]
 )
 def test_addresses_of_relays_are_taken(url: str) -> None:
+    by_secret = {"urls": [url], "secret": "north"}
+    assert WebrtcOutConfig.model_validate({"ice_servers": [by_secret]}).ice_servers[0].secret == "north"
     server = {"urls": [url], "username": "viewer", "credential": "a secret"}
     assert WebrtcOutConfig.model_validate({"ice_servers": [server]}).ice_servers[0].urls == [url]

@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream import Caller
+from flowstream.proto.candidates import read_candidates
+from flowstream.proto.ice_servers import IceServer
 from flowstream.proto.sdp import agree, parse_offer
 from flowstream.proto.sdpfrag import Fragment
 from flowstream_nodes.webrtc import _whep
@@ -241,9 +243,9 @@ async def test_between_two_nodes_there_is_nothing_to_watch_for_a_moment(
 
 async def test_relays_are_told_to_those_who_got_a_session(http: httpx.AsyncClient, stage: Any, offer: str) -> None:
     assert "link" not in (await http.post("/whep", content=offer, headers=SDP)).headers
-    stage.relays = (
-        _whep.Relay(("stun:relay.example:3478",)),
-        _whep.Relay(("turn:relay.example:3478", "turns:relay.example:443?transport=tcp"), "v", 'a"b\\c'),
+    stage.servers = (
+        IceServer(("stun:relay.example:3478",)),
+        IceServer(("turn:relay.example:3478", "turns:relay.example:443?transport=tcp"), "v", 'a"b\\c'),
     )
     answer = await http.post("/whep", content=offer, headers=SDP)
     login = r'rel="ice-server"; username="v"; credential="a\"b\\c"; credential-type="password"'
@@ -346,7 +348,12 @@ class _Door:
     """Viewers as the application sees them: one session, and offers that are read as always."""
 
     def __init__(self) -> None:
-        self.sessions = {"known": SimpleNamespace(id="known", etag="tag", peer_ufrag="EsAw", closed_because=None)}
+        known = SimpleNamespace(id="known", etag="tag", peer_ufrag="EsAw", closed_because=None)
+        known.hear_candidates = lambda said: read_candidates(said.candidates, most=9)
+        self.sessions = {"known": known}
+
+    async def gathered(self) -> None:
+        pass
 
     def admit(self, text: str, caller: Caller) -> Admitted:
         agree(parse_offer(text), needed={"video"})

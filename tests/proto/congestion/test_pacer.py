@@ -64,6 +64,21 @@ def test_a_large_keyframe_is_sent_faster_but_not_more_than_three_times_the_rate(
     assert 200 <= sent[-1][0] <= 310
 
 
+def test_the_first_bytes_of_pictures_go_quickly_whatever_the_rate_is_taken_to_be() -> None:
+    pacer: Pacer[str] = Pacer(now_ns=0, bps=600_000, opening=15_000)
+    pacer.enqueue("keyframe", [1000] * 40, VIDEO, now_ns=0)
+    sent = drain(pacer, until_ms=1000)
+    opening = [each for each in sent if each[2] < 15]
+    assert [(when, end - first) for when, _, first, end in opening] == [(0, 8), (6, 8)], (
+        "5 ms of 12 Mbit/s, in whole packets"
+    )
+    assert sent[len(opening)][0] >= 10
+    assert sent[-1][0] > 80, "then as ever"
+    before_ms = sent[-1][0]
+    pacer.enqueue("another", [1000] * 10, VIDEO, now_ns=before_ms * MS)
+    assert drain(pacer, since_ms=before_ms, until_ms=2000)[-1][0] - before_ms > 30
+
+
 def test_what_waits_too_long_is_dropped_and_told_up_to_the_next_keyframe() -> None:
     pacer: Pacer[str] = Pacer(now_ns=0, bps=80_000)
     pacer.enqueue("first", [1000] * 2, VIDEO, now_ns=0)

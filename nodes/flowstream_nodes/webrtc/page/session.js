@@ -3,7 +3,6 @@
 import { Channel } from "./channel.js";
 
 const CONNECT_MS = 12_000; // no connection after this is a failure
-const RELAY_MS = 3_000; // no connection after this: try the relays that the server named
 const RESTART_MS = 1_500; // a path that is silent for this long is looked for anew
 const RESTART_LIMIT_MS = 8_000; // and given up after this
 const SAMPLE_MS = 1_000;
@@ -80,13 +79,13 @@ async function failureOf(response) {
 }
 
 // The servers in a Link header (RFC 9725 section 4.6).
-function relaysOf(header) {
-  const relays = [];
+function serversOf(header) {
+  const servers = [];
   for (const [, url, rest] of (header ?? "").matchAll(/<([^>]*)>((?:\s*;\s*[\w-]+="(?:[^"\\]|\\.)*")*)/g)) {
     const given = Object.fromEntries([...rest.matchAll(/([\w-]+)="((?:[^"\\]|\\.)*)"/g)].map(([, name, text]) => [name, text.replace(/\\(.)/g, "$1")]));
-    if (given.rel === "ice-server") relays.push({ urls: url, username: given.username, credential: given.credential });
+    if (given.rel === "ice-server") servers.push({ urls: url, username: given.username, credential: given.credential });
   }
-  return relays;
+  return servers;
 }
 
 // An answer whose transport is the one that a fragment tells of.
@@ -117,6 +116,8 @@ export class Session {
     this.standing = "";
     this.asksStanding = true;
     this.samples = 0;
+    this.untold = [];
+    this.telling = Promise.resolve();
   }
 
   async start(name) {
@@ -137,7 +138,6 @@ export class Session {
     const offer = await pc.createOffer();
     // Without this libwebrtc plays Opus in mono.
     offer.sdp = offer.sdp.replace(/useinbandfec=1/g, "useinbandfec=1;stereo=1");
-    await pc.setLocalDescription(offer);
     let response;
     try {
       response = await fetch("whep", { method: "POST", headers: { "Content-Type": SDP, ...bearer() }, body: offer.sdp });
@@ -146,10 +146,16 @@ export class Session {
     }
     if (response.status !== 201) throw await failureOf(response);
     this.url = response.headers.get("Location");
-    const relays = relaysOf(response.headers.get("Link"));
+    this.etag = response.headers.get("ETag");
+    const servers = serversOf(response.headers.get("Link"));
     this.answer = await response.text();
     if (this.ended) return this.stop(); // stopped in between
-    if (relays.length) pc.setConfiguration({ iceServers: relays });
+    // Addresses are gathered only now that it is known whom to ask; the server finds its way to us by those we tell it.
+    if (servers.length) {
+      pc.setConfiguration({ iceServers: servers });
+      pc.onicecandidate = ({ candidate }) => this.tell(candidate);
+    }
+    await pc.setLocalDescription(offer);
     await pc.setRemoteDescription({ type: "answer", sdp: this.answer });
     for (const { receiver } of pc.getTransceivers()) {
       const transport = receiver.transport;
@@ -158,7 +164,6 @@ export class Session {
       };
     }
     this.connectTimer = setTimeout(() => this.lose(), CONNECT_MS);
-    if (relays.length) this.relayTimer = setTimeout(() => this.restart(), RELAY_MS);
     await this.stand(name);
     if (!this.ended) this.sampleTimer = setInterval(() => this.sample(), SAMPLE_MS);
   }
@@ -166,7 +171,7 @@ export class Session {
   connectionChanged() {
     const state = this.pc.connectionState;
     if (state === "connected") {
-      for (const timer of [this.connectTimer, this.relayTimer, this.restartTimer, this.giveUpTimer]) clearTimeout(timer);
+      for (const timer of [this.connectTimer, this.restartTimer, this.giveUpTimer]) clearTimeout(timer);
       this.isRestarting = false;
       if (!this.wasConnected) { this.wasConnected = true; this.on.connected(); }
     } else if (state === "disconnected") {
@@ -180,7 +185,22 @@ export class Session {
     }
   }
 
-  // New credentials for the same session (an ICE restart): after a change of network, or to take a relay.
+  // One more address at which we can be reached; those that come at once go together, one request after the other.
+  tell(candidate) {
+    if (!candidate?.candidate || !candidate.usernameFragment) return;
+    this.untold.push(candidate);
+    this.telling = this.telling.then(async () => {
+      const ufrag = this.untold.at(-1)?.usernameFragment;
+      const lines = this.untold.splice(0).filter((each) => each.usernameFragment === ufrag).map((each) => `a=${each.candidate}\r\n`);
+      if (!lines.length || this.ended || !this.url) return;
+      await fetch(this.url, {
+        method: "PATCH", headers: { "Content-Type": FRAGMENT, "If-Match": this.etag, ...bearer() },
+        body: `a=ice-ufrag:${ufrag}\r\n${lines.join("")}`,
+      });
+    }).catch(() => {}); // the connection itself says what is wrong
+  }
+
+  // New credentials for the same session (an ICE restart): after a change of network.
   async restart() {
     if (this.ended || this.isRestarting || !this.url) return;
     this.isRestarting = true;
@@ -189,7 +209,6 @@ export class Session {
     this.giveUpTimer = setTimeout(() => this.lose(), RESTART_LIMIT_MS);
     try {
       const offer = await this.pc.createOffer({ iceRestart: true });
-      await this.pc.setLocalDescription(offer);
       const said = /^m=.*$|^a=(?:mid|ice-ufrag|ice-pwd):.*$/gm;
       const seen = new Set(); // of one section: all share its transport
       const lines = offer.sdp.replace(/\r/g, "").match(said).filter((line) => {
@@ -200,6 +219,9 @@ export class Session {
         method: "PATCH", headers: { "Content-Type": FRAGMENT, "If-Match": "*", ...bearer() }, body: lines.join("\r\n") + "\r\n",
       });
       if (response.status !== 200) throw new Error(await response.text());
+      this.etag = response.headers.get("ETag");
+      if (this.ended) return;
+      await this.pc.setLocalDescription(offer);
       this.answer = withTransport(this.answer, await response.text());
       if (!this.ended) await this.pc.setRemoteDescription({ type: "answer", sdp: this.answer });
     } catch {
@@ -220,7 +242,7 @@ export class Session {
 
   stop() {
     this.ended = true;
-    for (const timer of [this.connectTimer, this.relayTimer, this.restartTimer, this.giveUpTimer]) clearTimeout(timer);
+    for (const timer of [this.connectTimer, this.restartTimer, this.giveUpTimer]) clearTimeout(timer);
     clearInterval(this.sampleTimer);
     if (this.url) fetch(this.url, { method: "DELETE", headers: bearer(), keepalive: true }).catch(() => {});
     this.url = null;
