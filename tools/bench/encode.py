@@ -112,7 +112,7 @@ def main() -> None:
         encode(next(each for each in (*WORKS, WITH_START) if each.name == name), Path(path), int(turns))
         return
     quick = is_quick(__doc__)
-    turns = 2 if quick else 10
+    turns = 1 if quick else 10
     ratios: list[tuple[Work, float]] = []
     for work in (*WORKS, WITH_START):
         with tempfile.TemporaryDirectory(prefix="flowstream-bench-", dir=_memory()) as folder:
@@ -121,7 +121,10 @@ def main() -> None:
             by_us(work, path, 1)  # compiles and caches what has changed since
             encoders = (("ffmpeg", by_ffmpeg), ("hw-encode", by_us))
             if work is WITH_START:
-                works = {f"{name} {work.name}": partial(each, work, path, 3 * turns) for name, each in encoders}
+                works = {
+                    f"{name} {work.name}": partial(each, work, path, 1 if quick else 3 * turns)
+                    for name, each in encoders
+                }
             else:
                 works = {
                     f"{name} {work.name}": partial(beyond_start, each, work, path, turns) for name, each in encoders
