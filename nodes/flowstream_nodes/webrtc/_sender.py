@@ -15,7 +15,7 @@ from flowstream.proto.sdp import Kind
 from flowstream_nodes.webrtc._layout import Layouts
 from flowstream_nodes.webrtc._protection import MOST, Protection, ProtectionError
 from flowstream_nodes.webrtc._stream import PADDING, RtpStream
-from flowstream_nodes.webrtc._wakeups import Wakeups
+from flowstream_nodes.webrtc._wakeups import TOGETHER_NS, Wakeups
 
 if TYPE_CHECKING:
     from flowstream_nodes.webrtc._mux import UdpMux
@@ -36,6 +36,10 @@ OF_USE: Final = 5.0
 """Times the rate of what can be sent: a link that carries so much needs no closer look, and pictures leave at once."""
 
 LEAST_OF_USE_BPS: Final = 5_000_000
+
+WAVERS: Final = 0.2
+"""A stream's rate is not the same all the time; it has to change by more than this share before a link that carries
+more than enough is looked at again."""
 
 DEAD_NS: Final = 1_000_000_000
 """After so long without feedback pictures are no longer sent: they would only keep the keyframe waiting that must come
@@ -114,6 +118,7 @@ class Sender:
         self._known_ns = 0  # when what the path carries may be known again
         self._next_alive_ns = 0
         self._now_ns = now_ns
+        self._most_bps = LEAST_OF_USE_BPS
         self._pacer: Pacer[Unit | Again] = Pacer(now_ns=now_ns, bps=start_bps, opening=OPENING)
         self._streams = streams
         self._mux = mux
@@ -244,7 +249,9 @@ class Sender:
         if self._protection is None:
             return
         most_bps = max(LEAST_OF_USE_BPS, int(OF_USE * stream_bps))
-        self.estimator.most_bps = most_bps if share_bps is None else min(most_bps, share_bps)
+        if abs(most_bps - self._most_bps) > WAVERS * self._most_bps:
+            self._most_bps = most_bps
+        self.estimator.most_bps = self._most_bps if share_bps is None else min(self._most_bps, share_bps)
         self.estimator.expect(min(int(OF_START * least_bps), MOST_START_BPS))
         self._now_ns = now_ns
         probe = self.estimator.poll(now_ns=now_ns)
@@ -304,7 +311,8 @@ class Sender:
 
     def _poll(self, now_ns: int) -> None:
         due_ns = self._pacer.next_ns()
-        if due_ns is not None and due_ns <= now_ns:
+        # Who is woken up with others may be a little early; the pacer then gives that much less.
+        if due_ns is not None and due_ns <= now_ns + TOGETHER_NS:
             bursts, dropped = self._pacer.poll(now_ns=now_ns)
             for burst in bursts:
                 if isinstance(burst, Padding):
