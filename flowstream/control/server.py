@@ -9,7 +9,7 @@ import socket
 import ssl
 from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import uvicorn
@@ -137,14 +137,9 @@ class _Tls(SSLProtocol):
     def __init__(
         self, loop: asyncio.AbstractEventLoop, protocol: _Protocol, tls: ssl.SSLContext, handshakes: _Handshakes
     ) -> None:
-        super().__init__(
-            loop,
-            protocol,
-            tls,
-            None,  # type: ignore[arg-type]  # nobody waits for the handshake, as with every server's connection
-            server_side=True,
-            ssl_handshake_timeout=int(HEAD_SECONDS),
-        )
+        # Nobody waits for it, and fractions of a second count, whatever the stubs say.
+        nobody, seconds = cast("asyncio.Future[Any]", None), cast("int", HEAD_SECONDS)
+        super().__init__(loop, protocol, tls, nobody, server_side=True, ssl_handshake_timeout=seconds)
         self._handshakes = handshakes
         protocol.on_open = lambda: handshakes.end(self)
 

@@ -22,7 +22,7 @@ EVENT_NS: Final = NS_PER_S
 JOINS_NS: Final = 2 * NS_PER_S
 """For so long after somebody has come the trains that look for its path may hold up others."""
 
-KEPT: Final = 0.95
+KEPT: Final = 0.9
 """Of what came through while the uplink was full."""
 
 FIRST_REST_NS: Final = 3 * NS_PER_S
@@ -91,7 +91,8 @@ class SharedUplink:
             self._since_ns, self._grown_bps = now_ns, spent_bps + max(GROWS * spent_bps, step_bps)
         if self._found_bps is not None and self._found_bps <= self._grown_bps:
             return Bound(int(self._found_bps), True)
-        return Bound(int(self._grown_bps), False)
+        # What they have nobody loses by it, whatever the rungs take in this second.
+        return Bound(int(max(self._grown_bps, (1 + GROWS / 2) * spent_bps)), False)
 
     def _look(self, flows: Sequence[Flow], now_ns: int) -> None:
         held_up = sum(flow.is_held_up for flow in flows)

@@ -118,6 +118,11 @@ class Rung:
             self.recent.append((packet, picture))
 
 
+def _chosen(session: ViewerSession) -> str:
+    """The rung that was decided on last, which may still wait for its keyframe; empty for none."""
+    return "" if session.choice is None or session.choice.rung is None else session.choice.rung
+
+
 class Rungs:
     """All renditions there are, and the choice for each viewer."""
 
@@ -215,7 +220,7 @@ class Rungs:
         ladder = sorted(takes.values())
         flows = [
             Flow(
-                sound_bps + max(takes.get(session.switch.current or "", 0), ladder[0]),
+                sound_bps + max(takes.get(session.switch.current or "", 0), takes.get(_chosen(session), 0), ladder[0]),
                 session.sender.estimator.received_bps,
                 session.sender.estimator.is_held_up,
             )

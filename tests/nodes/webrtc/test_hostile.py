@@ -13,7 +13,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from flowstream import Caller, DoorClosed
@@ -210,7 +210,7 @@ def test_malformed_datagrams_of_a_viewer_do_no_harm(kind: str) -> None:
     attack(send)
 
 
-@settings(max_examples=2, deadline=None)
+@settings(max_examples=1, deadline=None, phases=[Phase.generate])
 @given(seed=st.integers(0, 2**32))
 def test_malformed_datagrams_of_any_kind_do_no_harm(seed: int) -> None:
     """The same with other damage each time; `tools/long fuzz` goes on with it."""
