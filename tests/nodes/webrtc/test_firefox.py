@@ -54,6 +54,7 @@ async def test_it_plays_what_it_can(stage_of: Any, pictures: Any, firefox: Firef
                 await anyio.lowlevel.checkpoint()
 
 
+@pytest.mark.alone
 async def test_data_channels_bring_records_and_the_delay(stage_of: Any, pictures: Any, firefox: Firefox) -> None:
     async with stage_of() as stage:
         stage.feeder.rungs = lambda: {0: "high"}

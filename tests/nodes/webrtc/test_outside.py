@@ -85,6 +85,7 @@ async def test_a_server_and_a_player_behind_nats_find_each_other_by_stun(
 async def _note_pair(stage: Any, selected: list[Pair]) -> None:
     """Where the media goes, once it is known."""
     while not selected:
+        # A player may be shown something before it has nominated a pair.
         selected += filter(None, (each.ice.selected for each in stage.viewers.sessions.values()))
         await anyio.sleep(0.02)
 
