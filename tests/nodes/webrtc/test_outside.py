@@ -86,7 +86,8 @@ async def _note_pair(stage: Any, selected: list[Pair]) -> None:
     """Where the media goes, once it is known."""
     while not selected:
         # A player may be shown something before it has nominated a pair.
-        selected += filter(None, (each.ice.selected for each in stage.viewers.sessions.values()))
+        pairs = [each.sender.pair for each in stage.viewers.sessions.values() if each.connected]
+        selected += [pair for pair in pairs if pair is not None]
         await anyio.sleep(0.02)
 
 
