@@ -123,8 +123,8 @@ class IceAgent(Responder):
         ``is_controlling`` is for the end that offered, or whose peer is lite (RFC 8445 section 6.1.1).
         """
         super().__init__(credentials, now_ns=now_ns, consent_ns=consent_ns)
-        self.is_controlling = is_controlling
-        self.tag = draw(TAG_SIZE)
+        self.is_controlling: bool = is_controlling
+        self.tag: bytes = draw(TAG_SIZE)
         self._draw = draw
         self._tie_breaker = draw(_TIE_BREAKER_SIZE)
         self._paths: dict[Address, Path] = {}
@@ -149,10 +149,10 @@ class IceAgent(Responder):
         if self._next_pair() is not None:
             due.append(self._next_check_ns)
         if self.selected is not None:
-            due += [self._next_consent_ns, self._heard_ns + self._consent_ns]
+            due.append(self._next_consent_ns)
         if self._favourite() is not None and self._first_valid_ns is not None:
             due.append(self._first_valid_ns + PATIENCE_NS)
-        return min(due, default=self._heard_ns + self._consent_ns)
+        return min([*due, self._heard_ns + self._consent_ns])
 
     def add_paths(self, paths: Iterable[Path]) -> None:
         """Further ways out, such as a relay that was slow to answer: their checks are done like all others."""
@@ -183,10 +183,13 @@ class IceAgent(Responder):
         return [*outcomes, *self._go_on(now_ns)]
 
     def handle_deadline(self, *, now_ns: int) -> list[Outcome]:
-        """Checks that are due, again or for the first time; `Expired`, once, when consent has run out."""
+        """Checks that are due, again or for the first time; `Expired`, once, when consent has run out.
+
+        So it has when no pair was selected for that long after the last answer: the peer may talk, and never choose.
+        """
         if self._expired:
             return []
-        if self.selected is not None and now_ns >= self._heard_ns + self._consent_ns:
+        if now_ns >= self._heard_ns + self._consent_ns:
             self._expired = True
             return [Expired()]
         outcomes: list[Outcome] = []
@@ -264,7 +267,7 @@ class IceAgent(Responder):
                 checked.state = _State.FAILED
             return []
         outcomes = self._remember(pair)
-        if pair == self.selected and transaction.credentials is self._selected_under:
+        if self.selected is None or (pair == self.selected and transaction.credentials is self._selected_under):
             self._heard_ns = now_ns
         if checked is None or not is_current:
             return outcomes

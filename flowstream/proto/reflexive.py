@@ -30,8 +30,8 @@ class Reflexive:
     def __init__(self, *, draw: Callable[[int], bytes], now_ns: int) -> None:
         """``draw`` gives so many bytes from a secure random source."""
         self.mapped: Address | None = None
-        self.is_silent = False
-        self.tag = draw(TAG_SIZE)
+        self.is_silent: bool = False
+        self.tag: bytes = draw(TAG_SIZE)
         self._draw = draw
         self._request: stun.Message | None = None
         self._sends = 0

@@ -362,6 +362,18 @@ def test_consent_ends_30_s_after_the_last_answer() -> None:
     assert net.ends[0].agent.handle_datagram(request(), Pair(SERVER, CLIENT), now_ns=net.now_ns) == []
 
 
+def test_a_peer_that_talks_and_never_chooses_has_30_s() -> None:
+    agent = lone()
+    pair = Pair(SERVER, CLIENT)
+    check = check_in(agent.handle_datagram(request(), pair, now_ns=0))
+    agent.handle_datagram(reply_to(check), pair, now_ns=SECOND)
+    for second in range(2, 31):
+        agent.handle_datagram(request(), pair, now_ns=second * SECOND)
+        assert agent.handle_deadline(now_ns=second * SECOND) == []
+    assert agent.deadline_ns == SECOND + CONSENT_NS
+    assert agent.handle_deadline(now_ns=SECOND + CONSENT_NS) == [Expired()]
+
+
 def test_requests_of_the_peer_are_no_consent() -> None:
     net = connect(End(SERVER), End(CLIENT))
     net.run(1)
