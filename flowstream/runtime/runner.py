@@ -154,7 +154,7 @@ class Runner:
         self._thread: NodeThread | None = None
         self._opening_ns = 0
         self._meter = Meter()
-        self._lane = anyio.Lock()
+        self._lane = anyio.Lock(fast_acquire=True)  # or each payload of an async handler takes a turn of the loop
         self._pending_requests: dict[str, KeyframeRequest] = {}
         self._request_wakeups: dict[str, Wakeup] = {}
         self._has_run = base_run(planned.node_type)

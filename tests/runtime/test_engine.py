@@ -1,14 +1,15 @@
 """A plan at work: order, ends, failures, restarts, stopping."""
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from flowstream import NodeError
+from flowstream import Context, NodeError, Record
 from flowstream.graph.plan import Restart
 from flowstream.runtime.engine import READY_SECONDS, Engine, ReloadError
 from flowstream.runtime.events import Event, NodeFailed, NodeRestarted
 from flowstream.testing.clock import VirtualClock
-from tests.runtime.parts import Busy, Keep, plan, run, run_real
+from tests.runtime.parts import Busy, Counter, Keep, plan, run, run_real
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -59,6 +60,40 @@ def test_a_block_edge_loses_nothing_even_when_its_consumer_is_far_slower() -> No
         await engine.wait()
         assert Keep.kept["keep"] == list(range(100))
         assert engine.status()["keep"].dropped == {}
+
+    run(main)
+
+
+def test_a_payload_of_an_async_handler_does_not_take_a_turn_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many go on in one turn as the edge holds: between nodes that do not wait, nobody else is let in for each."""
+    turns, taken = 0, 0
+
+    async def consume(self: Keep, item: Record[int]) -> None:
+        nonlocal taken
+        taken += 1
+
+    async def run_fast(self: Counter, ctx: Context) -> None:
+        for number in range(1000):
+            await ctx.emit(self.out(Record(number, number)))
+
+    monkeypatch.setattr(Keep, "consume", consume)
+    monkeypatch.setattr(Counter, "run", run_fast)
+
+    async def main(engine: Engine, clock: VirtualClock, events: list[Event]) -> None:
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await anyio.lowlevel.checkpoint()
+                turns += 1
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(count)
+            edges = {"keep.numbers": "count.out"}
+            await engine.start(plan({"count": ("test/counter", {}), "keep": ("test/keep", {})}, edges, items=50))
+            await engine.wait()
+            tasks.cancel_scope.cancel()
+        assert taken == 1000
+        assert turns < 500
 
     run(main)
 

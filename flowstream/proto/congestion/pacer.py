@@ -190,7 +190,7 @@ class Pacer(Generic[T]):
         ``size`` is that of all, ``last`` of the last one. Where something waits, or it does not fit one burst, it is
         for `enqueue` and `poll`.
         """
-        if self.waiting_bytes or self._probe is not None or self._is_broken:
+        if self.waiting_bytes or self._probe is not None or self._is_broken or self._opening > 0:
             return False
         bps = int(FACTOR * self.bps) or 1
         free_ns = max(self._free_ns, now_ns)

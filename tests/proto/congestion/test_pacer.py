@@ -289,3 +289,4 @@ def test_nothing_passes_what_waits_a_probe_or_a_missing_keyframe() -> None:
     assert pacer.passes(100, 100, now_ns=200 * MS)
     pacer.start_probe(Probe(1, 10**7, 5000))
     assert not pacer.passes(100, 100, now_ns=300 * MS)
+    assert not Pacer(now_ns=0, bps=10**7, opening=1).passes(100, 100, now_ns=0)
