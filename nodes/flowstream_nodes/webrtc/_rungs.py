@@ -169,7 +169,9 @@ class Rungs:
         """The rung of an edge."""
         rung = self._rungs.get(index)
         if rung is None:
-            rung = self._rungs[index] = Rung(index, str(index))
+            rung = Rung(index, str(index))
+            # In the order in which they are named, whichever gives its first picture first.
+            self._rungs = dict(sorted([*self._rungs.items(), (index, rung)]))
         return rung
 
     def find(self, key: str | None) -> Rung | None:

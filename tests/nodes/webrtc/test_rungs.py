@@ -16,7 +16,7 @@ from flowstream import Caller, EncodedPacket
 from flowstream.proto.h264 import packetize, split_annex_b
 from flowstream.proto.rtcp import ReceiverEstimate
 from flowstream.testing import udp_link
-from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD
+from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD, Rungs
 
 pytestmark = pytest.mark.anyio
 
@@ -255,6 +255,14 @@ async def test_a_link_too_narrow_for_all_pauses_the_picture_until_it_is_wider(
         tasks.start_soon(tell, 5_000_000)
         await until(viewer, lambda: rungs_of(viewer)[count:][-1:] == ["high"])
         tasks.cancel_scope.cancel()
+
+
+def test_rungs_are_in_the_order_in_which_they_are_named_whichever_comes_first() -> None:
+    rungs = Rungs()
+    for index in (2, 0):
+        rungs.at(index)
+    rungs.follow(NAMES)
+    assert [rung.name for rung in rungs] == ["high", "middle", "low"]
 
 
 async def test_a_rung_that_is_gone_is_left(stage: Any, make_viewer: MakeViewer) -> None:
