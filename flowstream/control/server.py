@@ -7,7 +7,8 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from asyncio.sslproto import SSLProtocol
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import anyio
@@ -28,6 +29,9 @@ GRACE_SECONDS = 1
 """How long responses under way may take when the server stops."""
 
 MAX_HEAD_BYTES = 16 * 1024
+
+HANDSHAKES = 64
+"""TLS handshakes under way at a time; when there are more, the oldest has failed."""
 
 
 _unheard = logging.getLogger("flowstream.http")
@@ -64,8 +68,11 @@ class _Protocol(H11Protocol):
         self.logger = _unheard
         self.access_log = False
         self._head_timer: asyncio.TimerHandle | None = None
+        self.on_open: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if self.on_open is not None:
+            self.on_open()
         super().connection_made(transport)
         # Up to the limit they are served, up to twice as many told to come later; beyond that files run out.
         if self.limit_concurrency is not None and len(self.connections) > 2 * self.limit_concurrency:
@@ -99,30 +106,79 @@ class _Protocol(H11Protocol):
             self._head_timer = None
 
 
+class _Handshakes:
+    """Those under way, oldest first: one takes milliseconds, so that whoever holds up others is among the oldest."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[SSLProtocol, asyncio.BaseTransport] = {}
+
+    def begin(self, protocol: SSLProtocol, transport: asyncio.BaseTransport) -> None:
+        self._waiting[protocol] = transport
+        if len(self._waiting) > HANDSHAKES:
+            oldest = next(iter(self._waiting))
+            given_up = self._waiting.pop(oldest)
+            assert isinstance(given_up, asyncio.Transport)
+            given_up.abort()
+
+    def end(self, protocol: SSLProtocol) -> None:
+        self._waiting.pop(protocol, None)
+
+    def close(self) -> None:
+        """None of them is waited for any more."""
+        for transport in self._waiting.values():
+            assert isinstance(transport, asyncio.Transport)
+            transport.abort()
+        self._waiting.clear()
+
+
+class _Tls(SSLProtocol):
+    """TLS of one connection: what asyncio puts around a protocol, counted up to the end of its handshake."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, protocol: _Protocol, tls: ssl.SSLContext, handshakes: _Handshakes
+    ) -> None:
+        super().__init__(
+            loop,
+            protocol,
+            tls,
+            None,  # type: ignore[arg-type]  # nobody waits for the handshake, as with every server's connection
+            server_side=True,
+            ssl_handshake_timeout=int(HEAD_SECONDS),
+        )
+        self._handshakes = handshakes
+        protocol.on_open = lambda: handshakes.end(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._handshakes.begin(self, transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._handshakes.end(self)
+        super().connection_lost(exc)
+
+
 class _Server(uvicorn.Server):
     """Runs until told to stop, with nothing to do in between."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._stopping = anyio.Event()
+        self._handshakes = _Handshakes()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, with a bound on how long a TLS handshake may take."""
-        config, loop = self.config, asyncio.get_running_loop()
+        """As uvicorn's, with bounds on how long a TLS handshake may take, and on how many are under way."""
+        config, loop, tls = self.config, asyncio.get_running_loop(), self.config.ssl
 
-        def create_protocol() -> asyncio.Protocol:
-            return _Protocol(config, self.server_state, self.lifespan.state, loop)
+        def create_protocol() -> asyncio.BaseProtocol:
+            protocol = _Protocol(config, self.server_state, self.lifespan.state, loop)
+            return protocol if tls is None else _Tls(loop, protocol, tls, self._handshakes)
 
-        seconds = HEAD_SECONDS if config.ssl is not None else None
         self.servers = [
-            await loop.create_server(
-                create_protocol, sock=each, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=seconds
-            )
-            for each in sockets or ()
+            await loop.create_server(create_protocol, sock=each, backlog=config.backlog) for each in sockets or ()
         ]
         self.started = True
 
@@ -131,6 +187,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
+        self._handshakes.close()
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 

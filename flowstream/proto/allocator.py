@@ -28,7 +28,10 @@ FALLS_AFTER_NS: Final = NS_PER_S
 
 TOO_MUCH: Final = 1.25
 PAUSES_AFTER_NS: Final = 2 * NS_PER_S
-"""When the link does not even carry the lowest rung, the picture is paused after this."""
+"""When the lowest rung is more than `TOO_MUCH` times too large for the link, the picture is paused after this."""
+
+RESUMES_AFTER_NS: Final = NS_PER_S // 2
+"""A paused picture comes again, in the lowest rung, when the link has carried that for so long."""
 
 SLACK: Final = 0.05
 """Share of the uplink that is left when viewers get more than they have: a rung's rate is never exactly kept."""
@@ -118,10 +121,18 @@ class Allocator:
         self.uplink_bps: int | None = uplink_bps
         """What all viewers get together, at most; None is no bound."""
         self._viewers: dict[str, _Viewer] = {}
+        self._is_tight = False
         self._tight_until_ns: int | None = None  # when viewers may get more again, after some had to get less
 
-    def decide(self, rungs: Sequence[Rung], demands: Sequence[Demand], *, now_ns: int) -> Mapping[str, Choice]:
-        """What each viewer gets from now on. ``demands`` are all viewers there are, in the order in which they came."""
+    def decide(
+        self, rungs: Sequence[Rung], demands: Sequence[Demand], *, now_ns: int, is_tight: bool = False
+    ) -> Mapping[str, Choice]:
+        """What each viewer gets from now on.
+
+        ``demands`` are all viewers there are, in the order in which they came. ``is_tight`` says that what their links
+        seem to carry is what others leave them: nobody then loses the lowest rung.
+        """
+        self._is_tight = is_tight
         ladder = sorted(rungs, key=lambda rung: (rung.bitrate_bps, rung.name))
         there = {demand.viewer for demand in demands}
         for name in self._viewers.keys() - there:
@@ -195,6 +206,12 @@ class Allocator:
             viewer.falls_since_ns = None
             if viewer.rises_since_ns is None:
                 viewer.rises_since_ns = now_ns
+            if current < 0:
+                # Whoever sees nothing gets the lowest soon: it was left only when it was by far too much.
+                if now_ns - viewer.rises_since_ns < RESUMES_AFTER_NS:
+                    return -1, "settling"
+                viewer.rises_since_ns = None
+                return playable[0], "settling" if playable[0] < higher else "link"
             if now_ns - viewer.rises_since_ns < viewer.patience_ns:
                 return current, "settling"
             viewer.rises_since_ns, viewer.rose_ns = None, now_ns
@@ -210,13 +227,14 @@ class Allocator:
         waited_ns = now_ns - viewer.falls_since_ns
         is_far_too_much = ladder[current].bitrate_bps > TOO_MUCH * budget
         if carried < 0:
-            # Down to the lowest first; that is left only when it has shown that it does not go.
+            # Down to the lowest first; that is left only when it has shown that it does not go, and by far: a link that
+            # almost carries it shows most of the pictures, and one that is taken for a little less than it is, all.
             lowest = playable[0]
             if current > lowest and (is_far_too_much or waited_ns >= FALLS_AFTER_NS):
                 self._fell(viewer, now_ns)
                 viewer.falls_since_ns = now_ns
                 return lowest, "link"
-            if current == lowest and waited_ns >= PAUSES_AFTER_NS:
+            if current == lowest and is_far_too_much and waited_ns >= PAUSES_AFTER_NS and not self._is_tight:
                 self._fell(viewer, now_ns)
                 return -1, "link"
             return current, "link"

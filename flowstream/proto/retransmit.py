@@ -63,6 +63,7 @@ class History:
         self._next = 0
         self._count = 0
         self._resent_ns: dict[int, int] = {}
+        self._needed_from = 0
 
     def __len__(self) -> int:
         return self._count
@@ -108,6 +109,25 @@ class History:
         self._resent_ns[number] = now_ns
         self._credit -= 1
         return packet
+
+    def clear(self) -> None:
+        """Forgets what is kept: it is of no use to the peer any more."""
+        self._firsts.clear()
+        self._runs.clear()
+        self._resent_ns.clear()
+        self._start = self._skipped = self._count = 0
+        self._needed_from = self._next
+
+    def begin_keyframe(self) -> None:
+        """What is kept next begins a keyframe: nobody needs what was sent before."""
+        self._needed_from = self._next
+
+    def is_gone(self, sequence_number: int, *, now_ns: int) -> bool:
+        """Whether a packet was sent since the last keyframe began, and is not kept any more: the peer cannot go on."""
+        self._expire(now_ns)
+        number = self._next - 1 - ((self._next - 1 - sequence_number) & 0xFFFF)
+        oldest = self._firsts[self._start] + self._skipped if self._count else self._next
+        return self._needed_from <= number < oldest
 
     def newest(self, size: int) -> list[SentPacket]:
         """The last packets, newest first, together about ``size`` bytes of payload: what probes are padded with."""

@@ -149,6 +149,11 @@ def looks_like_stun(data: bytes) -> bool:
     return len(data) >= HEADER_SIZE and data[0] < 4 and data[4:8] == b"\x21\x12\xa4\x42"
 
 
+def transaction_of(data: bytes) -> bytes:
+    """The transaction id of what looks like STUN, read or not."""
+    return data[8:HEADER_SIZE]
+
+
 def pack_xor_address(address: tuple[str, int], transaction_id: bytes) -> bytes:
     """The value of XOR-MAPPED-ADDRESS for (IP address, port) (RFC 8489 section 14.2)."""
     ip = ipaddress.ip_address(address[0].partition("%")[0])

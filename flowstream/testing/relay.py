@@ -47,6 +47,12 @@ class UdpLink:
             link.set(self._now_ns(), **changes)
             self._work(link)
 
+    def rebind(self) -> None:
+        """Gives every client another port towards the target, as a NAT does that has forgotten them."""
+        ways, self._ways = self._ways, OrderedDict()
+        for way in ways.values():
+            way.close()
+
     def _now_ns(self) -> int:
         return round(self._loop.time() * 1e9)
 

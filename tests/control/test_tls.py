@@ -7,6 +7,7 @@ import hashlib
 import ipaddress
 import ssl
 import stat
+from contextlib import AsyncExitStack
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,28 @@ def test_a_handshake_that_nobody_ends_is_not_waited_for(tmp_path: Path, monkeypa
                 await silent.receive()
 
     monkeypatch.setattr("flowstream.control.server.HEAD_SECONDS", 0.2)
+    in_run(tmp_path, main, SERVED)
+
+
+def test_handshakes_that_nobody_ends_are_bounded_in_number_and_keep_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = 40
+
+    async def main(there: Opened) -> None:
+        assert there.run.mounts.listen is not None
+        async with AsyncExitStack() as stack:
+            silent = [
+                await stack.enter_async_context(await anyio.connect_tcp(*there.run.mounts.listen)) for _ in range(begun)
+            ]
+            for each in silent[: begun - 8]:  # the oldest are given up for the sake of those that come
+                with anyio.fail_after(5), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                    await each.receive()
+            context = await anyio.to_thread.run_sync(trusting, tmp_path / "state" / CERTIFICATE_NAME)
+            async with httpx.AsyncClient(verify=context) as client:
+                assert (await client.get(f"{there.run.api_url}healthz")).json() == {"alive": True}
+
+    monkeypatch.setattr("flowstream.control.server.HANDSHAKES", 8)
     in_run(tmp_path, main, SERVED)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.running import browsing, comes_true, counters, made_film, running, until
+from tests.e2e.running import screen as x_screen
 
 GRAPHS = Path(__file__).parents[2] / "graphs"
 
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.real, pytest.mark.alone]
 
 @pytest.fixture
 def screen() -> Iterator[str]:
-    with running.screen(1280, 720) as display:
+    with x_screen(1280, 720) as display:
         yield display
 
 

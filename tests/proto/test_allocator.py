@@ -68,7 +68,23 @@ def test_a_picture_is_paused_when_even_the_lowest_rung_is_not_carried_and_comes_
     changes = play(allocator, [Demand("a", 100_000)], since_s=1, seconds=5)["a"]
     assert changes == [(1, "low"), (3, None)]
     assert allocator.decide(LADDER, [Demand("a", 100_000)], now_ns=6 * S)["a"] == Choice(None, "link", None, "low")
-    assert play(allocator, [Demand("a", 400_000)], since_s=6, seconds=5)["a"] == [(6, None), (8, "low")]
+    assert play(allocator, [Demand("a", 400_000)], since_s=6, seconds=5)["a"] == [(6, None), (6.5, "low")]
+
+
+def test_a_picture_that_comes_again_begins_low_and_rises_with_patience() -> None:
+    allocator = Allocator()
+    play(allocator, [Demand("a", 100_000)], since_s=0, seconds=5)
+    changes = play(allocator, [Demand("a", 5_000_000)], since_s=5, seconds=5)["a"]
+    assert changes == [(5, None), (5.5, "low"), (7.6, "high")]
+
+
+def test_the_lowest_rung_stays_where_the_link_almost_carries_it_or_others_take_what_there_is() -> None:
+    allocator = Allocator()
+    play(allocator, [Demand("a", 5_000_000)], since_s=0, seconds=1)
+    assert play(allocator, [Demand("a", 250_000)], since_s=1, seconds=5)["a"] == [(1, "low")]
+    for tick in range(50):
+        choices = allocator.decide(LADDER, [Demand("a", 50_000)], now_ns=(60 + tick) * S // 10, is_tight=True)
+        assert choices["a"].rung == "low"
 
 
 def test_rises_that_do_not_last_make_it_wait_longer_each_time() -> None:

@@ -141,3 +141,18 @@ def test_nobody_at_the_other_end_is_silence() -> None:
             assert await other.next() == b"re:y"
 
     run(main)
+
+
+def test_a_new_binding_is_another_address_at_the_target_and_answers_find_back() -> None:
+    async def main(server: Peer, connect: Callable[[UdpLink], Awaitable[Peer]]) -> None:
+        async with udp_link(address_of(server)) as link:
+            client = await connect(link)
+            seen = []
+            for _ in range(2):
+                client.transport.sendto(b"hello")
+                seen.append((await asyncio.wait_for(server.got.get(), 10))[1])
+                assert await client.next() == b"re:hello"
+                link.rebind()
+            assert seen[0] != seen[1]
+
+    run(main)

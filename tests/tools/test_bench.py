@@ -14,7 +14,8 @@ RATIOS = {"hop": ["hop"], "thread_hop": ["thread_hop"], "transcode": ["transcode
           "adaptation": ["step", "lte", "lossy", "cross_traffic", "cpu_overload", "steady"],
           "congestion": ["congestion_unused", "congestion_waits", "congestion_cpu"],
           "latency": ["join", "jitter_buffer", "display_p50", "display_p95"],
-          "fanout": ["fanout_few", "fanout_many"]}  # fmt: skip
+          "fanout": ["fanout_few_aiortc", "fanout_many_aiortc", "fanout_hundred_of_a_core"]}  # fmt: skip
+WHERE_INSTALLED = {f"fanout_{count}_{peer}" for count in ("few", "many") for peer in ("janus", "webrtcbin")}
 
 
 def test_every_benchmark_is_tried_here() -> None:
@@ -31,5 +32,5 @@ def test_it_runs_and_its_last_lines_are_its_ratios(name: str) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stderr == ""
     found = [re.fullmatch(r"ratio (\w+) -?\d+\.\d{3}", line) for line in ran.stdout.splitlines()]
-    assert [match[1] for match in found if match] == RATIOS[name]
+    assert [match[1] for match in found if match and match[1] not in WHERE_INSTALLED] == RATIOS[name]
     assert found[-1] is not None

@@ -3,9 +3,10 @@
 
     python tools/bench/congestion.py [--quick]
 
-The traces are tools/traces/*.csv, the path is emulated on virtual time, so that all but the last line is the same on
-every machine. The last compares CPU time a packet: number, remember, pace, read feedback and estimate at the sender,
-against what aiortc's receiver needs for its estimate.
+The traces are tools/traces/*.csv, the path is emulated on virtual time, so that these lines are the same on every
+machine. Beside them stands what the same code does with a real Chromium behind the link emulator, in real time, on the
+traces "step" and "lossy" (not with --quick). The last lines compare CPU time a packet: number, remember, pace, read
+feedback and estimate at the sender, against what aiortc's receiver needs for its estimate.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+import chromium
 import steering
 from measuring import RUNS, is_quick, medians, tell, tell_ratio
 
@@ -34,17 +36,22 @@ FRAME_NS = 33 * MS
 
 def judge(name: str, sender: str, *, lasts_ms: int) -> tuple[float, float]:
     """Play a trace and print its line; return the share that was left unused and the waiting time (p95, in ms)."""
-    trace = traces.read(name)
     make = steering.Ours if sender == "flowstream" else steering.Aiortc
-    outcome = steering.run(trace, make, lasts_ms=lasts_ms)
+    return tell_of(name, sender, steering.run(traces.read(name), make, lasts_ms=lasts_ms), lasts_ms=lasts_ms)
+
+
+def tell_of(name: str, sender: str, outcome: steering.Outcome, *, lasts_ms: int) -> tuple[float, float]:
+    """Print the line of a trace that was played."""
+    trace = traces.read(name)
     used = steering.utilisation(outcome, trace, lasts_ms=lasts_ms)
     waited_ms = steering.quantile([waited for _, waited in outcome.waits_ms], 0.95)
     recoveries_s = steering.recoveries_s(outcome, trace, lasts_ms=lasts_ms) if name == "step" else []
     recovery = f"{max(recoveries_s):6.1f} s" if recoveries_s else "       -"
     switches = steering.switches(outcome, since_ms=5_000) if name == "steady" else None
+    age = f"{steering.quantile(outcome.ages_ms, 0.95):8.0f} ms" if outcome.ages_ms else f"{'-':>11}"
     print(
-        f"{name:8}{sender:12}{100 * used:6.1f} %{waited_ms:8.0f} ms"
-        f"{steering.quantile(outcome.ages_ms, 0.95):8.0f} ms  {recovery}  {'-' if switches is None else switches:>4}"
+        f"{name:8}{sender:12}{100 * used:6.1f} %{waited_ms:8.0f} ms{age}  {recovery}  "
+        f"{'-' if switches is None else switches:>4}"
     )
     return max(0.0, 1 - used), waited_ms
 
@@ -107,6 +114,12 @@ def main() -> None:
         sender: [judge(name, sender, lasts_ms=lasts_ms) for name in traces.TRACES]
         for sender in ("flowstream", "aiortc")
     }
+    for name in () if quick else ("step", "lossy"):
+        played = chromium.play(traces.read(name), lasts_ms=lasts_ms)
+        if played is None:
+            print(f"{name:8}to Chromium: there is none at {chromium.CHROMIUM}")
+        else:
+            tell_of(name, "to Chromium", played, lasts_ms=lasts_ms)
     cpu_s = medians(
         {
             "aiortc": lambda: remb_s(300 if quick else 3_000),

@@ -5,9 +5,10 @@
 
 1080p30 and 720p30 in yuv420p, as a camera gives them, and 1080p30 in BGRA, as a screen does. Both read raw pictures
 from a file, again and again, and write no packets. A live encoder runs for hours, so start-up does not count: of each,
-the time for one turn through the file is taken off the time for many. In the last row it does, over half a minute;
-`transcode.py` and `startup.py` have it for a whole graph. The two are not the same build of x264: ours comes with PyAV,
-the program's with the system. It fails when a ratio is above what is promised: 1.10, and 0.85 for BGRA.
+the time for one turn through the file is taken off the time for many. In the last row it does, over half a minute,
+and is told, not judged; `transcode.py` and `startup.py` have it for a whole graph. The two are not the same build of
+x264: ours comes with PyAV, the program's with the system. It fails when another ratio is above what is promised: 1.10,
+and 0.85 for BGRA.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Work:
     height: int
     format: str
     bitrate_bps: int
-    most: float  # times what the program takes
+    most: float | None  # times what the program takes
 
 
 WORKS = (
@@ -43,7 +44,7 @@ WORKS = (
     Work("encode_720p30", 1280, 720, "yuv420p", 2_500_000, 1.10),
     Work("capture_1080p30", 1920, 1080, "bgra", 5_000_000, 0.85),
 )
-WITH_START = Work("with_start_720p30", 1280, 720, "yuv420p", 2_500_000, 1.10)
+WITH_START = Work("with_start_720p30", 1280, 720, "yuv420p", 2_500_000, None)
 
 
 def make_pictures(work: Work, path: Path) -> None:
@@ -111,7 +112,7 @@ def main() -> None:
         encode(next(each for each in (*WORKS, WITH_START) if each.name == name), Path(path), int(turns))
         return
     quick = is_quick(__doc__)
-    turns = 2 if quick else 10
+    turns = 1 if quick else 10
     ratios: list[tuple[Work, float]] = []
     for work in (*WORKS, WITH_START):
         with tempfile.TemporaryDirectory(prefix="flowstream-bench-", dir=_memory()) as folder:
@@ -120,7 +121,10 @@ def main() -> None:
             by_us(work, path, 1)  # compiles and caches what has changed since
             encoders = (("ffmpeg", by_ffmpeg), ("hw-encode", by_us))
             if work is WITH_START:
-                works = {f"{name} {work.name}": partial(each, work, path, 3 * turns) for name, each in encoders}
+                works = {
+                    f"{name} {work.name}": partial(each, work, path, 1 if quick else 3 * turns)
+                    for name, each in encoders
+                }
             else:
                 works = {
                     f"{name} {work.name}": partial(beyond_start, each, work, path, turns) for name, each in encoders
@@ -131,7 +135,7 @@ def main() -> None:
         ratios.append((work, ours / peer))
     for work, ratio in ratios:
         tell_ratio(work.name, ratio)
-    if not quick and any(ratio > work.most for work, ratio in ratios):
+    if not quick and any(work.most is not None and ratio > work.most for work, ratio in ratios):
         sys.exit(1)
 
 

@@ -48,12 +48,14 @@ _PACKET_BITS = 1200 * 8
 _QUEUE_NS = 60 * MS  # a queue this long is too long even if it no longer grows
 _QUEUE_IS_OURS_NS = 2 * NS_PER_S  # a queue that stays longer although less is sent is somebody else's
 _EMPTY_NS = 12 * MS
+_HELD_UP_NS = 30 * MS
 _DRAINS_IN_NS = 400 * MS
 _LEAST_DRAINING = 0.5
 _BUSY_SPAN_NS = 120 * MS
 _RECEIVED_SPAN_NS = 500 * MS
 _SILENT_AFTER_NS = 500 * MS
 _SENDER_BOUND = 0.65  # of the estimate: who sends less does not find out whether it is too low
+_ALL_OF_IT = 0.9
 _HEADROOM = 1.5  # times what came through: as far as an estimate may rise on it
 _IN_FLIGHT_NS = 250 * MS  # of the estimate beyond the round trip
 _FEW_LOSSES, _MANY_LOSSES = 0.02, 0.10
@@ -131,6 +133,7 @@ class BandwidthEstimator:
         self._silent_ns: int | None = None  # when the rate was last halved for want of it
         self._before_silence_bps = 0.0
         self._fell_ns: int | None = None
+        self._draining_since_ns = now_ns
         self._over_since_ns: int | None = None
         self._patience_ns = _QUEUE_NS
         self._jumped_ns: int | None = None
@@ -188,7 +191,8 @@ class BandwidthEstimator:
         if not told.arrivals and not told.lost:
             return
         self._now_ns = now_ns
-        if self._silent_ns is not None and told.arrivals:
+        is_back = self._silent_ns is not None and bool(told.arrivals)
+        if is_back:
             self._end_silence()
         elapsed_ns = min(now_ns - self._fed_ns, NS_PER_S) if self._fed_ns is not None else 0
         self._fed_ns = now_ns
@@ -196,10 +200,11 @@ class BandwidthEstimator:
             self._follow_round_trip(told.round_trip_ns)
         arrivals = told.arrivals
         self._delay.add(arrivals)
-        self._count_losses(told, now_ns)
+        if not is_back:  # what was lost while the path was dead says nothing about it either
+            self._count_losses(told, now_ns)
         found = self._probing.add(arrivals, estimate_bps=int(self._bps))
         is_over = self._is_over(now_ns)
-        if is_over:
+        if is_over and not self._is_carried():
             self._decrease(now_ns)
         elif found is not None and found.bps > self._bps and self._state != "draining":
             self._bps = float(found.bps)
@@ -254,14 +259,31 @@ class BandwidthEstimator:
         self._capacity_bps = None
         self._least_trip_ns = 0
         self._over_since_ns = self._fell_ns = None
-        before_bps = self._bps
+        before_bps = self._bps if self._silent_ns is None else self._before_silence_bps
+        self._silent_ns = None
+        self._fed_ns = self._fed_ns and now_ns  # what the old path did not tell does not count against the new one
         self._bps = float(self._start_bps)
         self._state, self._bound = "starting", "nothing"
-        self._probing.sooner()
+        self._probing.restart()
         self._probing.ask(int(before_bps))
         self._set_target()
 
     # --- what is known ----------------------------------------------------------------------------------------------
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the receiver has stopped to tell anything although something is sent."""
+        return self._silent_ns is not None
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether a queue keeps packets on the path, and less is sent so that it empties."""
+        return self._state == "draining" and self._delay.queue_ns >= _HELD_UP_NS
+
+    @property
+    def received_bps(self) -> int:
+        """What came through lately, of all that was sent."""
+        return self._delay.received_bps(span_ns=_RECEIVED_SPAN_NS) or 0
 
     @property
     def round_trip_ns(self) -> int:
@@ -315,7 +337,17 @@ class BandwidthEstimator:
         if self._fell_ns is not None and now_ns - self._fell_ns < self._round_trip_ns + 100 * MS:
             return False
         is_long = self._over_since_ns is not None and trend.slope >= 0
-        return (trend.usage == "over" and queue_ns >= _EMPTY_NS // 2) or is_long
+        # Where a queue stays that is not of our making, only one that is longer yet may be.
+        is_theirs = self._patience_ns > _QUEUE_NS and queue_ns <= self._patience_ns
+        return (trend.usage == "over" and queue_ns >= _EMPTY_NS // 2 and not is_theirs) or is_long
+
+    def _is_carried(self) -> bool:
+        """Whether far less is sent than is thought to be possible, and all of it comes through: delays that come and go
+        are then not of our making, and what comes through says nothing about the path."""
+        sent_bps, received_bps = self._sent_bps, self._delay.received_bps(span_ns=_RECEIVED_SPAN_NS)
+        if sent_bps is None or received_bps is None or sent_bps >= _SENDER_BOUND * self._bps:
+            return False
+        return received_bps >= _ALL_OF_IT * sent_bps
 
     def _decrease(self, now_ns: int) -> None:
         busy_bps = self._delay.busy_bps(span_ns=_BUSY_SPAN_NS, waited_ns=_EMPTY_NS // 2)
@@ -332,6 +364,8 @@ class BandwidthEstimator:
         self._bps = max(min(self._bps, lowered_bps), float(self._least_bps))
         self._jumped_ns = None
         self._fell_ns = now_ns
+        if self._state != "draining":
+            self._draining_since_ns = now_ns
         self._state, self._bound = "draining", "delay"
 
     def _learn_capacity(self, bps: float, now_ns: int) -> None:
@@ -347,9 +381,10 @@ class BandwidthEstimator:
     def _increase(self, elapsed_ns: int, now_ns: int) -> None:
         queue_ns, usage = self._delay.queue_ns, self._delay.trend.usage
         if self._state == "draining":
-            is_given_up = self._fell_ns is not None and now_ns - self._fell_ns > _QUEUE_IS_OURS_NS
-            if queue_ns > _EMPTY_NS and not is_given_up:
-                return
+            if queue_ns > _EMPTY_NS:
+                if now_ns - self._draining_since_ns <= _QUEUE_IS_OURS_NS:
+                    return
+                self._patience_ns = max(self._patience_ns, queue_ns + queue_ns // 4)
             self._state = "holding"
         if usage == "under":
             self._state = "holding"
@@ -415,7 +450,7 @@ class BandwidthEstimator:
         self._state, self._bound = "rising", "nothing"
         self._capacity_bps = None
         self._fell_ns = None
-        self._probing.sooner()
+        self._probing.restart()
         self._probing.ask(int(0.85 * self._before_silence_bps))
 
     def _bounded_bps(self) -> float:

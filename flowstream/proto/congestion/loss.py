@@ -23,7 +23,8 @@ _FADES = 0.9  # weight of a stretch relative to the one after it
 _FACTORS = (1.04, 1.0, 0.95, 0.85)
 _MOST_INHERENT = 0.25
 _LEAST_LIKELY = 1e-4
-_FORGIVES = 0.3  # of a unit of log-likelihood, for each doubling: of equally likely bandwidths the higher one is taken
+_FORGIVES = 1.5  # units of log-likelihood, for each doubling: bandwidths that are about as likely are taken for higher
+_HARMLESS = 0.02
 _RISE_PER_S = 1.3
 _CLEAN_NS = 3 * NS_PER_S
 
@@ -106,6 +107,9 @@ class LossMeter:
         passed_bps = newest.rate_bps * newest.received / max(1, newest.received + newest.lost)
         candidates = {max(float(least_bps), current * factor) for factor in _FACTORS}
         candidates |= {max(float(least_bps), passed_bps), float(estimate_bps)}
+        if self.share < _HARMLESS:
+            # So few may be chance in the one stretch in which a little more was sent.
+            candidates = {each for each in candidates if each >= current}
         best, self.inherent, best_score = float(current), 0.0, -math.inf
         for candidate in candidates:
             inherent, score = self._score(candidate)

@@ -29,7 +29,7 @@ MOST_FACTOR: Final = 3.0
 
 DRAINS_IN_NS: Final = 300 * MS
 
-OPENING_BPS: Final = 12_000_000
+OPENING_BPS: Final = 20_000_000
 """The rate of what is sent first, up to the pacer's ``opening``: nothing is known of the path yet, and a first keyframe
 that takes its time keeps the viewer waiting. An initial window (RFC 9002 section 7.2), spread."""
 
@@ -190,7 +190,7 @@ class Pacer(Generic[T]):
         ``size`` is that of all, ``last`` of the last one. Where something waits, or it does not fit one burst, it is
         for `enqueue` and `poll`.
         """
-        if self.waiting_bytes or self._probe is not None or self._is_broken:
+        if self.waiting_bytes or self._probe is not None or self._is_broken or self._opening > 0:
             return False
         bps = int(FACTOR * self.bps) or 1
         free_ns = max(self._free_ns, now_ns)
@@ -208,6 +208,7 @@ class Pacer(Generic[T]):
         dropped = self._drop_late(now_ns) if self._has_waited_long(now_ns) else []
         out: list[Burst[T] | Padding] = []
         probe = self._probe
+        is_opening = self._opening > 0
         bps = self._pacing_bps(now_ns)
         horizon_ns = now_ns + BURST_NS
         free_ns = max(self._free_ns, now_ns)
@@ -221,6 +222,8 @@ class Pacer(Generic[T]):
             if self._retransmissions:
                 size = self._send(1, self._retransmissions, room, out)
             elif self._video:
+                if is_opening:
+                    room = min(room, self._opening)
                 size = self._send(2, self._video, room, out)
                 self._opening -= size
             elif probe is not None:
@@ -230,8 +233,8 @@ class Pacer(Generic[T]):
             else:
                 break
             free_ns += size * 8 * NS_PER_S // bps
-            if probe is not self._probe:
-                probe = self._probe
+            if probe is not self._probe or is_opening != (self._opening > 0):
+                probe, is_opening = self._probe, self._opening > 0
                 bps = self._pacing_bps(now_ns)
         self._free_ns = free_ns
         return out, dropped

@@ -121,6 +121,11 @@ class Probing:
         self._pause_ns = _FIRST_PAUSE_NS
         self._next_ns = None
 
+    def restart(self) -> None:
+        """The path is another one, or is there again: nothing will come of the trains that are on their way."""
+        self._trains.clear()
+        self.sooner()
+
     def failed(self) -> None:
         """What a train had found did not hold."""
         self._pause_ns = min(2 * self._pause_ns, _LONGEST_PAUSE_NS)

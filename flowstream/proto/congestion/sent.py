@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -44,9 +45,10 @@ class SentPackets:
     def __init__(self) -> None:
         self.in_flight_bytes: int = 0
         self._next = 0  # not wrapped
-        self._sent_ns = [0] * SPAN
-        self._sizes = [0] * SPAN
-        self._probes = [0] * SPAN
+        # Of `SPAN` from the first packet on: who never connects takes no room.
+        self._sent_ns = array("q")
+        self._sizes = array("q")
+        self._probes = array("q")
         self._states = bytearray([_ARRIVED]) * SPAN
         self._told_to = 0  # all below are told of, or never will be
         self._reference = Unwrapper(24)
@@ -61,6 +63,8 @@ class SentPackets:
 
         Gives the sum of them.
         """
+        if not self._sent_ns:
+            self._sent_ns, self._sizes, self._probes = (array("q", bytes(8 * SPAN)) for _ in range(3))
         first, count = self._next % SPAN, len(sizes)
         end = first + count
         if end > SPAN:
@@ -70,9 +74,9 @@ class SentPackets:
         if states.find(_IN_FLIGHT, first, end) >= 0:
             self._give_up(self._next - SPAN, self._next - SPAN + count)
         states[first:end] = bytes(count)
-        self._sent_ns[first:end] = [now_ns] * count
-        self._sizes[first:end] = sizes
-        self._probes[first:end] = [probe] * count
+        self._sent_ns[first:end] = array("q", (now_ns,)) * count
+        self._sizes[first:end] = array("q", sizes)
+        self._probes[first:end] = array("q", (probe,)) * count
         self._next += count
         total = sum(sizes)
         self.in_flight_bytes += total

@@ -1,10 +1,10 @@
 """An encoder on a thread of its own, so that one that never answers is left behind and not waited for.
 
-Libraries hang, and drivers of devices that are gone. SVT-AV1 4.1 does, on a busy machine once in some twenty thousand
-pictures, whatever it is told: for low delay it has the fewest reference buffers that will do. When one is given back a
-moment late, its picture decision waits for that, what gives it back waits for the next picture, and
-``svt_av1_enc_get_packet`` waits for all of them. A node that calls such an encoder itself hangs with it, and so does
-everybody who watches.
+Libraries hang, and drivers of devices that are gone. SVT-AV1 4.1 does, whatever it is told, about once in twenty
+thousand pictures that come without a pause on a busy machine: for low delay it has the fewest reference buffers that
+will do. When one is given back a moment late, its picture decision waits for that, what gives it back waits for the
+next picture, and ``svt_av1_enc_get_packet`` waits for all of them. A node that calls such an encoder itself hangs with
+it, and so does everybody who watches.
 """
 
 from __future__ import annotations

@@ -108,11 +108,12 @@ class ViewerChannels:
         """Records that this viewer did not get because it took them too slowly."""
         return self._queue.drops.total() - self._queue.drops["withheld"]
 
-    def tick(self, *, now_ns: int) -> None:
-        """What is due by the clock."""
+    def tick(self, delivery: Delivery | None, *, now_ns: int) -> None:
+        """What is due by the clock; ``delivery`` is how records go out now."""
         if not self._association.is_up:
             return
-        self._follow_delivery()
+        if delivery != self._delivery:
+            self._follow(delivery)
         self._flush()
         if now_ns < self._next_stats_ns or self._control is None or not self._seated.seat.is_admitted:
             return
@@ -209,10 +210,7 @@ class ViewerChannels:
 
     # --- flowstream-data ----------------------------------------------------------------------------------------------
 
-    def _follow_delivery(self) -> None:
-        delivery = self._around.delivery()
-        if delivery == self._delivery:
-            return
+    def _follow(self, delivery: Delivery | None) -> None:
         was, self._delivery = self._delivery, delivery
         if delivery is not None:
             self._queue.change("drop-oldest", Limit(MOST_WAITING, bytes=delivery.backlog))
@@ -283,8 +281,11 @@ class Channels:
 
     def tick(self, *, now_ns: int) -> None:
         """What is due by the clock."""
+        if not self._viewers:
+            return
+        delivery = self._around.delivery()
         for each in self._viewers.values():
-            each.tick(now_ns=now_ns)
+            each.tick(delivery, now_ns=now_ns)
 
     def send(self, record: Record[Any], node: str, *, at_ns: int, captured_ns: int | None) -> None:
         """A record of a node, to everybody who may have it: ``at_ns`` is its media time in UTC."""

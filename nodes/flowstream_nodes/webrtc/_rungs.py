@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from flowstream import EncodedPacket, Limit, Size, ticks_of
-from flowstream.proto.allocator import RISE, Allocator, Choice
+from flowstream.proto.allocator import RISE, SLACK, Allocator, Choice
 from flowstream.proto.allocator import Rung as Rate
+from flowstream.proto.congestion.shared import Bound, Flow, SharedUplink
 from flowstream.proto.keyframe import SPACING_NS, KeyframeRequests
 from flowstream.proto.switching import Picture
 from flowstream_nodes.webrtc._codecs import codec_of, profile_of
@@ -26,6 +28,9 @@ CLOCK_RATE: Final = 90_000
 ON_THE_WIRE: Final = 1.06
 """Times what the encoder makes: with headers, protection, UDP and IP."""
 
+
+OF_SHARE: Final = 1.25
+"""Times what a viewer could get of a bounded uplink, or its next rung: what its link must be seen to carry for that."""
 
 RECENT_NS: Final = SPACING_NS
 """So long a keyframe, and what has come since, is good for a viewer who comes: then another one may be asked for."""
@@ -117,8 +122,12 @@ class Rungs:
     """All renditions there are, and the choice for each viewer."""
 
     def __init__(self) -> None:
+        self.found_bps: int | None = None
+        """What the uplink was found to carry for all, where that is less than was said of it."""
         self._rungs: dict[int, Rung] = {}
         self._allocator = Allocator()
+        self._uplink = SharedUplink()
+        self._shares_bps: dict[str, int] = {}
         self.sharing: int = 0
         """How many viewers there are to share the uplink."""
 
@@ -175,13 +184,61 @@ class Rungs:
         self, sessions: Sequence[ViewerSession], *, uplink_bps: int | None, sound_bps: int, now_ns: int
     ) -> Mapping[str, Choice]:
         """Tells each viewer's session which rung it gets; gives all choices."""
+        rates = self.rates(now_ns=now_ns)
+        bound = self._follow_uplink(sessions, rates, sound_bps, now_ns)
+        if bound is not None and (uplink_bps is None or bound.bps < uplink_bps):
+            uplink_bps = bound.bps
+        else:
+            bound = None
         self._allocator.uplink_bps = uplink_bps
         demands = [each.demand(sound_bps=sound_bps, playable=self._playable(each)) for each in sessions]
         self.sharing = sum(not demand.is_paused for demand in demands)
-        choices = self._allocator.decide(self.rates(now_ns=now_ns), demands, now_ns=now_ns)
+        choices = self._allocator.decide(rates, demands, now_ns=now_ns, is_tight=self._uplink.is_tight)
+        if bound is not None and not bound.is_found:
+            choices = {
+                name: replace(choice, reason="settling") if choice.reason == "uplink" else choice
+                for name, choice in choices.items()
+            }
+        self.found_bps = bound.bps if bound is not None and bound.is_found else None
         for session in sessions:
             session.aim(choices[session.id])
+        self._shares_bps = {} if uplink_bps is None else self._share(choices, uplink_bps, sound_bps, now_ns)
         return choices
+
+    def _follow_uplink(
+        self, sessions: Sequence[ViewerSession], rates: Sequence[Rate], sound_bps: int, now_ns: int
+    ) -> Bound | None:
+        """What all viewers may get together, by what is seen of their links; None while there is nothing to send."""
+        if not any(rung.meter.bps for rung in self):
+            return None
+        takes = {rate.name: rate.bitrate_bps for rate in rates}
+        ladder = sorted(takes.values())
+        flows = [
+            Flow(
+                sound_bps + max(takes.get(session.switch.current or "", 0), ladder[0]),
+                session.sender.estimator.received_bps,
+                session.sender.estimator.is_held_up,
+            )
+            for session in sessions
+        ]
+        # The allocator leaves some of every bound: what grows must do so by more than that.
+        step_bps = max((above - below for below, above in pairwise(ladder)), default=0)
+        step_bps = int((step_bps + SLACK * sum(flow.bitrate_bps for flow in flows)) / (1 - SLACK)) + 1
+        return self._uplink.follow(flows, step_bps=step_bps, now_ns=now_ns)
+
+    def share_bps(self, session: ViewerSession) -> int | None:
+        """The most that a viewer could have of the uplink, others being there; None where that has no bound."""
+        return self._shares_bps.get(session.id)
+
+    def _share(self, choices: Mapping[str, Choice], uplink_bps: int, sound_bps: int, now_ns: int) -> dict[str, int]:
+        rates = {rate.name: rate.bitrate_bps for rate in self.rates(now_ns=now_ns)}
+        spent = {name: rates.get(choice.rung or "", 0) for name, choice in choices.items()}
+        spare_bps = max(0, uplink_bps - sum(spent.values()) - sound_bps * len(spent))
+        shares = {}
+        for name, bps in spent.items():
+            next_bps = min((rate for rate in rates.values() if rate > bps), default=bps)
+            shares[name] = int(OF_SHARE * (sound_bps + max(bps + spare_bps, next_bps)))
+        return shares
 
     def limit(self, session: ViewerSession, *, uplink_bps: int | None, sound_bps: int, now_ns: int) -> Limit | None:
         """What keeps a viewer from a better picture, since the last decision."""
@@ -192,7 +249,7 @@ class Rungs:
         above_bps = next((rate.bitrate_bps for rate in self.rates(now_ns=now_ns) if rate.name == choice.above), None)
         rate_bps: int | None = None
         if choice.reason == "uplink":
-            rate_bps = uplink_bps
+            rate_bps = self.found_bps or uplink_bps
         elif choice.reason == "cap":
             rate_bps = session.cap_bps
         elif choice.reason == "link":

@@ -15,7 +15,7 @@ from flowstream.proto.sdp import Kind
 from flowstream_nodes.webrtc._layout import Layouts
 from flowstream_nodes.webrtc._protection import MOST, Protection, ProtectionError
 from flowstream_nodes.webrtc._stream import PADDING, RtpStream
-from flowstream_nodes.webrtc._wakeups import Wakeups
+from flowstream_nodes.webrtc._wakeups import TOGETHER_NS, Wakeups
 
 if TYPE_CHECKING:
     from flowstream_nodes.webrtc._mux import UdpMux
@@ -37,6 +37,20 @@ OF_USE: Final = 5.0
 
 LEAST_OF_USE_BPS: Final = 5_000_000
 
+WAVERS: Final = 0.2
+"""A stream's rate is not the same all the time; it has to change by more than this share before a link that carries
+more than enough is looked at again."""
+
+DEAD_NS: Final = 1_000_000_000
+"""After so long without feedback pictures are no longer sent: they would only keep the keyframe waiting that must come
+when the viewer is back."""
+
+ALIVE_NS: Final = 200_000_000
+"""So often something small is sent meanwhile, to which the viewer can answer."""
+
+SETTLES_NS: Final = 500_000_000
+"""For this and two round trips after the path has changed or is back, nothing is known of what it carries."""
+
 _TRAILER: Final = 16  # of SRTP; the exact size counts when a packet leaves
 _UDP_OVER_IPV4, _UDP_OVER_IPV6 = 28, 48
 
@@ -53,6 +67,7 @@ class Unit:
     payloads: Sequence[bytes]
     ticks: int
     captured_ns: int | None
+    is_keyframe: bool
 
 
 @dataclass(eq=False, slots=True)
@@ -94,7 +109,16 @@ class Sender:
         """Whether pictures were given up and there is no room for the keyframe yet that must come next."""
         self.may_repeat: bool = True
         """Whether what was sent before may be sent again, if only to find out what the link carries."""
+        self.is_dead: bool = False
+        """Whether nothing has been heard of the viewer for so long that no picture is sent."""
         self._has_reports = False
+        self._begins_anew = False  # a keyframe was asked for, because the viewer cannot have what it misses
+        self._anew_ns = now_ns
+        self._silent_ns: int | None = None  # since when nothing is heard
+        self._known_ns = 0  # when what the path carries may be known again
+        self._next_alive_ns = 0
+        self._now_ns = now_ns
+        self._most_bps = LEAST_OF_USE_BPS
         self._pacer: Pacer[Unit | Again] = Pacer(now_ns=now_ns, bps=start_bps, opening=OPENING)
         self._streams = streams
         self._mux = mux
@@ -117,14 +141,19 @@ class Sender:
 
     def go_by(self, pair: Pair, *, now_ns: int) -> None:
         """The viewer is reached this way from now on."""
-        if self.pair is not None and pair != self.pair:
-            self.estimator.path_changed(now_ns=now_ns)
+        is_other = self.pair is not None and pair != self.pair
         self.pair = pair
+        if is_other:
+            self.look_anew(now_ns=now_ns)
         self._overhead = _UDP_OVER_IPV6 if ":" in pair.local[0] else _UDP_OVER_IPV4
 
     def look_anew(self, *, now_ns: int) -> None:
         """The viewer may be reached through another network now, be it at the same address."""
+        was_silent = self.estimator.is_silent
         self.estimator.path_changed(now_ns=now_ns)
+        self._known_ns = now_ns + SETTLES_NS + 2 * self.estimator.round_trip_ns
+        if was_silent:
+            self._begin_anew(now_ns)
 
     # --- what is to be sent -------------------------------------------------------------------------------------------
 
@@ -141,10 +170,10 @@ class Sender:
         is_droppable: bool = False,
     ) -> bool:
         """An access unit at a position of the timeline; whether it will be sent, as far as that can be said now."""
-        if self._protection is None:
+        if self._protection is None or (self.is_dead and kind == "video"):
             return False
         stream = self._streams[kind]
-        unit = Unit(stream, codec, payloads, ticks, captured_ns)
+        unit = Unit(stream, codec, payloads, ticks, captured_ns, is_keyframe)
         sizes, total = _layouts.sizes(payloads, stream.header_size + _TRAILER + self._overhead)
         if payloads and not self.is_broken and self._pacer.passes(total, sizes[-1], now_ns=now_ns):
             self._send_unit(unit, 0, len(payloads), 0, now_ns)
@@ -165,8 +194,11 @@ class Sender:
         return not any(each.item is unit for each in dropped)
 
     def resend(self, stream: RtpStream, sequence_numbers: Sequence[int], *, round_trip_ns: int, now_ns: int) -> None:
-        """What the viewer misses."""
+        """What the viewer misses. What it cannot have any more makes it begin anew."""
         if self._protection is None:
+            return
+        if not self._begins_anew and stream.kind == "video" and stream.is_gone(sequence_numbers, now_ns=now_ns):
+            self._begin_anew(now_ns)
             return
         packets = stream.take(sequence_numbers, now_ns=now_ns, round_trip_ns=round_trip_ns)
         if not packets:
@@ -191,7 +223,12 @@ class Sender:
         """What the viewer tells of its link."""
         self.has_feedback = True
         if isinstance(packet, TransportFeedback):
+            was_silent = self.estimator.is_silent
             self.estimator.handle_feedback(packet, now_ns=now_ns)
+            if was_silent and not self.estimator.is_silent:
+                self._known_ns = now_ns + SETTLES_NS + 2 * self.estimator.round_trip_ns
+                if self.is_dead or (None in packet.deltas and now_ns >= self._anew_ns + SETTLES_NS):
+                    self._begin_anew(now_ns)
         else:
             self.estimator.handle_remb(packet.bitrate_bps, now_ns=now_ns)
         self._follow_target(now_ns)
@@ -202,15 +239,24 @@ class Sender:
         self.estimator.handle_report(loss=loss, round_trip_ns=round_trip_ns, now_ns=now_ns)
         self._follow_target(now_ns)
 
-    def tick(self, *, stream_bps: int, least_bps: int, now_ns: int) -> None:
-        """What is due by the clock. ``stream_bps`` is the most that could be sent to this viewer now, ``least_bps`` the
-        least."""
+    def tick(self, *, stream_bps: int, least_bps: int, share_bps: int | None = None, now_ns: int) -> None:
+        """What is due by the clock.
+
+        ``stream_bps`` is the most that could be sent to this viewer now, ``least_bps`` the least, ``share_bps`` what it
+        could have of an uplink that others use too: to find out whether its own link carries more would only take from
+        them.
+        """
         if self._protection is None:
             return
-        self.estimator.most_bps = max(LEAST_OF_USE_BPS, int(OF_USE * stream_bps))
+        most_bps = max(LEAST_OF_USE_BPS, int(OF_USE * stream_bps))
+        if abs(most_bps - self._most_bps) > WAVERS * self._most_bps:
+            self._most_bps = most_bps
+        self.estimator.most_bps = self._most_bps if share_bps is None else min(self._most_bps, share_bps)
         self.estimator.expect(min(int(OF_START * least_bps), MOST_START_BPS))
+        self._now_ns = now_ns
         probe = self.estimator.poll(now_ns=now_ns)
-        if probe is not None:
+        self._watch_silence(now_ns)
+        if probe is not None and not self.is_dead:
             self._pacer.start_probe(probe)
         self._follow_target(now_ns)
 
@@ -220,12 +266,43 @@ class Sender:
 
     @property
     def bandwidth_bps(self) -> int | None:
-        """What the link is taken to carry, be it only by receiver reports; None while nothing has come back."""
+        """What the link is taken to carry, be it only by receiver reports.
+
+        None while nothing has come back, while nothing does, and for a moment after the path has changed.
+        """
         if not self.has_feedback and not self._has_reports:
+            return None
+        if self.estimator.is_silent or self._now_ns < self._known_ns:
             return None
         return self.estimator.estimate().bandwidth_bps
 
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _begin_anew(self, now_ns: int) -> None:
+        """The viewer lacks what it cannot get any more: all that waits is of no use to it, but a keyframe is."""
+        self._anew_ns = now_ns
+        self.is_dead, self._silent_ns = False, None
+        self._begins_anew = True
+        self._pacer.clear()
+        for stream in self._streams.values():
+            stream.forget()
+        self.is_broken = False
+        self._on_break()
+
+    def _watch_silence(self, now_ns: int) -> None:
+        if not self.estimator.is_silent:
+            self._silent_ns = None
+            return
+        if self._silent_ns is None:
+            self._silent_ns = now_ns
+        if not self.is_dead and now_ns - self._silent_ns >= DEAD_NS:
+            self.is_dead = True
+            self._pacer.clear()
+        stream = self._streams.get("video")
+        if stream is not None and now_ns >= self._next_alive_ns:
+            self._next_alive_ns = now_ns + ALIVE_NS
+            if empty := stream.fill(1, number=self.estimator.packets.next_number):
+                self._transmit(empty, 0, now_ns)
 
     def _follow_target(self, now_ns: int) -> None:
         self._pacer.bps = self.estimator.target_bps
@@ -234,7 +311,8 @@ class Sender:
 
     def _poll(self, now_ns: int) -> None:
         due_ns = self._pacer.next_ns()
-        if due_ns is not None and due_ns <= now_ns:
+        # Who is woken up with others may be a little early; the pacer then gives that much less.
+        if due_ns is not None and due_ns <= now_ns + TOGETHER_NS:
             bursts, dropped = self._pacer.poll(now_ns=now_ns)
             for burst in bursts:
                 if isinstance(burst, Padding):
@@ -250,12 +328,15 @@ class Sender:
             due_ns = self._pacer.next_ns()
         if due_ns is not None:
             self._wakeups.ask(self._call, due_ns, now_ns=now_ns)
-        elif self.is_broken:
+        elif self.is_broken and not self.is_dead:
             self.is_broken = False
             self._on_break()
 
     def _send_unit(self, unit: Unit, first: int, end: int, probe: int, now_ns: int) -> None:
         count = len(unit.payloads)
+        if unit.is_keyframe and not first:
+            self._begins_anew = False
+            unit.stream.begin_keyframe()
         for start in range(first, end, MOST):
             stop = min(start + MOST, end)
             captured_ns = None if start else unit.captured_ns

@@ -69,6 +69,9 @@ REPORT_INTERVAL_NS: Final = 1_000_000_000
 MAX_PENDING_DTLS: Final = 64
 """Datagrams that wait for the handshake; more are dropped and repeated by the peer."""
 
+MOST_CHECKS: Final = 512
+"""Connectivity checks that are remembered, so that they count only where they first came in: twenty minutes of them."""
+
 MAX_SRTCP: Final = 1400
 """Longest protected RTCP packet that is looked at, in bytes."""
 
@@ -175,6 +178,7 @@ class ViewerSession:
             on_break=self._start_anew,
             on_failure=self._fail,
         )
+        self._checks: dict[bytes, Pair] = {}  # by transaction: where each check came in
         self._by_ssrc = {stream.ssrc: stream for stream in self.streams.values()}
         self.awaits_keyframe = True
         self.choice: Choice | None = None
@@ -277,16 +281,23 @@ class ViewerSession:
             self._follow(self.ice.handle_deadline(now_ns=self._clock.now_ns()))
 
     def tick(
-        self, *, now_ns: int, ticks_at: Callable[[Kind, int], int], stream_bps: int = 0, least_bps: int = 0
+        self,
+        *,
+        now_ns: int,
+        ticks_at: Callable[[Kind, int], int],
+        stream_bps: int = 0,
+        least_bps: int = 0,
+        share_bps: int | None = None,
     ) -> None:
         """What is due by the clock: consent, ICE credentials, the estimate, and sender reports.
 
         ``ticks_at`` gives the timeline position of a wallclock time in ticks of a kind's clock; ``stream_bps`` is the
-        most that could be sent to this viewer now, ``least_bps`` the least.
+        most that could be sent to this viewer now, ``least_bps`` the least, ``share_bps`` what it could have of an
+        uplink that others use too.
         """
         self._follow(self.ice.handle_deadline(now_ns=now_ns))
         if self.connected:
-            self.sender.tick(stream_bps=stream_bps, least_bps=least_bps, now_ns=now_ns)
+            self.sender.tick(stream_bps=stream_bps, least_bps=least_bps, share_bps=share_bps, now_ns=now_ns)
         if not self.connected or now_ns < self._next_report_ns:
             return
         wallclock_ns = self._clock.wallclock_ns()
@@ -338,7 +349,9 @@ class ViewerSession:
     @property
     def wants_keyframe(self) -> bool:
         """Whether it cannot go on, or not change to what it is to get, and has room for a keyframe."""
-        return self.connected and self.switch.needs_keyframe is not None and not self.sender.is_broken
+        sender = self.sender
+        is_ready = self.connected and not sender.is_broken and not sender.is_dead
+        return is_ready and self.switch.needs_keyframe is not None
 
     def offer(self, picture: Picture) -> int | None:
         """The position on the timeline at which a picture goes to this viewer; None if it does not.
@@ -418,8 +431,8 @@ class ViewerSession:
             self.sender.send("video", payloads, codec="h264", ticks=ticks, now_ns=now_ns, is_keyframe=True)
 
     def ask_keyframe(self) -> None:
-        """Asks for a keyframe, when this viewer may have one."""
-        if self.connected and "video" in self.streams and "video" not in self._withheld:
+        """Asks for a keyframe, when this viewer may have one and can be reached."""
+        if self.connected and "video" in self.streams and "video" not in self._withheld and not self.sender.is_dead:
             self._want_keyframe(self)
 
     async def _connect(self) -> None:
@@ -467,7 +480,14 @@ class ViewerSession:
             self._mux.expect_no_more(self.ice.tag)
 
     def _handle_ice(self, data: bytes, pair: Pair) -> None:
+        transaction = stun.transaction_of(data)
+        if self._checks.get(transaction, pair) != pair:
+            return  # somebody who has seen it sends it again: it says nothing of where the viewer is
         self._follow(self.ice.handle_datagram(data, pair, now_ns=self._clock.now_ns()))
+        if pair in self.ice.pairs:
+            self._checks[transaction] = pair
+            if len(self._checks) > MOST_CHECKS:
+                del self._checks[next(iter(self._checks))]
 
     def _follow(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:

@@ -174,6 +174,21 @@ class RtpStream:
         found = (self._history.take(each, now_ns=now_ns, round_trip_ns=round_trip_ns) for each in sequence_numbers)
         return [packet for packet in found if packet is not None]
 
+    def forget(self) -> None:
+        """Nothing that was written so far is sent again."""
+        if self._history is not None:
+            self._history.clear()
+
+    def begin_keyframe(self) -> None:
+        """What is written next begins a keyframe."""
+        if self._history is not None:
+            self._history.begin_keyframe()
+
+    def is_gone(self, sequence_numbers: Sequence[int], *, now_ns: int) -> bool:
+        """Whether the viewer misses something that it needs and cannot be sent again."""
+        history = self._history
+        return history is not None and any(history.is_gone(each, now_ns=now_ns) for each in sequence_numbers)
+
     def newest(self, size: int) -> list[SentPacket]:
         """The last packets, together about ``size`` bytes: what fills the path when it is probed."""
         return self._history.newest(size) if self._history is not None and self._rtx_header is not None else []

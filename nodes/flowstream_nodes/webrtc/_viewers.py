@@ -324,10 +324,12 @@ class Viewers:
         held = sum(
             session.choice is not None and session.choice.reason == "uplink" for session in self.sessions.values()
         )
-        uplink_bps = self._uplink_bps
-        if not held or uplink_bps is None:
+        found_bps, uplink_bps = self.rungs.found_bps, self._uplink_bps
+        if not held or (found_bps is None and uplink_bps is None):
             return None
-        return f"the uplink of {format_bitrate(uplink_bps)} has no more for {held} viewer{'s' if held > 1 else ''}"
+        said = format_bitrate(uplink_bps) if found_bps is None and uplink_bps is not None else None
+        uplink = f"the uplink of {said}" if said else f"the uplink, found to carry {(found_bps or 0) / 1e6:.1f} Mbit/s,"
+        return f"{uplink} has no more for {held} viewer{'s' if held > 1 else ''}"
 
     @property
     def _uplink_bps(self) -> int | None:
@@ -391,7 +393,13 @@ class Viewers:
         rates = [rate.bitrate_bps for rate in self.rungs.rates(now_ns=now_ns)]
         stream_bps, least_bps = max(rates, default=0), min(rates, default=0)
         for session in list(self.sessions.values()):
-            session.tick(now_ns=now_ns, ticks_at=self._ticks_at, stream_bps=stream_bps, least_bps=least_bps)
+            session.tick(
+                now_ns=now_ns,
+                ticks_at=self._ticks_at,
+                stream_bps=stream_bps,
+                least_bps=least_bps,
+                share_bps=self.rungs.share_bps(session),
+            )
             self._seated[session.id].cover()
         self.channels.tick(now_ns=now_ns)
         self.registry.tick()
@@ -519,7 +527,7 @@ class Viewers:
     def _why(self, choice: Choice) -> str:
         rung = self.rungs.find(choice.rung)
         named = choice if rung is None else replace(choice, rung=rung.name)
-        return named.why(uplink_bps=self._uplink_bps)
+        return named.why(uplink_bps=None if self.rungs.found_bps is not None else self._uplink_bps)
 
     def _limit(self, session: ViewerSession) -> Limit | None:
         now_ns = self._holding.now_ns()

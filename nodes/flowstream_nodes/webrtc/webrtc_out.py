@@ -171,7 +171,8 @@ class WebrtcOut(Node[WebrtcOutConfig], type="webrtc-out"):
     ``video`` takes several renditions of one picture, the largest first: ``video: [high, middle, low]``. Each viewer
     gets the one that its link carries, which its browser's feedback on every packet tells, and another one from a
     keyframe on when that changes; it may choose one itself. ``uplink`` bounds the sum of all viewers. A viewer whose
-    link does not even carry the lowest one sees the picture stand still, and hears the sound.
+    link does not even carry the lowest one sees the picture stand still, and hears the sound. ``flowstream why`` names
+    who gets less than the best, and because of what; ``flowstream viewers prioritize`` says who comes first.
 
     Media travels on UDP at the address where the graph serves (``serve.listen``), on the same port number when it is
     free. Behind a NAT, either pass that port on and say under ``public_addresses`` where it can be reached, or name

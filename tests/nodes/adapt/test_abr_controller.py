@@ -62,7 +62,7 @@ def test_without_names_the_target_is_for_whoever_listens() -> None:
     with steering({"max": "4M"}) as node:
         assert node.push(seen(2 * M), "reports") == [Record(Targets({}, rest=Target(1_900 * K)), 0)]
         assert last(node).target_of("anything") == Target(1_900 * K)
-        assert node.facts == {"viewers": 1, "rates": "1.9M", "limited_by": "network"}
+        assert node.facts == {"viewers": 1, "estimate_bps": 2_000_000, "rates": "1.9M", "limited_by": "network"}
 
 
 def test_a_script_of_a_link_that_falls_and_rises() -> None:
@@ -172,7 +172,8 @@ def test_named_encoders_get_a_target_each_and_those_of_no_use_pause() -> None:
         assert targets.of["high"] == Target(2_850 * K)
         assert targets.of["middle"] == Target(475 * K)
         assert targets.of["low"].paused
-        assert node.facts == {"viewers": 2, "rates": "high 2.85M, middle 475k", "limited_by": "network"}
+        rates = "high 2.85M, middle 475k"
+        assert node.facts == {"viewers": 2, "estimate_bps": 3_500_000, "rates": rates, "limited_by": "network"}
 
 
 def test_encoders_come_and_go_while_viewers_stay() -> None:
@@ -191,7 +192,7 @@ def test_one_that_always_runs_does() -> None:
     with steering({"encoders": encoders, "max": "4M"}) as node:
         node.push(seen(), "reports")
         assert {name for name, each in last(node).of.items() if not each.paused} == {"low"}
-        assert node.facts == {"viewers": 0, "rates": None, "limited_by": "nobody"}
+        assert node.facts == {"viewers": 0, "estimate_bps": None, "rates": None, "limited_by": "nobody"}
 
 
 def test_names_are_those_of_the_file_it_stands_in() -> None:

@@ -22,9 +22,6 @@ class LoopbackViewer:
     def __init__(self) -> None:
         self.rtp: list[RtpPacket] = []
         self.rtcp: list[RtcpPacket] = []
-        self.received = 0
-        self.counts_only = False
-        """Nothing is decrypted: what comes is counted, and told of."""
         self.ufrag, self.password = secrets.token_hex(4), secrets.token_hex(16)
         self._arrivals = Arrivals(ssrc=1)
         self._news = asyncio.Event()
@@ -155,10 +152,6 @@ class LoopbackViewer:
 
     def _take(self, packet: RtpPacket) -> None:
         self.rtp.append(packet)
-        self._note(packet)
-
-    def _note(self, packet: RtpPacket) -> None:
-        self.received += 1
         number = dict(packet.extensions).get(6)
         if number is not None:
             self._arrivals.add(int.from_bytes(number, "big"), now_ns=time.monotonic_ns())
@@ -169,24 +162,22 @@ class LoopbackViewer:
                 data = self.socket.recv(2048)
             except OSError:  # nothing there, or the other end has closed
                 break
-            if stun.looks_like_stun(data):
-                message = stun.Message.parse(data)
-                if message.kind is stun.Class.SUCCESS and message.verify(self.peer_password.encode()):
-                    assert message.transaction_id in self._transactions
-                    self.checked.set()
-                elif message.kind is stun.Class.REQUEST:
-                    reply = stun.Message(stun.BINDING, stun.Class.SUCCESS, message.transaction_id, self._seen_at())
-                    self.socket.send(reply.to_bytes(self.password.encode()))
-            elif 20 <= data[0] <= 63:
-                self._pending.put_nowait(data)
-            elif looks_like_rtcp(data):
-                if self.dtls.state != "connected":  # it may overtake the end of the handshake
-                    continue
-                self.rtcp += parse_compound(self.dtls._rx_srtp.unprotect_rtcp(data))
-            elif self.counts_only:
-                self._note(RtpPacket.parse(data))
-            elif self.dtls.state != "connected" or self.lose(RtpPacket.parse(data)):
-                pass  # media may overtake the end of the handshake
-            else:
-                self._take(RtpPacket.parse(self.dtls._rx_srtp.unprotect(data)))
+            self._handle(data)
         self._news.set()
+
+    def _handle(self, data: bytes) -> None:
+        if stun.looks_like_stun(data):
+            message = stun.Message.parse(data)
+            if message.kind is stun.Class.SUCCESS and message.verify(self.peer_password.encode()):
+                assert message.transaction_id in self._transactions
+                self.checked.set()
+            elif message.kind is stun.Class.REQUEST:
+                reply = stun.Message(stun.BINDING, stun.Class.SUCCESS, message.transaction_id, self._seen_at())
+                self.socket.send(reply.to_bytes(self.password.encode()))
+        elif 20 <= data[0] <= 63:
+            self._pending.put_nowait(data)
+        elif looks_like_rtcp(data):
+            if self.dtls.state == "connected":  # it may overtake the end of the handshake
+                self.rtcp += parse_compound(self.dtls._rx_srtp.unprotect_rtcp(data))
+        elif self.dtls.state == "connected" and not self.lose(RtpPacket.parse(data)):
+            self._take(RtpPacket.parse(self.dtls._rx_srtp.unprotect(data)))  # media may overtake it, too

@@ -13,6 +13,7 @@ import pytest
 from flowstream import Caller, Record
 from flowstream.proto.viewer_channel import LONGEST, MOST_AT_ONCE, MOST_REFUSED
 from flowstream_nodes.webrtc._channels import LONGEST_RECORD, MOST_WAITING, Delivery
+from flowstream_nodes.webrtc._viewers import TICK_S
 from tests.nodes.webrtc.data_viewer import DataViewer
 
 pytestmark = pytest.mark.anyio
@@ -224,6 +225,17 @@ async def test_another_delivery_is_another_channel_and_none_is_none(stage: Any) 
         with anyio.fail_after(10):
             while {each.readyState for each in viewer.given} != {"closed"}:
                 await anyio.lowlevel.checkpoint()
+
+
+async def test_between_two_nodes_the_channel_stays(stage: Any) -> None:
+    async with viewer_of(stage) as (viewer, _):
+        await until(viewer, lambda: bool(viewer.given))
+        stage.viewers._feeders.clear()  # the old one has gone, the new one is not there yet
+        await anyio.sleep(3 * TICK_S)
+        stage.viewers._feeders.append(stage.feeder)
+        give(stage, 0)
+        await until(viewer, lambda: len(viewer.records) == 1)
+        assert [each.readyState for each in viewer.given] == ["open"]
 
 
 async def test_a_slow_viewer_loses_the_oldest_and_holds_up_nobody(stage: Any) -> None:

@@ -85,8 +85,24 @@ async def test_a_server_and_a_player_behind_nats_find_each_other_by_stun(
 async def _note_pair(stage: Any, selected: list[Pair]) -> None:
     """Where the media goes, once it is known."""
     while not selected:
-        selected += [each.ice.selected for each in stage.viewers.sessions.values() if each.connected]
+        # A player may be shown something before it has nominated a pair.
+        pairs = [each.sender.pair for each in stage.viewers.sessions.values() if each.connected]
+        selected += [pair for pair in pairs if pair is not None]
         await anyio.sleep(0.02)
+
+
+async def test_a_port_that_the_nat_passes_on_needs_no_server(stage_of: Any) -> None:
+    player("werift")
+    with behind_nats(server="cone", client="symmetric") as network, network.at("server"):
+        network.run("router", f"iptables -t nat -A PREROUTING -i internet -p udp --dport {PORT} -j DNAT --to {SERVER}")
+        reach = Reach(public=((SERVER_OUTSIDE, 0),))
+        async with stage_of(host="0.0.0.0", port=PORT, http="0.0.0.0", reach=reach) as stage:
+            stage.tasks.start_soon(stage.play)
+            selected: list[Pair] = []
+            stage.tasks.start_soon(_note_pair, stage, selected)
+            assert_watched(await play(network, "werift", f"http://{SERVER_OUTSIDE}:{PORT}"))
+            (pair,) = selected
+            assert (pair.local, pair.remote[0]) == ((SERVER, PORT), CLIENT_OUTSIDE)
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])

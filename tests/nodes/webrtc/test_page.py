@@ -153,7 +153,8 @@ async def test_a_second_viewer_sees_a_picture_at_once_and_the_first_goes_on(
         before = len(stage.requests)
         second = await open_page(browser, stage.url)
         await wait_for_state(second, "playing")
-        assert len(stage.requests) == before + 1
+        # One when it could be reached; one more if its handshake took so long that what was made is old.
+        assert before + 1 <= len(stage.requests) <= before + 2
         count = await decoded(first)
         await wait_for(first, f"window.inbound('video').then((s) => s.framesDecoded > {count} + 20)")
         assert await first.evaluate("window.connections.length") == 1

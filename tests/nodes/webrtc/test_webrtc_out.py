@@ -11,7 +11,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from flowstream import EncodedCaps, EncodedPacket, NegotiationError, ResourceBusy, ViewerReports
+from flowstream import EncodedCaps, EncodedPacket, NegotiationError, Record, ResourceBusy, ViewerReports
 from flowstream.testing.harness import Harness
 from flowstream_nodes.webrtc.webrtc_out import REPORTS_NS, WebrtcOut, WebrtcOutConfig
 
@@ -185,3 +185,14 @@ def test_addresses_of_relays_are_taken(url: str) -> None:
     assert WebrtcOutConfig.model_validate({"ice_servers": [by_secret]}).ice_servers[0].secret == "north"
     server = {"urls": [url], "username": "viewer", "credential": "a secret"}
     assert WebrtcOutConfig.model_validate({"ice_servers": [server]}).ice_servers[0].urls == [url]
+
+
+def test_records_of_several_nodes_are_taken_and_go_to_nobody_without_viewers() -> None:
+    with harness({"data": {"delivery": "lossy", "backlog": "4KiB"}}) as node:
+        node.settle()
+        for number in range(3):
+            node.push(Record({"number": number}, number), "data")
+        node.settle()
+        assert node.facts.get("dropped_records") is None
+        node.reconfigure(data={"delivery": "ordered"})
+        node.finish()

@@ -312,10 +312,12 @@ async def test_the_page_and_its_parts(http: httpx.AsyncClient, stage: Any) -> No
     for name, kind in (
         ("viewer.js", "text/javascript"),
         ("session.js", "text/javascript"),
+        ("channel.js", "text/javascript"),
         ("panel.js", "text/javascript"),
         ("viewer.css", "text/css"),
     ):
-        assert f'"{name}"' in page.text or f'"./{name}"' in (await http.get("/viewer.js")).text
+        scripts = [(await http.get(f"/{each}.js")).text for each in ("viewer", "session")]
+        assert f'"{name}"' in page.text or any(f'"./{name}"' in script for script in scripts)
         part = await http.get(f"/{name}")
         assert part.headers["content-type"].startswith(kind)
     assert (await http.get("/secret.txt")).status_code == 404
