@@ -21,6 +21,8 @@ from flowstream.runtime.engine import Engine
 
 CAPS = EncodedCaps("h264")
 LOOKS = 20
+STALL_TURNS = 100
+"""How many turns of the loop the consumer lets go by: in each of them the source gives some."""
 BLOCKS = 2_000
 """How many more objects may be there at one look than at another, once it has settled."""
 GROWTH_BYTES = 8_000_000
@@ -73,7 +75,8 @@ class Stall(Node, type="long/stall"):
         async for _ in ctx.stream(self.items):
             Stall.taken += 1
             if Stall.taken % 5_000 == 0:
-                await anyio.sleep(0.01)
+                for _ in range(STALL_TURNS):
+                    await anyio.lowlevel.checkpoint()
 
 
 def resident_bytes() -> int:
