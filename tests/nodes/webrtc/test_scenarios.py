@@ -245,7 +245,7 @@ def test_a_link_too_narrow_for_any_picture_carries_the_sound_and_the_picture_com
     sound_ns = [at_ns for at_ns in seen.watcher.receiver.sound_ns if at_ns > seen.stage.begun_ns + 6 * NS_PER_S]
     gaps_ms = [(later - earlier) / MS for earlier, later in pairwise(sound_ns)]
     assert max(gaps_ms) <= 300
-    assert len(sound_ns) >= 0.96 * 50 * 12
+    assert len(sound_ns) >= 0.93 * 50 * 12, "a twentieth goes where a picture is tried again"
     assert narrow.share < 0.1
     assert first_after(seen, 12) <= 3
     assert first_after(seen, 12, rung=0) <= 5
