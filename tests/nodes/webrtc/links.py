@@ -40,6 +40,7 @@ RATES_BPS: Final = (2_500_000, 900_000, 300_000)
 VIDEO: Final = EncodedCaps(codec="h264", width=1280, height=720)
 SOUND: Final = EncodedCaps(codec="opus", rate=48_000, layout="stereo")
 SOUND_BYTES: Final = 160  # in 20 ms: 64 kbit/s
+ON_THEIR_WAY_NS: Final = 400 * MS
 CHECK_NS: Final = 2_500 * MS
 """How often Chromium checks the path that it uses."""
 
@@ -369,7 +370,7 @@ class Story:
 
     pictures: int
     share: float
-    """Of the pictures that were made."""
+    """Of the pictures that were made, without those of the end, which may be on their way."""
     freezes: int
     frozen_s: float
     longest_s: float
@@ -385,12 +386,12 @@ class Story:
         seen = [each for each in shown if since_ns <= each.at_ns < until_ns]
         delays = sorted((each.at_ns - made_ns[each.number]) / MS for each in seen) or [float("inf")]
         freezes = freezes_ns(list(shown), since_ns=since_ns, until_ns=until_ns)
-        made = sum(since_ns <= each < until_ns for each in made_ns)
+        made = {number for number, at_ns in enumerate(made_ns) if since_ns <= at_ns < until_ns - ON_THEIR_WAY_NS}
         rungs = [each.rung for each in seen]
         changes = [rung for index, rung in enumerate(rungs) if not index or rungs[index - 1] != rung]
         return cls(
             pictures=len(seen),
-            share=len(seen) / max(1, made),
+            share=len(made.intersection(each.number for each in seen)) / max(1, len(made)),
             freezes=len(freezes),
             frozen_s=sum(freezes) / NS_PER_S,
             longest_s=max(freezes, default=0) / NS_PER_S,

@@ -93,7 +93,7 @@ LOSSES = {
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_chance_losses_are_repaired_and_do_not_lower_the_quality(loss: str) -> None:
-    """The viewer sees every picture, in the highest rung; with 20 % lost they come haltingly, up to 0.3 s late."""
+    """The viewer sees every picture, in the highest rung; with 20 % lost they come haltingly, up to 0.4 s late."""
     freezes, frozen_s, longest_s, delay_ms = LOSSES[loss]
     seen = watch({**GOOD, "loss": loss}, seconds=12)
     story = seen.story
@@ -101,7 +101,7 @@ def test_chance_losses_are_repaired_and_do_not_lower_the_quality(loss: str) -> N
     assert story.frozen_s <= frozen_s
     assert story.longest_s <= longest_s
     assert story.delay_p95_ms <= delay_ms
-    assert story.share >= 0.98
+    assert story.share == 1
     assert story.rungs == ("low", "high")
     assert story.high >= 0.85
     assert seen.watcher.receiver.keyframes_asked == 0
