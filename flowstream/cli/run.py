@@ -52,7 +52,7 @@ def command(
     replays: Mapping[str, Replay],
 ) -> int:
     """Run GRAPH: a file, or the name of a graph that comes with flowstream (hello, rooms, ladder, adaptive, viewers,
-    desk, camera, file).
+    data, desk, camera, file).
 
     Each LAYER is a file over it: what stands there counts instead, null takes something away.
 

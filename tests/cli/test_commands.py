@@ -131,7 +131,7 @@ def test_a_graph_that_does_not_exist(command: str, call: Call, here: Path) -> No
     called = call(command, "xyzzy")
     assert called.status == 2
     assert (
-        "Graphs that come with flowstream: adaptive, camera, desk, file, hello, ladder, rooms and viewers."
+        "Graphs that come with flowstream: adaptive, camera, data, desk, file, hello, ladder, rooms and viewers."
         in called.err
     )
 

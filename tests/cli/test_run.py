@@ -180,8 +180,8 @@ def test_without_a_graph_it_runs_hello(monkeypatch: pytest.MonkeyPatch, call: Ca
 
 def test_the_graphs_that_ship_are_those_that_the_help_names(call: Call) -> None:
     help_text = " ".join(call("run", "--help").out.split())
-    assert "(hello, rooms, ladder, adaptive, viewers, desk, camera, file)" in help_text
-    assert set(shipped_graphs()) == {"hello", "rooms", "ladder", "adaptive", "viewers", "desk", "camera", "file"}
+    assert "(hello, rooms, ladder, adaptive, viewers, data, desk, camera, file)" in help_text
+    assert set(shipped_graphs()) == {"hello", "rooms", "ladder", "adaptive", "viewers", "data", "desk", "camera", "file"}
 
 
 # --- in a process of its own ----------------------------------------------------------------------------------------
@@ -343,6 +343,8 @@ def test_a_save_is_applied_or_refused(here: Path, call: Call) -> None:
             "action": "update",
             "effect": "changed in place",
             "causes": ["every_ms 1 -> 2"],
+            "at_most_seconds": None,
+            "gap_seconds": None,
         }
         assert applied["changes"]["end"]["action"] == "keep"
         path.write_text(ENDLESS.replace("every_ms: 1", "evry_ms: 2"))

@@ -146,7 +146,7 @@ def test_overflow_policies_are_offered_with_what_they_mean(editing: Editing, tex
 
 def test_the_inputs_of_the_type_are_offered(editing: Editing) -> None:
     items = editing.offered("nodes:\n  a:\n    type: webrtc-out\n    inputs:\n      |\n")
-    assert items.keys() == {"video", "audio"}
+    assert items.keys() == {"video", "audio", "data"}
     assert "EncodedPacket, optional" in doc(items["video"])
 
 
