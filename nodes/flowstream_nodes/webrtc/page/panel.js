@@ -85,7 +85,7 @@ export class Panel {
       this.row("decoded", `${now.picture.framesDecoded ?? 0}, ${framesDropped} left out, ${freezeCount} freezes`);
       this.row("repaired", `${nackCount} losses asked for, ${pliCount} keyframes`);
       const told = channel.stats;
-      this.row("link", told?.estimate ? `carries ${bitrate(told.estimate)}, ${told.frames_dropped} pictures too many` : "");
+      this.row("link", told?.estimate ? `carries ${bitrate(told.estimate)}, ${told.frames_dropped} left out` : "");
       this.row("way", roundTrip === null ? "" : `${milliseconds(roundTrip)} there and back${relay ? ", by a relay" : ""}`);
     }
     return since;
