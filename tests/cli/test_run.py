@@ -181,7 +181,17 @@ def test_without_a_graph_it_runs_hello(monkeypatch: pytest.MonkeyPatch, call: Ca
 def test_the_graphs_that_ship_are_those_that_the_help_names(call: Call) -> None:
     help_text = " ".join(call("run", "--help").out.split())
     assert "(hello, rooms, ladder, adaptive, viewers, data, desk, camera, file)" in help_text
-    assert set(shipped_graphs()) == {"hello", "rooms", "ladder", "adaptive", "viewers", "data", "desk", "camera", "file"}
+    assert set(shipped_graphs()) == {
+        "hello",
+        "rooms",
+        "ladder",
+        "adaptive",
+        "viewers",
+        "data",
+        "desk",
+        "camera",
+        "file",
+    }
 
 
 # --- in a process of its own ----------------------------------------------------------------------------------------

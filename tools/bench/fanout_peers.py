@@ -94,11 +94,18 @@ class Script:
         self._numbers = numbers
 
     async def __aenter__(self) -> Self:
+        # Libraries of the peers say there what is of no interest, such as that a router could not be asked for ports.
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the script has ended
         packages = [path for path in sys.path if path.endswith("site-packages")]
         paths = [*map(str, (HERE, ROOT, ROOT / "nodes")), *packages]
         variables = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         self._process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=1 << 20, env=variables
+            *self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            limit=1 << 20,
+            env=variables,
         )
         return self
 
@@ -108,6 +115,7 @@ class Script:
         assert self._process.stdin is not None
         self._process.stdin.close()
         await self._process.wait()
+        self._said.close()
 
     async def join(self, viewer: CountingViewer) -> None:
         """Connects a viewer."""
@@ -117,7 +125,8 @@ class Script:
         self._process.stdin.write(json.dumps({"offer": offer}).encode() + b"\n")
         line = await self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{' '.join(self._command)} ended")
+            self._said.seek(0)
+            raise RuntimeError(f"{' '.join(self._command)} ended: {self._said.read().decode(errors='replace')}")
         await viewer.connect(json.loads(line)["answer"])
 
     def cpu_s(self) -> float:
