@@ -489,7 +489,8 @@ class Viewers:
             now_ns=now_ns,
         )
         for session in watching:
-            if session.wants_keyframe and (rung := self.rungs.find(session.switch.needs_keyframe)) is not None:
+            rung = self.rungs.find(session.switch.needs_keyframe) if session.wants_keyframe else None
+            if rung is not None and not self._begin_with_recent(session, rung):
                 rung.requests.want()
 
     def _prepare_for(self, session: ViewerSession) -> None:
@@ -501,16 +502,17 @@ class Viewers:
             self._poll_requests()
 
     def _want_keyframe(self, session: ViewerSession) -> None:
+        has_seen = session.streams["video"].packets_sent > 0
         self._decide()
         key = session.switch.needs_keyframe or session.switch.current
-        if (rung := self.rungs.find(key)) is not None and not self._begin_with_recent(session, rung):
+        if has_seen and (rung := self.rungs.find(key)) is not None:
             rung.requests.want()
         self._poll_requests()
 
     def _begin_with_recent(self, session: ViewerSession, rung: Rung) -> bool:
         """Sends a viewer who has seen nothing yet the last keyframe and what came after it, if that was just now."""
         now_ns = self._holding.now_ns()
-        if session.streams["video"].packets_sent or not rung.is_fresh(now_ns=now_ns):
+        if session.streams["video"].packets_sent or not session.awaits_keyframe or not rung.is_fresh(now_ns=now_ns):
             return False
         for packet, picture in rung.recent:
             self._pass_on(packet, picture, (self._seated[session.id],), now_ns)

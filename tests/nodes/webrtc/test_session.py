@@ -173,10 +173,13 @@ async def test_who_comes_sees_what_was_just_made_before_anything_new_is(
         await join(stage, first)
         assert stage.requests
         await send_pictures(stage, first, 4)
+        asked = len(stage.requests)
         second = make_viewer()
         await join(stage, second)
         payloads = [packet.payload for packet in video_of(first)]
         await arrive(second, lambda: [packet.payload for packet in video_of(second)] == payloads)
+        assert [rung.requests.deadline_ns for rung in stage.viewers.rungs] == [None], "no keyframe is still to be asked"
+        assert len(stage.requests) == asked
         await send_pictures(stage, second, 2)
         assert sorted({packet.timestamp for packet in video_of(second)}) == list(
             dict.fromkeys(packet.timestamp for packet in video_of(second))
