@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -14,6 +13,8 @@ from flowstream import AsgiApp, Caller, DoorClosed
 from flowstream.proto.ice_servers import IceServer
 from flowstream.proto.sdp import NothingInCommonError, SdpError
 from flowstream.proto.sdpfrag import parse_fragment
+from flowstream_nodes.webrtc import _page
+from flowstream_nodes.webrtc._page import read_page as read_page
 from flowstream_nodes.webrtc._viewers import NothingShownError, Viewers
 
 if TYPE_CHECKING:
@@ -39,18 +40,8 @@ MAX_NAME: Final = 200
 
 SDP: Final = "application/sdp"
 TRICKLE: Final = "application/trickle-ice-sdpfrag"
-PAGE_FOLDER: Final = Path(__file__).parent / "page"
-PAGE_TYPES: Final = {
-    "index.html": "text/html; charset=utf-8",
-    "viewer.js": "text/javascript; charset=utf-8",
-    "session.js": "text/javascript; charset=utf-8",
-    "channel.js": "text/javascript; charset=utf-8",
-    "panel.js": "text/javascript; charset=utf-8",
-    "viewer.css": "text/css; charset=utf-8",
-}
+PAGE: Final = "index.html"
 PAGE_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src data:; media-src blob: mediastream:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
@@ -68,11 +59,6 @@ class About:
     servers: tuple[IceServer, ...] = ()
 
 
-def read_page() -> dict[str, bytes]:
-    """The page's files; blocks."""
-    return {name: (PAGE_FOLDER / name).read_bytes() for name in PAGE_TYPES}
-
-
 def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str, bytes]) -> AsgiApp:
     """The ASGI application of one output.
 
@@ -87,6 +73,7 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
     from starlette.responses import JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
 
+    page_headers = {**PAGE_HEADERS, "Content-Security-Policy": _page.policy(page.get(PAGE, b""))}
     session_methods = ("GET", "PATCH", "DELETE", "OPTIONS")
 
     def cross_origin(request: Request) -> dict[str, str]:
@@ -221,15 +208,18 @@ def make_app(viewers: Viewers, *, about: Callable[[], About], page: Mapping[str,
     async def tell_about(request: Request) -> Response:
         if not viewers.registry.may_look(caller_of(request)):
             raise closed(DoorClosed("token", "this needs a link with a token"), {"Cache-Control": "no-store"})
-        now = about()
-        known = {"title": now.title, "video": now.has_video, "audio": now.has_audio, "now": viewers.wallclock_ms}
+        known = {**_known(about()), "now": viewers.wallclock_ms}
         return JSONResponse(known, headers={"Cache-Control": "no-store"})
 
     async def page_file(request: Request) -> Response:
-        name = request.path_params.get("name", "index.html")
+        name = request.path_params.get("name", PAGE)
         if name not in page:
             raise HTTPException(404, "There is nothing here.")
-        return Response(page[name], headers={"Content-Type": PAGE_TYPES[name], **PAGE_HEADERS})
+        content = page[name]
+        if name == PAGE and viewers.registry.may_look(caller_of(request)):
+            now = about()
+            content = _page.tell(content, now.title, {**_known(now), "servers": bool(now.servers)})
+        return Response(content, headers={"Content-Type": _page.TYPES[name], **page_headers})
 
     async def refuse(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -261,6 +251,11 @@ def caller_of(request: Request) -> Caller:
         vouched=request.scope.get(VIEWER),
         name=request.query_params.get("name", "")[:MAX_NAME] or None,
     )
+
+
+def _known(about: About) -> dict[str, object]:
+    """What there is to see, as the page reads it."""
+    return {"title": about.title, "video": about.has_video, "audio": about.has_audio}
 
 
 def _preflight(request: Request, cross_origin: Mapping[str, str]) -> dict[str, str]:

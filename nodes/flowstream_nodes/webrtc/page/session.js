@@ -102,13 +102,15 @@ function withTransport(answer, fragment) {
   }).join("\r\n");
 }
 
-// From offer to end. `on.lost(failure)` comes once, at an end that nobody asked for; `on.track(track)` when a track has
-// something to show; `on.connected()` once; `on.restarting()` while a new path is looked for; `on.sample(reports)` each
+// From offer to end; `hasServers` is whether the answer may name servers to ask for a way, and `on.servers(has)` says
+// whether it did. `on.lost(failure)` comes once, at an end that nobody asked for; `on.coming(track)` when there is to be a
+// track, `on.track(track)` when it has something to show; `on.connected()` once; `on.restarting()` while a new path is looked for; `on.sample(reports)` each
 // second; `on.standing(told, before)` when the owner lets us in, or pauses the stream; `on.quality(told)` now and then;
 // `on.record(record)` for each record that comes beside the picture.
 export class Session {
-  constructor(on) {
+  constructor(on, hasServers) {
     this.on = on;
+    this.hasServers = hasServers;
     this.ended = false;
     this.wasConnected = false;
     this.isRestarting = false;
@@ -133,29 +135,36 @@ export class Session {
       record: (record) => { if (!this.ended) this.on.record(record); },
     });
     // A track joins when it has something: an element with a track that stays empty plays nothing at all.
-    pc.ontrack = ({ track }) => { track.onunmute = () => { if (!this.ended) this.on.track(track); }; };
+    pc.ontrack = ({ track }) => {
+      track.onunmute = () => { if (!this.ended) this.on.track(track); };
+      if (!this.ended) this.on.coming(track);
+    };
     pc.onconnectionstatechange = () => this.connectionChanged();
     const offer = await pc.createOffer();
     // Without this libwebrtc plays Opus in mono.
     offer.sdp = offer.sdp.replace(/useinbandfec=1/g, "useinbandfec=1;stereo=1");
-    let response;
-    try {
-      response = await fetch("whep", { method: "POST", headers: { "Content-Type": SDP, ...bearer() }, body: offer.sdp });
-    } catch {
+    const asked = fetch("whep", { method: "POST", headers: { "Content-Type": SDP, ...bearer() }, body: offer.sdp }).catch(() => {
       throw new Failure("The server cannot be reached", "It may be restarting, or this device may be offline. Trying again by itself.");
-    }
+    });
+    // Addresses are gathered while the server answers, unless that is to say whom to ask for more of them.
+    const gathering = this.hasServers ? null : pc.setLocalDescription(offer);
+    gathering?.catch(() => {}); // it counts below, if we come there
+    const response = await asked;
     if (response.status !== 201) throw await failureOf(response);
     this.url = response.headers.get("Location");
     this.etag = response.headers.get("ETag");
     const servers = serversOf(response.headers.get("Link"));
     this.answer = await response.text();
     if (this.ended) return this.stop(); // stopped in between
-    // Addresses are gathered only now that it is known whom to ask; the server finds its way to us by those we tell it.
+    const wasExpected = this.hasServers || !servers.length;
+    this.on.servers(servers.length > 0);
+    if (!wasExpected) throw new Failure("There are other ways to the stream now", "", 0);
+    // The server finds its way to us by the addresses that we tell it.
     if (servers.length) {
       pc.setConfiguration({ iceServers: servers });
       pc.onicecandidate = ({ candidate }) => this.tell(candidate);
     }
-    await pc.setLocalDescription(offer);
+    await (gathering ?? pc.setLocalDescription(offer));
     await pc.setRemoteDescription({ type: "answer", sdp: this.answer });
     for (const { receiver } of pc.getTransceivers()) {
       const transport = receiver.transport;

@@ -7,6 +7,8 @@ const STALL_MS = 2_500; // no new picture for this long is worth saying
 const RETRY_MS = [400, 800, 1_500, 3_000, 5_000];
 const IDLE_MS = 2_500; // bars leave after this
 const ABOUT_MS = 5_000; // between looks at title and tracks, which may change while we watch
+const FRESH_MS = 400; // a page that is opened shows nothing but its ground for this long, if there is nothing to say
+const ALONE_MS = 500; // sound waits for the picture for this long
 const NAME = "flowstream name";
 
 const $ = (id) => document.getElementById(id);
@@ -20,20 +22,36 @@ let retryTimer = 0;
 let wasHeard = false; // sound has been on once
 let newsAt = 0; // when something new was last seen or heard
 let about = { title: "", video: true, audio: true };
+let isTold = Boolean(stage.dataset.about); // with the page, if whoever opened it may know
+let hasServers = true; // to ask for a way to the stream, for all we know
 let clockMs = null; // how far the server's clock is ahead of ours, as well as one request can tell
 
 function show(state, sentence = "", detail = "", { again = false } = {}) {
   stage.dataset.state = state;
+  if (state !== "connecting") settle();
   $("sentence").textContent = sentence;
   $("detail").textContent = detail;
   $("again").hidden = !again;
   if (state !== "lobby") $("who").hidden = true;
 }
 
+function settle() {
+  stage.classList.remove("fresh");
+}
+setTimeout(settle, FRESH_MS);
+
 // What one session tells us. A session that was stopped says nothing more.
 function listener() {
   const media = new MediaStream();
   let hasSound = false;
+  let early = null; // the picture's track, while it is there and empty
+  let isWatched = false;
+  const give = (track) => {
+    media.addTrack(track);
+    // The last picture of the session before stays until there is something new to show.
+    if (video.srcObject !== media) video.srcObject = media;
+    if (track.kind === "video" && !isWatched) { isWatched = true; watchFrames(session); }
+  };
   const on = {
     get hasSound() { return hasSound; },
     lost: (failure) => { if (session?.on === on) retry(failure); },
@@ -44,13 +62,21 @@ function listener() {
       }
     },
     restarting: () => { if (!session.isHeldBack) show("waiting", "The network changed. Looking for another way"); },
-    track: (track) => {
-      media.addTrack(track);
-      // The last picture of the session before stays until there is something new to show.
-      if (video.srcObject !== media) video.srcObject = media;
-      if (track.kind === "audio") { hasSound = true; showSound(); }
-      else watchFrames(session);
+    // The player is made ready for the picture while the connection is, where there is no other picture to keep.
+    coming: (track) => {
+      if (track.kind !== "video" || !about.video || video.srcObject) return;
+      early = track;
+      give(track);
     },
+    track: (track) => {
+      give(track);
+      if (track.kind === "video") { early = null; return; }
+      hasSound = true;
+      showSound();
+      // An element with a track that stays empty plays nothing at all.
+      setTimeout(() => { if (early) media.removeTrack(early); }, ALONE_MS);
+    },
+    servers: (has) => { hasServers = has; },
     standing: (told, before) => {
       if (told.state === "waiting") {
         show("lobby", "Waiting to be let in", `The owner sees you as ${told.name ? `${told.name} (${told.viewer})` : told.viewer}.`);
@@ -84,6 +110,7 @@ function watchFrames(current) {
 
 function sample(reports) {
   if (!$("panel").hidden) session.channel.ask();
+  if (clockMs === null) describe();
   const since = panel.take(reports, clockMs, session.channel);
   const facts = $("facts");
   if (session.isHeldBack || !since) {
@@ -142,10 +169,11 @@ function setMuted(muted) {
 async function connect() {
   clearTimeout(retryTimer);
   session?.stop();
-  const current = (session = new Session(listener()));
+  const current = (session = new Session(listener(), hasServers));
   panel.begin();
   if (attempt === 0) show("connecting", "Connecting");
-  describe();
+  if (!isTold) describe();
+  isTold = false;
   try {
     await current.start(stored(localStorage, NAME));
   } catch (error) {
@@ -167,14 +195,19 @@ function retry(failure) {
   else video.srcObject = null; // the last picture is not ours to see any more
 }
 
+function entitle(told) {
+  about = told;
+  $("title").textContent = document.title = told.title;
+}
+
 async function describe() {
   try {
     const asked = Date.now();
     const response = await fetch("about", { headers: bearer() });
     if (!response.ok) return;
-    about = await response.json();
-    if (about.now) clockMs = about.now - (asked + Date.now()) / 2;
-    $("title").textContent = document.title = about.title;
+    const told = await response.json();
+    if (told.now) clockMs = told.now - (asked + Date.now()) / 2;
+    entitle(told);
   } catch {
     // The connection itself says what is wrong with the server.
   }
@@ -244,4 +277,8 @@ addEventListener("online", () => { if (stage.dataset.state === "failed") connect
 addEventListener("pagehide", () => session?.stop());
 addEventListener("pageshow", (event) => { if (event.persisted) connect(); });
 
+if (isTold) {
+  entitle(JSON.parse(stage.dataset.about));
+  hasServers = about.servers;
+}
 connect();

@@ -1,0 +1,91 @@
+"""The page as it is sent: one document with its styles and scripts inside.
+
+A viewer who opens it has all of it with the first answer: nothing has to be asked for before its connection begins.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+FOLDER: Final = Path(__file__).parent / "page"
+
+TYPES: Final = {
+    "index.html": "text/html; charset=utf-8",
+    "viewer.js": "text/javascript; charset=utf-8",
+    "session.js": "text/javascript; charset=utf-8",
+    "channel.js": "text/javascript; charset=utf-8",
+    "panel.js": "text/javascript; charset=utf-8",
+    "viewer.css": "text/css; charset=utf-8",
+}
+
+_STYLES: Final = '<link rel="stylesheet" href="viewer.css">\n'
+_SCRIPT: Final = '<script src="viewer.js" type="module"></script>\n'
+_TITLE: Final = "<title>Live</title>"
+_STAGE: Final = '<main id="stage"'
+_IMPORT: Final = re.compile(r'^import (\{[\w, ]+\}) from "\./([\w.]+)";$', re.MULTILINE)
+_EXPORT: Final = re.compile(r"^export (?=(?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
+_INLINE: Final = re.compile(r"<(script|style)\b[^>]*>(.*?)</\1>", re.DOTALL)
+
+
+def read_page() -> dict[str, bytes]:
+    """The page's files, by name; ``index.html`` has the others inside. Blocks."""
+    files = {name: (FOLDER / name).read_text(encoding="utf-8") for name in TYPES}
+    whole = files["index.html"]
+    for tag in (_STYLES, _SCRIPT, "</body>", _TITLE, _STAGE):
+        assert whole.count(tag) == 1, tag
+    whole = re.sub(r'<link rel="modulepreload" [^>]*>\n', "", whole)
+    whole = whole.replace(_STYLES, f'<style data-from="viewer.css">\n{files["viewer.css"]}</style>\n')
+    whole = whole.replace(_SCRIPT, "")
+    whole = whole.replace("</body>", f'<script data-from="viewer.js">\n{bundle("viewer.js", files)}</script>\n</body>')
+    files["index.html"] = whole
+    return {name: text.encode() for name, text in files.items()}
+
+
+def bundle(entry: str, files: Mapping[str, str]) -> str:
+    """A script that does what the module ``entry`` does, with the modules that it imports from ``files`` before it.
+
+    A module may import names, ``import { A, b } from "./other.js";``, and export what it declares, each on a line that
+    begins with it.
+    """
+    parts: dict[str, str] = {}
+
+    def add(name: str) -> None:
+        text = files[name]
+        for _, other in _IMPORT.findall(text):
+            if other not in parts:
+                add(other)
+        text = _IMPORT.sub(lambda found: f'const {found[1]} = modules["{found[2]}"];', text)
+        exported = ", ".join(_EXPORT.findall(text))
+        text = _EXPORT.sub("", text)
+        assert not re.search(r"^(import|export)\b|</script|<!--", text, re.MULTILINE), name
+        parts[name] = f'modules["{name}"] = (() => {{\n{text}return {{ {exported} }};\n}})();\n'
+
+    add(entry)
+    return '"use strict";\n{\nconst modules = {};\n' + "".join(parts.values()) + "}\n"
+
+
+def policy(document: bytes) -> str:
+    """The content security policy under which a document's own styles and scripts, and the page's files, count."""
+    sources = {"script": ["'self'"], "style": ["'self'"]}
+    for kind, text in _INLINE.findall(document.decode()):
+        if text:
+            sources[kind].append(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'")
+    return (
+        f"default-src 'none'; script-src {' '.join(sources['script'])}; style-src {' '.join(sources['style'])}; "
+        "connect-src 'self'; img-src data:; media-src blob: mediastream:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'self'"
+    )
+
+
+def tell(document: bytes, title: str, known: Mapping[str, object]) -> bytes:
+    """The document with a title, and with what its script would ask for first."""
+    said = html.escape(json.dumps(known, separators=(",", ":")))
+    document = document.replace(_TITLE.encode(), f"<title>{html.escape(title)}</title>".encode(), 1)
+    return document.replace(_STAGE.encode(), f'{_STAGE} data-about="{said}"'.encode(), 1)
