@@ -25,10 +25,10 @@ TYPES: Final = {
     "viewer.css": "text/css; charset=utf-8",
 }
 
-_STYLES: Final = '<link rel="stylesheet" href="viewer.css">\n'
-_SCRIPT: Final = '<script src="viewer.js" type="module"></script>\n'
+_STYLES: Final = re.compile(r'<link rel="stylesheet" href="([\w.]+)">')
+_SCRIPT: Final = re.compile(r'<script src="([\w.]+)" type="module"></script>')
 _TITLE: Final = "<title>Live</title>"
-_STAGE: Final = '<main id="stage"'
+_ROOT: Final = '<html lang="en"'
 _IMPORT: Final = re.compile(r'^import (\{[\w, ]+\}) from "\./([\w.]+)";$', re.MULTILINE)
 _EXPORT: Final = re.compile(r"^export (?=(?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
 _INLINE: Final = re.compile(r"<(script|style)\b[^>]*>(.*?)</\1>", re.DOTALL)
@@ -37,38 +37,38 @@ _INLINE: Final = re.compile(r"<(script|style)\b[^>]*>(.*?)</\1>", re.DOTALL)
 def read_page() -> dict[str, bytes]:
     """The page's files, by name; ``index.html`` has the others inside. Blocks."""
     files = {name: (FOLDER / name).read_text(encoding="utf-8") for name in TYPES}
+    done: set[str] = set()
     whole = files["index.html"]
-    for tag in (_STYLES, _SCRIPT, "</body>", _TITLE, _STAGE):
-        assert whole.count(tag) == 1, tag
-    whole = re.sub(r'<link rel="modulepreload" [^>]*>\n', "", whole)
-    whole = whole.replace(_STYLES, f'<style data-from="viewer.css">\n{files["viewer.css"]}</style>\n')
-    whole = whole.replace(_SCRIPT, "")
-    whole = whole.replace("</body>", f'<script data-from="viewer.js">\n{bundle("viewer.js", files)}</script>\n</body>')
+    assert _TITLE in whole
+    assert _ROOT in whole
+    whole = _STYLES.sub(lambda tag: f'<style data-from="{tag[1]}">\n{files[tag[1]]}</style>', whole)
+    whole = _SCRIPT.sub(lambda tag: f'<script data-from="{tag[1]}">\n{bundle(tag[1], files, done)}</script>', whole)
     files["index.html"] = whole
     return {name: text.encode() for name, text in files.items()}
 
 
-def bundle(entry: str, files: Mapping[str, str]) -> str:
-    """A script that does what the module ``entry`` does, with the modules that it imports from ``files`` before it.
+def bundle(entry: str, files: Mapping[str, str], done: set[str]) -> str:
+    """A script that does what the module ``entry`` does, and those that it imports from ``files`` before it.
 
-    A module may import names, ``import { A, b } from "./other.js";``, and export what it declares, each on a line that
-    begins with it.
+    It runs where it stands, while a module would wait for the end of the document. Modules in ``done`` have run in
+    scripts before it; those that it runs are added. A module may import names, ``import { A, b } from "./other.js";``,
+    and export what it declares, each on a line that begins with it.
     """
-    parts: dict[str, str] = {}
+    parts = [] if done else ["const modules = {};\n"]
 
     def add(name: str) -> None:
+        done.add(name)
         text = files[name]
         for _, other in _IMPORT.findall(text):
-            if other not in parts:
+            if other not in done:
                 add(other)
-        text = _IMPORT.sub(lambda found: f'const {found[1]} = modules["{found[2]}"];', text)
         exported = ", ".join(_EXPORT.findall(text))
-        text = _EXPORT.sub("", text)
+        text = _IMPORT.sub(lambda found: f'const {found[1]} = modules["{found[2]}"];', _EXPORT.sub("", text))
         assert not re.search(r"^(import|export)\b|</script|<!--", text, re.MULTILINE), name
-        parts[name] = f'modules["{name}"] = (() => {{\n{text}return {{ {exported} }};\n}})();\n'
+        parts.append(f'modules["{name}"] = (() => {{\n{text}return {{ {exported} }};\n}})();\n')
 
     add(entry)
-    return '"use strict";\n{\nconst modules = {};\n' + "".join(parts.values()) + "}\n"
+    return '"use strict";\n' + "".join(parts)
 
 
 def policy(document: bytes) -> str:
@@ -88,4 +88,4 @@ def tell(document: bytes, title: str, known: Mapping[str, object]) -> bytes:
     """The document with a title, and with what its script would ask for first."""
     said = html.escape(json.dumps(known, separators=(",", ":")))
     document = document.replace(_TITLE.encode(), f"<title>{html.escape(title)}</title>".encode(), 1)
-    return document.replace(_STAGE.encode(), f'{_STAGE} data-about="{said}"'.encode(), 1)
+    return document.replace(_ROOT.encode(), f'{_ROOT} data-about="{said}"'.encode(), 1)

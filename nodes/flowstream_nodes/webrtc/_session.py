@@ -61,7 +61,8 @@ SETUP_S: Final = 15.0
 """A viewer that is not connected this long after its offer is given up."""
 
 SETTLES_S: Final = 0.01
-"""Our end of the handshake has its keys before the viewer's has: what is sent at once, some players cannot read yet."""
+"""Our end of the handshake has its keys before the viewer's has: what is sent at once, some players cannot read yet.
+So long it takes at most, less where a viewer says something under its keys before."""
 
 REPORT_INTERVAL_NS: Final = 1_000_000_000
 """Between sender reports (RFC 3550 allows less than its 5 s for video of some rate)."""
@@ -71,6 +72,9 @@ MAX_PENDING_DTLS: Final = 64
 
 MOST_CHECKS: Final = 512
 """Connectivity checks that are remembered, so that they count only where they first came in: twenty minutes of them."""
+
+APPLICATION_DATA: Final = 23
+"""First byte of a DTLS record that is no part of a handshake (RFC 6347 section 4.1)."""
 
 MAX_SRTCP: Final = 1400
 """Longest protected RTCP packet that is looked at, in bytes."""
@@ -196,6 +200,7 @@ class ViewerSession:
         self._on_change = on_change
         self._on_reached = on_reached
         self._reached = asyncio.Event()
+        self._has_keys = asyncio.Event()
         self._closed = asyncio.Event()
         self._next_report_ns = 0
         self._path = _DtlsPath(self._send_plain)
@@ -257,6 +262,8 @@ class ViewerSession:
         elif 20 <= data[0] <= 63:
             self._reach(pair)
             self._path.put(data)
+            if data[0] == APPLICATION_DATA and self._protection is not None:
+                self._has_keys.set()
         elif looks_like_rtcp(data):
             self._handle_rtcp(data)
 
@@ -452,7 +459,8 @@ class ViewerSession:
         self._protection = Protection(self._dtls._tx_srtp)
         self.sender.open(self._protection)
         self._unprotect_rtcp = Unprotection(self._dtls._rx_srtp).unprotect_rtcp
-        await asyncio.sleep(SETTLES_S)
+        with anyio.move_on_after(SETTLES_S):
+            await self._has_keys.wait()
         if self._closed.is_set():
             return
         self.connected = True

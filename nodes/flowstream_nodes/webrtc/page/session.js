@@ -102,14 +102,14 @@ function withTransport(answer, fragment) {
   }).join("\r\n");
 }
 
-// From offer to end; `hasServers` is whether the answer may name servers to ask for a way, and `on.servers(has)` says
-// whether it did. `on.lost(failure)` comes once, at an end that nobody asked for; `on.coming(track)` when there is to be a
+// From offer to end. The offer goes when it is made; `start` does the rest. `hasServers` is whether the answer may name
+// servers to ask for a way, and `on.servers(has)` says whether it did. `on.lost(failure)` comes once, at an end that nobody asked for; `on.coming(track)` when there is to be a
 // track, `on.track(track)` when it has something to show; `on.connected()` once; `on.restarting()` while a new path is looked for; `on.sample(reports)` each
 // second; `on.standing(told, before)` when the owner lets us in, or pauses the stream; `on.quality(told)` now and then;
 // `on.record(record)` for each record that comes beside the picture.
 export class Session {
-  constructor(on, hasServers) {
-    this.on = on;
+  constructor(hasServers) {
+    this.on = null;
     this.hasServers = hasServers;
     this.ended = false;
     this.wasConnected = false;
@@ -120,9 +120,12 @@ export class Session {
     this.samples = 0;
     this.untold = [];
     this.telling = Promise.resolve();
+    this.answered = this.ask();
+    this.answered.catch(() => {}); // `start` says it
   }
 
-  async start(name) {
+  // Sends the offer; gives the description of this end that is on its way, if it is, and the response.
+  async ask() {
     if (!window.RTCPeerConnection) {
       throw new Failure("This browser has no WebRTC", "Use a current Chrome, Edge, Firefox or Safari.", null);
     }
@@ -134,37 +137,42 @@ export class Session {
       refused: () => this.quality(), // the menu shows what we get all the same
       record: (record) => { if (!this.ended) this.on.record(record); },
     });
+    const offer = await pc.createOffer();
+    // Without this libwebrtc plays Opus in mono.
+    offer.sdp = offer.sdp.replace(/useinbandfec=1/g, "useinbandfec=1;stereo=1");
+    const response = fetch("whep", { method: "POST", headers: { "Content-Type": SDP, ...bearer() }, body: offer.sdp }).catch(() => {
+      throw new Failure("The server cannot be reached", "It may be restarting, or this device may be offline. Trying again by itself.");
+    });
+    // Addresses are gathered while the server answers, unless that is to say whom to ask for more of them.
+    const described = this.hasServers ? null : pc.setLocalDescription(offer);
+    described?.catch(() => {}); // it counts only if there is an answer
+    return { offer, described, response: await response };
+  }
+
+  async start(on, name) {
+    this.on = on;
+    const { offer, described, response } = await this.answered;
+    const pc = this.pc;
     // A track joins when it has something: an element with a track that stays empty plays nothing at all.
     pc.ontrack = ({ track }) => {
       track.onunmute = () => { if (!this.ended) this.on.track(track); };
       if (!this.ended) this.on.coming(track);
     };
     pc.onconnectionstatechange = () => this.connectionChanged();
-    const offer = await pc.createOffer();
-    // Without this libwebrtc plays Opus in mono.
-    offer.sdp = offer.sdp.replace(/useinbandfec=1/g, "useinbandfec=1;stereo=1");
-    const asked = fetch("whep", { method: "POST", headers: { "Content-Type": SDP, ...bearer() }, body: offer.sdp }).catch(() => {
-      throw new Failure("The server cannot be reached", "It may be restarting, or this device may be offline. Trying again by itself.");
-    });
-    // Addresses are gathered while the server answers, unless that is to say whom to ask for more of them.
-    const gathering = this.hasServers ? null : pc.setLocalDescription(offer);
-    gathering?.catch(() => {}); // it counts below, if we come there
-    const response = await asked;
     if (response.status !== 201) throw await failureOf(response);
     this.url = response.headers.get("Location");
     this.etag = response.headers.get("ETag");
     const servers = serversOf(response.headers.get("Link"));
     this.answer = await response.text();
     if (this.ended) return this.stop(); // stopped in between
-    const wasExpected = this.hasServers || !servers.length;
     this.on.servers(servers.length > 0);
-    if (!wasExpected) throw new Failure("There are other ways to the stream now", "", 0);
-    // The server finds its way to us by the addresses that we tell it.
     if (servers.length) {
+      if (described) throw new Failure("There are other ways to the stream now", "", 0);
+      // The server finds its way to us by the addresses that we tell it.
       pc.setConfiguration({ iceServers: servers });
       pc.onicecandidate = ({ candidate }) => this.tell(candidate);
     }
-    await (gathering ?? pc.setLocalDescription(offer));
+    await (described ?? pc.setLocalDescription(offer));
     await pc.setRemoteDescription({ type: "answer", sdp: this.answer });
     for (const { receiver } of pc.getTransceivers()) {
       const transport = receiver.transport;
@@ -303,3 +311,9 @@ export class Session {
     if (!this.ended) this.on.sample(reports);
   }
 }
+
+// What there is to see, if whoever opened the page may know that: the page brings it along.
+export const told = JSON.parse(document.documentElement.dataset.about ?? "null");
+
+// Of the page that is opened: its offer goes while the rest of the page is still read.
+export const opening = new Session(told?.servers ?? true);

@@ -1,6 +1,6 @@
 // Plays one stream and keeps playing: every loss is said in a sentence and repaired without a reload.
 
-import { Failure, Session, bearer, stored } from "./session.js";
+import { Failure, Session, bearer, opening, stored, told } from "./session.js";
 import { Panel, bitrate } from "./panel.js";
 
 const STALL_MS = 2_500; // no new picture for this long is worth saying
@@ -21,8 +21,8 @@ let session = null;
 let retryTimer = 0;
 let wasHeard = false; // sound has been on once
 let newsAt = 0; // when something new was last seen or heard
-let about = { title: "", video: true, audio: true };
-let isTold = Boolean(stage.dataset.about); // with the page, if whoever opened it may know
+let first = opening; // until it is used
+let about = told ?? { title: "", video: true, audio: true };
 let hasServers = true; // to ask for a way to the stream, for all we know
 let clockMs = null; // how far the server's clock is ahead of ours, as well as one request can tell
 
@@ -169,13 +169,13 @@ function setMuted(muted) {
 async function connect() {
   clearTimeout(retryTimer);
   session?.stop();
-  const current = (session = new Session(listener(), hasServers));
+  const current = (session = first ?? new Session(hasServers));
   panel.begin();
   if (attempt === 0) show("connecting", "Connecting");
-  if (!isTold) describe();
-  isTold = false;
+  if (!first || !told) describe();
+  first = null;
   try {
-    await current.start(stored(localStorage, NAME));
+    await current.start(listener(), stored(localStorage, NAME));
   } catch (error) {
     if (session !== current) return;
     current.stop();
@@ -195,19 +195,14 @@ function retry(failure) {
   else video.srcObject = null; // the last picture is not ours to see any more
 }
 
-function entitle(told) {
-  about = told;
-  $("title").textContent = document.title = told.title;
-}
-
 async function describe() {
   try {
     const asked = Date.now();
     const response = await fetch("about", { headers: bearer() });
     if (!response.ok) return;
-    const told = await response.json();
-    if (told.now) clockMs = told.now - (asked + Date.now()) / 2;
-    entitle(told);
+    about = await response.json();
+    if (about.now) clockMs = about.now - (asked + Date.now()) / 2;
+    $("title").textContent = document.title = about.title;
   } catch {
     // The connection itself says what is wrong with the server.
   }
@@ -277,8 +272,5 @@ addEventListener("online", () => { if (stage.dataset.state === "failed") connect
 addEventListener("pagehide", () => session?.stop());
 addEventListener("pageshow", (event) => { if (event.persisted) connect(); });
 
-if (isTold) {
-  entitle(JSON.parse(stage.dataset.about));
-  hasServers = about.servers;
-}
+$("title").textContent = about.title;
 connect();
