@@ -6,7 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from flowstream_nodes.webrtc import _rungs
 from flowstream_nodes.webrtc._channels import Delivery
 from flowstream_nodes.webrtc._sender import Sender
 from flowstream_nodes.webrtc._session import ViewerSession
+from tests.nodes.webrtc.conftest import encoded_audio
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real, pytest.mark.timeout(180)]
 
@@ -234,6 +235,74 @@ async def test_sound_alone_plays_too(stage_of: Any, browser: Browser) -> None:
         await wait_for(page, "window.inbound('audio').then((s) => s.audioLevel > 0.01)")
 
 
+async def test_one_answer_is_all_that_is_read_before_the_offer(stage_of: Any, browser: Browser) -> None:
+    async with stage_of() as stage:
+        stage.tasks.start_soon(stage.play)
+        page = await browser.new_page()
+        asked: list[tuple[str, str]] = []
+        page.on("request", lambda request: asked.append((request.method, request.url.removeprefix(stage.url))))
+        await page.add_init_script(WATCH)
+        await page.goto(stage.url)
+        await wait_for_state(page, "playing")
+        assert asked[:2] == [("GET", "/"), ("POST", "/whep")]
+        assert await page.title() == await page.inner_text("#title") == "Test pattern"
+        assert await page.evaluate("window.connections.length") == 1
+
+
+async def test_a_page_says_nothing_before_there_is_something_to_say(stage_of: Any, browser: Browser) -> None:
+    async with stage_of() as stage:
+        page = await browser.new_page()
+        drawn = """
+        window.drawn = [];
+        document.addEventListener("DOMContentLoaded", () => {
+          const look = () => {
+            if (document.getElementById("card").checkVisibility()) window.drawn.push(performance.now());
+            requestAnimationFrame(look);
+          };
+          look();
+        });
+        """
+        await page.add_init_script(WATCH + drawn)
+        await page.goto(stage.url)
+        await wait_for(page, "window.drawn.length")
+        assert await page.evaluate("window.drawn[0]") > 400, "it may have been connected by then"
+        assert await page.evaluate("window.state()") == "connecting"
+        await wait_for(page, "window.sentence() === 'Waiting for the picture'")
+        stage.tasks.start_soon(stage.play)
+        await wait_for_state(page, "playing")
+        assert await page.is_hidden("#card")
+        assert await page.is_visible("#title")
+
+
+async def test_sound_does_not_wait_for_a_picture_that_does_not_come(stage_of: Any, browser: Browser) -> None:
+    sound = encoded_audio()
+
+    async def repeat(rate: int, send: Callable[[int], object]) -> None:
+        began = anyio.current_time()
+        for count in itertools.count():
+            await anyio.sleep_until(began + count / rate)
+            send(count)
+
+    def send_sound(count: int) -> None:
+        packet = replace(sound[count % len(sound)], time_ns=stage.media_ns())
+        stage.viewers.send_audio(packet, stage.feeder)
+
+    async with stage_of() as stage:
+        stage.tasks.start_soon(repeat, 50, send_sound)
+        page = await open_page(browser, stage.url)
+        await wait_for(page, "window.inbound('audio').then((s) => s.packetsReceived > 0)")
+        await wait_for(page, "document.getElementById('video').currentTime > 0.5")
+        stage.tasks.start_soon(repeat, 30, lambda _: stage.send_picture())
+        await wait_for_state(page, "playing")
+        await wait_for(page, "document.getElementById('video').videoWidth === 640")
+        count = await page.evaluate("document.getElementById('video').getVideoPlaybackQuality().totalVideoFrames")
+        shown = "document.getElementById('video').getVideoPlaybackQuality().totalVideoFrames"
+        await wait_for(page, f"{shown} > {count} + 20")
+        await page.click("text=Tap for sound")
+        await wait_for(page, "window.inbound('audio').then((s) => s.audioLevel > 0.01)")
+        assert await page.evaluate("window.connections.length") == 1
+
+
 async def test_a_new_title_is_seen_without_a_new_connection(stage_of: Any, browser: Browser) -> None:
     async with stage_of() as stage:
         page = await open_page(browser, stage.url)
@@ -431,6 +500,22 @@ async def test_the_browser_asks_the_servers_that_the_answer_names(stage_of: Any,
         (server,) = await page.evaluate("window.connections.at(-1).getConfiguration().iceServers")
         assert (server["username"], server["credential"]) == ("viewer", 'se"cret')
         assert server["urls"] == ["turn:127.0.0.1:9?transport=udp"]
+
+
+async def test_servers_that_are_named_later_are_asked_at_the_next_connection(stage_of: Any, browser: Browser) -> None:
+    async with stage_of() as stage:
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "playing")
+        assert not await page.evaluate("window.connections.at(-1).getConfiguration().iceServers.length")
+        stage.servers = (IceServer(("turn:127.0.0.1:9?transport=udp",), "viewer", "secret"),)
+        for session in list(stage.viewers.sessions.values()):
+            stage.viewers.dismiss(session.id, "the test cut it")
+        await wait_for(page, "window.connections.at(-1).getConfiguration().iceServers.length")
+        await wait_for(page, "window.connections.at(-1).connectionState === 'connected'")
+        await wait_for_state(page, "playing")
+        while len(stage.viewers.sessions) > 1:  # the one whose answer came too late for it
+            await page.evaluate("0")
 
 
 @pytest.mark.alone

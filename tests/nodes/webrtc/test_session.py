@@ -164,6 +164,26 @@ async def test_the_handshake_does_not_wait_for_the_nomination(stage_of: Any, mak
         assert len({packet.ssrc for packet in video_of(viewer)}) == 1
 
 
+async def test_media_waits_for_the_viewers_keys_but_no_longer(
+    stage_of: Any, make_viewer: MakeViewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_session, "SETTLES_S", 3600)
+    async with stage_of() as stage:
+        viewer = make_viewer()
+        admitted = stage.viewers.admit(viewer.offer(), CALLER)
+        session = stage.viewers.sessions[admitted.session_id]
+        with anyio.fail_after(10):
+            await viewer.connect(admitted.answer)
+            while session._protection is None:
+                await anyio.lowlevel.checkpoint()
+            await anyio.wait_all_tasks_blocked()
+            assert not session.connected
+            await viewer.dtls._send_data(b"whatever it is, its keys are there")
+            while not session.connected:
+                await anyio.lowlevel.checkpoint()
+        await send_pictures(stage, viewer, 2)
+
+
 async def test_who_comes_sees_what_was_just_made_before_anything_new_is(
     stage_of: Any, make_viewer: MakeViewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,7 +44,6 @@ setTimeout(settle, FRESH_MS);
 function listener() {
   const media = new MediaStream();
   let hasSound = false;
-  let early = null; // the picture's track, while it is there and empty
   let isWatched = false;
   const give = (track) => {
     media.addTrack(track);
@@ -64,17 +63,21 @@ function listener() {
     restarting: () => { if (!session.isHeldBack) show("waiting", "The network changed. Looking for another way"); },
     // The player is made ready for the picture while the connection is, where there is no other picture to keep.
     coming: (track) => {
-      if (track.kind !== "video" || !about.video || video.srcObject) return;
-      early = track;
-      give(track);
+      if (track.kind === "video" && about.video && !video.videoWidth) give(track);
     },
     track: (track) => {
       give(track);
-      if (track.kind === "video") { early = null; return; }
+      if (track.kind === "video") return;
       hasSound = true;
       showSound();
-      // An element with a track that stays empty plays nothing at all.
-      setTimeout(() => { if (early) media.removeTrack(early); }, ALONE_MS);
+      // An element with a track that stays empty plays nothing at all: then the sound goes first.
+      setTimeout(() => {
+        const [picture] = media.getVideoTracks();
+        if (!picture || video.srcObject !== media || video.readyState) return;
+        media.removeTrack(picture);
+        video.srcObject = media;
+        video.addEventListener("loadeddata", () => media.addTrack(picture), { once: true });
+      }, ALONE_MS);
     },
     servers: (has) => { hasServers = has; },
     standing: (told, before) => {
