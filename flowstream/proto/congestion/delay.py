@@ -221,6 +221,24 @@ class DelayMeter:
         taken_ns = newest.last_arrived_ns - oldest.last_arrived_ns
         return size * 8_000_000_000 // taken_ns if taken_ns >= span_ns // 2 else None
 
+    def standing_ns(self, *, span_ns: int, ago_ns: int = 0) -> int | None:
+        """The queue that was there all the time: the least that a group waited of those that came within ``span_ns``.
+
+        Delays that come and go are not queues of ours, and they leave some of what is sent as early as ever. The time
+        ends ``ago_ns`` before the newest group came; None when none came within it.
+        """
+        group = self._group
+        if group is None:
+            return None
+        until_ns = group.first_arrived_ns - ago_ns
+        least_ns = None if ago_ns else group.waited_ns
+        for each in reversed(self.done):
+            if each.first_arrived_ns <= until_ns - span_ns:
+                break
+            if each.first_arrived_ns <= until_ns and (least_ns is None or each.waited_ns < least_ns):
+                least_ns = each.waited_ns
+        return least_ns
+
     def received_bps(self, *, span_ns: int) -> int | None:
         """What came through in the last ``span_ns`` by the receiver's clock; None before that much time has passed."""
         if not self.done:

@@ -53,6 +53,9 @@ _DRAINS_IN_NS = 400 * MS
 _LEAST_DRAINING = 0.5
 _BUSY_SPAN_NS = 120 * MS
 _RECEIVED_SPAN_NS = 500 * MS
+_STANDING_SPAN_NS = 200 * MS
+_GROWS = 0.3  # of the time that passes: faster than delays that come and go let it seem
+_FAR_LESS = 0.33  # of the estimate: who sends so little hardly fills a queue
 _SILENT_AFTER_NS = 500 * MS
 _SENDER_BOUND = 0.65  # of the estimate: who sends less does not find out whether it is too low
 _ALL_OF_IT = 0.9
@@ -345,9 +348,19 @@ class BandwidthEstimator:
         """Whether far less is sent than is thought to be possible, and all of it comes through: delays that come and go
         are then not of our making, and what comes through says nothing about the path."""
         sent_bps, received_bps = self._sent_bps, self._delay.received_bps(span_ns=_RECEIVED_SPAN_NS)
-        if sent_bps is None or received_bps is None or sent_bps >= _SENDER_BOUND * self._bps:
+        if sent_bps is not None and sent_bps >= _SENDER_BOUND * self._bps:
             return False
-        return received_bps >= _ALL_OF_IT * sent_bps
+        if sent_bps is not None and received_bps is not None and received_bps >= _ALL_OF_IT * sent_bps:
+            return True
+        return (sent_bps or 0.0) < _FAR_LESS * self._bps and not self._grows()
+
+    def _grows(self) -> bool:
+        """Whether the least that packets wait becomes more: a queue makes it so, delays that come and go do not."""
+        before_ns = self._delay.standing_ns(span_ns=_STANDING_SPAN_NS, ago_ns=_STANDING_SPAN_NS)
+        standing_ns = self._delay.standing_ns(span_ns=_STANDING_SPAN_NS)
+        if before_ns is None or standing_ns is None:
+            return True
+        return standing_ns - before_ns >= _GROWS * _STANDING_SPAN_NS
 
     def _decrease(self, now_ns: int) -> None:
         busy_bps = self._delay.busy_bps(span_ns=_BUSY_SPAN_NS, waited_ns=_EMPTY_NS // 2)

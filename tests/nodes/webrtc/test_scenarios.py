@@ -50,12 +50,13 @@ def watch(
     play: Play | None = None,
     has_sound: bool = False,
     parts: tuple[tuple[float, float], ...] = (),
+    seed: int = 0,
 ) -> Seen:
     """One viewer behind a link. It joins while that loses nothing; ``changes`` are of both directions."""
 
     async def main(clock: VirtualClock) -> Seen:
         async with open_virtual_stage(clock, has_sound=has_sound) as stage:
-            watcher = stage.watcher({"delay": conditions["delay"]})
+            watcher = stage.watcher({"delay": conditions["delay"]}, seed=seed)
             await watcher.join(audio=has_sound)
             stage.network.change(watcher.down, **conditions)
             if back is not None:
@@ -146,12 +147,19 @@ def test_what_the_link_shuffles_is_put_right_unseen(conditions: dict[str, str], 
     assert seen.watcher.session.sender.dropped_pictures == 0
 
 
-def test_strong_jitter_costs_quality_but_no_picture() -> None:
-    """Delays that come and go within 50 ms look like queues: the viewer gets the middle rung, and every picture."""
-    story = watch({**GOOD, "jitter": "50ms"}, seconds=12).story
-    assert (story.freezes, story.rungs) == (0, ("low", "middle"))
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("jitter", "delay_ms", "ends_with"), [("50ms", 90, {"middle", "high"}), ("80ms", 120, {"low", "middle", "high"})]
+)
+def test_strong_jitter_costs_quality_but_no_picture(jitter: str, delay_ms: int, ends_with: set[str], seed: int) -> None:
+    """Delays that come and go look like queues: within 50 ms the viewer gets the middle rung at least, within 80 ms
+    now that and now the lowest, and every picture."""
+    story = watch({**GOOD, "jitter": jitter}, seconds=12, seed=seed).story
+    assert story.freezes == 0
+    assert story.rungs[:2] in {("low", "middle"), ("low", "high")}
+    assert story.rungs[-1] in ends_with
     assert story.share >= 0.99
-    assert story.delay_p95_ms <= 90
+    assert story.delay_p95_ms <= delay_ms
 
 
 def test_lost_feedback_is_missed_by_nobody() -> None:

@@ -52,6 +52,19 @@ def test_a_growing_delay_is_a_queue_and_a_shrinking_one_ends_it() -> None:
     assert meter.queue_ns == 0
 
 
+def test_what_stands_is_the_least_that_was_waited_lately() -> None:
+    meter = DelayMeter()
+    assert meter.standing_ns(span_ns=200 * MS) is None
+    arrive(meter, [40, *[70, 60, 80, 70] * 5, 40, *[70, 60, 80, 70] * 5], every_ms=20)
+    assert meter.queue_ns > 20 * MS
+    # Those of 40 ms came at 40 and 460 ms, the latter in one burst with the one before; the newest at 890.
+    assert meter.standing_ns(span_ns=800 * MS) == 20 * MS
+    assert meter.standing_ns(span_ns=900 * MS) == 0
+    assert meter.standing_ns(span_ns=100 * MS, ago_ns=300 * MS) == 20 * MS
+    assert meter.standing_ns(span_ns=100 * MS, ago_ns=800 * MS) == 0
+    assert meter.standing_ns(span_ns=100 * MS, ago_ns=900 * MS) is None
+
+
 def test_what_comes_through_a_busy_path_is_measured_while_the_queue_lasts() -> None:
     meter = DelayMeter()
     arrive(meter, [40] * 60, every_ms=10)  # 800 kbit/s without a queue

@@ -119,6 +119,16 @@ def test_who_sends_little_learns_by_probes_only_and_is_told_so() -> None:
     assert 1_500_000 <= limited.target_bps <= 2_200_000
 
 
+def test_a_queue_of_who_sends_far_less_than_was_thought_is_seen_all_the_same() -> None:
+    estimator = BandwidthEstimator(now_ns=0, start_bps=2_000_000)
+    path = Path(estimator, 6_000_000)
+    path.run(5, rate_bps=300_000)
+    assert estimator.target_bps >= 2_000_000
+    path.path_bps = 150_000
+    path.run(0.7, rate_bps=300_000)
+    assert estimator.target_bps <= 150_000
+
+
 def test_a_silent_path_halves_the_rate_and_its_return_finds_the_old_one() -> None:
     estimator = BandwidthEstimator(now_ns=0)
     path = Path(estimator, 3_000_000)
