@@ -102,11 +102,12 @@ function withTransport(answer, fragment) {
   }).join("\r\n");
 }
 
-// From offer to end. The offer goes when it is made; `start` does the rest. `hasServers` is whether the answer may name
-// servers to ask for a way, and `on.servers(has)` says whether it did. `on.lost(failure)` comes once, at an end that nobody asked for; `on.coming(track)` when there is to be a
-// track, `on.track(track)` when it has something to show; `on.connected()` once; `on.restarting()` while a new path is looked for; `on.sample(reports)` each
-// second; `on.standing(told, before)` when the owner lets us in, or pauses the stream; `on.quality(told)` now and then;
-// `on.record(record)` for each record that comes beside the picture.
+// From offer to end. The offer goes at once, and its answer is taken; `start` does the rest. `hasServers` is whether the
+// answer may name servers to ask for a way, and later whether it did.
+// `on.lost(failure)` comes once, at an end that nobody asked for; `on.coming(track)` when there may be a track,
+// `on.track(track)` when it has something to show; `on.connected()` once; `on.restarting()` while a new path is looked
+// for; `on.sample(reports)` each second; `on.standing(told, before)` when the owner lets us in, or pauses the stream;
+// `on.quality(told)` now and then; `on.record(record)` for each record that comes beside the picture.
 export class Session {
   constructor(hasServers) {
     this.on = null;
@@ -120,52 +121,42 @@ export class Session {
     this.samples = 0;
     this.untold = [];
     this.telling = Promise.resolve();
-    this.answered = this.ask();
-    this.answered.catch(() => {}); // `start` says it
+    this.started = new Promise((resolve) => { this.begin = resolve; });
+    this.joined = this.join();
+    this.joined.catch(() => {}); // `start` says it
   }
 
-  // Sends the offer; gives the description of this end that is on its way, if it is, and the response.
-  async ask() {
+  // Offer and answer, for which nothing of the page has to be there yet.
+  async join() {
     if (!window.RTCPeerConnection) {
       throw new Failure("This browser has no WebRTC", "Use a current Chrome, Edge, Firefox or Safari.", null);
     }
     const pc = (this.pc = new RTCPeerConnection());
     pc.addTransceiver("video", { direction: "recvonly" });
     pc.addTransceiver("audio", { direction: "recvonly" });
+    const later = (name) => async (said) => { await this.started; if (!this.ended) this.on[name](said); };
     this.channel = new Channel(pc, {
-      quality: (told) => { if (!this.ended) this.on.quality(told); },
+      quality: later("quality"),
       refused: () => this.quality(), // the menu shows what we get all the same
-      record: (record) => { if (!this.ended) this.on.record(record); },
+      record: later("record"),
     });
     const offer = await pc.createOffer();
     // Without this libwebrtc plays Opus in mono.
     offer.sdp = offer.sdp.replace(/useinbandfec=1/g, "useinbandfec=1;stereo=1");
-    const response = fetch("whep", { method: "POST", headers: { "Content-Type": SDP, ...bearer() }, body: offer.sdp }).catch(() => {
+    const asked = fetch("whep", { method: "POST", headers: { "Content-Type": SDP, ...bearer() }, body: offer.sdp }).catch(() => {
       throw new Failure("The server cannot be reached", "It may be restarting, or this device may be offline. Trying again by itself.");
     });
     // Addresses are gathered while the server answers, unless that is to say whom to ask for more of them.
     const described = this.hasServers ? null : pc.setLocalDescription(offer);
     described?.catch(() => {}); // it counts only if there is an answer
-    return { offer, described, response: await response };
-  }
-
-  async start(on, name) {
-    this.on = on;
-    const { offer, described, response } = await this.answered;
-    const pc = this.pc;
-    // A track joins when it has something: an element with a track that stays empty plays nothing at all.
-    pc.ontrack = ({ track }) => {
-      track.onunmute = () => { if (!this.ended) this.on.track(track); };
-      if (!this.ended) this.on.coming(track);
-    };
-    pc.onconnectionstatechange = () => this.connectionChanged();
+    const response = await asked;
     if (response.status !== 201) throw await failureOf(response);
     this.url = response.headers.get("Location");
     this.etag = response.headers.get("ETag");
     const servers = serversOf(response.headers.get("Link"));
+    this.hasServers = servers.length > 0;
     this.answer = await response.text();
     if (this.ended) return this.stop(); // stopped in between
-    this.on.servers(servers.length > 0);
     if (servers.length) {
       if (described) throw new Failure("There are other ways to the stream now", "", 0);
       // The server finds its way to us by the addresses that we tell it.
@@ -174,6 +165,22 @@ export class Session {
     }
     await (described ?? pc.setLocalDescription(offer));
     await pc.setRemoteDescription({ type: "answer", sdp: this.answer });
+  }
+
+  async start(on, name) {
+    this.on = on;
+    this.begin();
+    for (const { receiver: { track } } of this.pc?.getTransceivers() ?? []) {
+      const give = () => { if (!this.ended) this.on.track(track); };
+      // A track joins when it has something: an element with a track that stays empty plays nothing at all.
+      track.onunmute = give;
+      if (track.muted) this.on.coming(track);
+      else give();
+    }
+    await this.joined;
+    if (this.ended) return;
+    const pc = this.pc;
+    pc.onconnectionstatechange = () => this.connectionChanged();
     for (const { receiver } of pc.getTransceivers()) {
       const transport = receiver.transport;
       if (transport) transport.onstatechange = () => {
@@ -181,6 +188,7 @@ export class Session {
       };
     }
     this.connectTimer = setTimeout(() => this.lose(), CONNECT_MS);
+    this.connectionChanged(); // what has become of it while nobody listened
     await this.stand(name);
     if (!this.ended) this.sampleTimer = setInterval(() => this.sample(), SAMPLE_MS);
   }

@@ -23,7 +23,6 @@ let wasHeard = false; // sound has been on once
 let newsAt = 0; // when something new was last seen or heard
 let first = opening; // until it is used
 let about = told ?? { title: "", video: true, audio: true };
-let hasServers = true; // to ask for a way to the stream, for all we know
 let clockMs = null; // how far the server's clock is ahead of ours, as well as one request can tell
 
 function show(state, sentence = "", detail = "", { again = false } = {}) {
@@ -61,9 +60,14 @@ function listener() {
       }
     },
     restarting: () => { if (!session.isHeldBack) show("waiting", "The network changed. Looking for another way"); },
-    // The player is made ready for the picture while the connection is, where there is no other picture to keep.
+    // The player is made ready for the picture while the connection is, where there is no other picture to keep. Not
+    // before the page is loaded: it would not count as loaded until the picture is there.
     coming: (track) => {
-      if (track.kind === "video" && about.video && !video.videoWidth) give(track);
+      const ready = () => {
+        if (track.kind === "video" && told?.video && session.on === on && !session.ended && !video.videoWidth) give(track);
+      };
+      if (document.readyState === "complete") ready();
+      else addEventListener("load", ready, { once: true });
     },
     track: (track) => {
       give(track);
@@ -79,7 +83,6 @@ function listener() {
         video.addEventListener("loadeddata", () => media.addTrack(picture), { once: true });
       }, ALONE_MS);
     },
-    servers: (has) => { hasServers = has; },
     standing: (told, before) => {
       if (told.state === "waiting") {
         show("lobby", "Waiting to be let in", `The owner sees you as ${told.name ? `${told.name} (${told.viewer})` : told.viewer}.`);
@@ -172,7 +175,7 @@ function setMuted(muted) {
 async function connect() {
   clearTimeout(retryTimer);
   session?.stop();
-  const current = (session = first ?? new Session(hasServers));
+  const current = (session = first ?? new Session(session.hasServers));
   panel.begin();
   if (attempt === 0) show("connecting", "Connecting");
   if (!first || !told) describe();
