@@ -8,6 +8,9 @@ from typing import Final, NamedTuple
 MAX_PACKETS: Final = 1024
 """Packets kept: what libsrtp's replay window lets a sender protect again when the peer has no RTX."""
 
+RTX_HEADER: Final = 2
+"""Bytes before the payload of what is sent again: its first sequence number (RFC 4588 section 4)."""
+
 MAX_PACKETS_BY_RTX: Final = 8192
 """The same where the peer has RTX: `MAX_AGE_NS` at 75 Mbit/s. Payloads are shared by all viewers of a stream."""
 
@@ -129,13 +132,18 @@ class History:
         oldest = self._firsts[self._start] + self._skipped if self._count else self._next
         return self._needed_from <= number < oldest
 
-    def newest(self, size: int) -> list[SentPacket]:
-        """The last packets, newest first, together about ``size`` bytes of payload: what probes are padded with."""
+    def newest(self, size: int, *, overhead: int = 0) -> list[SentPacket]:
+        """The last packets, newest first, together at most ``size`` bytes of payload: what probes are padded with.
+
+        ``overhead`` is what each takes besides.
+        """
         found: list[SentPacket] = []
         number = self._next - 1
-        while size > 0 and (packet := self._find(number)) is not None:
+        while (packet := self._find(number)) is not None:
+            size -= max(1, len(packet.payload) + overhead)
+            if size < 0:
+                break
             found.append(packet)
-            size -= max(1, len(packet.payload))
             number -= 1
         return found
 

@@ -39,8 +39,10 @@ def test_the_newest_packets_pad_probes_and_cost_no_credit() -> None:
     history = History(burst=1)
     assert history.newest(1000) == []
     history.store_run(7, 90, (b"x" * 1000, b"y" * 1000), marks_last=True, now_ns=0)
-    assert [each.sequence_number for each in history.newest(1500)] == [8, 7]
-    assert [each.sequence_number for each in history.newest(800)] == [8]
+    assert [each.sequence_number for each in history.newest(2000)] == [8, 7]
+    assert [each.sequence_number for each in history.newest(1999)] == [8]
+    assert [each.sequence_number for each in history.newest(2100, overhead=51)] == [8]
+    assert history.newest(999) == []
     assert len(history.newest(1_000_000)) == 2
     assert history.take(7, now_ns=0) is not None
 

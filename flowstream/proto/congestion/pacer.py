@@ -29,6 +29,9 @@ MOST_FACTOR: Final = 3.0
 
 DRAINS_IN_NS: Final = 300 * MS
 
+PACKET: Final = 1280
+"""Bytes of padding are sent by as many at least, unless less is left of a probe: no packet is larger."""
+
 OPENING_BPS: Final = 20_000_000
 """The rate of what is sent first, up to the pacer's ``opening``: nothing is known of the path yet, and a first keyframe
 that takes its time keeps the viewer waiting. An initial window (RFC 9002 section 7.2), spread."""
@@ -78,7 +81,10 @@ class Burst(NamedTuple, Generic[T]):
 
 
 class Padding(NamedTuple):
-    """About ``size`` bytes are to be sent now for ``probe``, of what was sent before (RTX)."""
+    """About ``size`` bytes are to be sent now for ``probe``, of what was sent before (RTX), headers included.
+
+    There is a packet's worth of them, or what is left of the probe: on a slow path that takes some of its time.
+    """
 
     size: int
     probe: int
@@ -227,7 +233,7 @@ class Pacer(Generic[T]):
                 size = self._send(2, self._video, room, out)
                 self._opening -= size
             elif probe is not None:
-                size = max(1, room)
+                size = min(max(PACKET, room), self._probe_left)
                 out.append(Padding(size, probe.number))
                 self._spend_probe(size)
             else:
@@ -282,7 +288,7 @@ class Pacer(Generic[T]):
 
     def _spend_probe(self, size: int) -> None:
         self._probe_left -= size
-        if self._probe_left <= 0:
+        if self._probe_left < PACKET // 4:  # no packet is that small
             self._probe = None
 
     def _has_waited_long(self, now_ns: int) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from flowstream.proto.congestion.estimator import BandwidthEstimator, Estimate
 from flowstream.proto.congestion.pacer import Dropped, Pacer, Padding, Urgency
 from flowstream.proto.ice import Pair
-from flowstream.proto.retransmit import SentPacket
+from flowstream.proto.retransmit import RTX_HEADER, SentPacket
 from flowstream.proto.rtcp import ReceiverEstimate, TransportFeedback
 from flowstream.proto.sdp import Kind
 from flowstream_nodes.webrtc._layout import Layouts
@@ -203,7 +203,7 @@ class Sender:
         packets = stream.take(sequence_numbers, now_ns=now_ns, round_trip_ns=round_trip_ns)
         if not packets:
             return
-        extra = stream.header_size + _TRAILER + self._overhead + 2
+        extra = stream.header_size + _TRAILER + self._overhead + RTX_HEADER
         sizes = [len(packet.payload) + extra for packet in packets]
         self._give_up(
             self._pacer.enqueue(Again(stream, stream.codec, packets), sizes, Urgency.RETRANSMISSION, now_ns=now_ns)
@@ -396,16 +396,16 @@ class Sender:
         stream = self._streams.get("video")
         if stream is None:
             return
-        packets = stream.newest(padding.size) if self.may_repeat else []
-        left = padding.size - sum(len(each.payload) for each in packets)
+        overhead = stream.header_size + _TRAILER + self._overhead
+        packets = stream.newest(padding.size, overhead=overhead + RTX_HEADER) if self.may_repeat else []
+        left = padding.size - sum(len(each.payload) + overhead + RTX_HEADER for each in packets)
         for start in range(0, len(packets), MOST):
             some = packets[start : start + MOST]
             self._transmit(stream.rewrite(some, number=self.estimator.packets.next_number), padding.probe, now_ns)
-        while left > 0 and (
-            empty := stream.fill(min(MOST, -(-left // PADDING)), number=self.estimator.packets.next_number)
-        ):
-            self._transmit(empty, padding.probe, now_ns)
-            left -= len(empty) * PADDING
+        empty = max(round(left / (PADDING + overhead)), 0 if packets else 1)
+        for start in range(0, empty, MOST):
+            nothing = stream.fill(min(empty - start, MOST), number=self.estimator.packets.next_number)
+            self._transmit(nothing, padding.probe, now_ns)
 
     def _transmit(self, packets: Sequence[bytes], probe: int, now_ns: int) -> None:
         if self._protection is None or self.pair is None:

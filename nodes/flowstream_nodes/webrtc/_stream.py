@@ -189,9 +189,12 @@ class RtpStream:
         history = self._history
         return history is not None and any(history.is_gone(each, now_ns=now_ns) for each in sequence_numbers)
 
-    def newest(self, size: int) -> list[SentPacket]:
-        """The last packets, together about ``size`` bytes: what fills the path when it is probed."""
-        return self._history.newest(size) if self._history is not None and self._rtx_header is not None else []
+    def newest(self, size: int, *, overhead: int) -> list[SentPacket]:
+        """The last packets, together at most ``size`` bytes with an ``overhead`` of each: what fills the path when it
+        is probed."""
+        if self._history is None or self._rtx_header is None:
+            return []
+        return self._history.newest(size, overhead=overhead)
 
     def rewrite(self, sent: Sequence[SentPacket], *, number: int) -> list[bytes]:
         """RTP packets that carry what was sent before: on the retransmission stream, else the very same bytes.

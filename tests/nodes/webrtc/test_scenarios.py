@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -82,33 +83,35 @@ def first_after(seen: Seen, second: float, *, rung: int | None = None) -> float:
 
 
 LOSSES = {
-    # share lost: most freezes, most time frozen, longest, delay p95 in ms
-    "0%": (0, 0.0, 0.0, 45),
-    "1%": (0, 0.0, 0.0, 95),
-    "2%": (0, 0.0, 0.0, 95),
-    "5%": (4, 0.9, 0.35, 160),  # what is sent again is lost as well, one in twenty
-    "10%": (6, 1.4, 0.4, 220),
-    "20%": (18, 4.5, 0.6, 380),
+    # share lost: freezes a run, seconds frozen a run, longest in s, delay p95 in ms, share of the highest rung
+    "0%": (0, 0.0, 0.0, 45, 0.85),
+    "1%": (0, 0.0, 0.0, 95, 0.85),
+    "2%": (0.5, 0.15, 0.25, 95, 0.85),  # what is sent again is lost as well, one in fifty
+    "5%": (1, 0.25, 0.25, 160, 0.85),
+    "10%": (3, 0.7, 0.3, 200, 0.85),
+    "20%": (9, 2.4, 0.45, 330, 0.7),
 }
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_chance_losses_are_repaired_and_do_not_lower_the_quality(loss: str) -> None:
-    """The viewer sees every picture, in the highest rung; with 20 % lost they come haltingly, up to 0.4 s late."""
-    freezes, frozen_s, longest_s, delay_ms = LOSSES[loss]
-    seen = watch({**GOOD, "loss": loss}, seconds=12)
-    story = seen.story
-    assert story.freezes <= freezes
-    assert story.frozen_s <= frozen_s
-    assert story.longest_s <= longest_s
-    assert story.delay_p95_ms <= delay_ms
-    assert story.share == 1
-    assert story.rungs == ("low", "high")
-    assert story.high >= 0.85
-    assert seen.watcher.receiver.keyframes_asked == 0
-    lost = seen.watcher.down.counts["lost"]
-    resent = seen.watcher.session.streams["video"].packets_resent
-    assert resent <= 1.5 * lost + 5, "a packet is sent again about as often as it is lost"
+    """The viewer sees every picture, in the highest rung; with 20 % lost they come haltingly, up to 0.33 s late. By the
+    dice of four runs."""
+    freezes, frozen_s, longest_s, delay_ms, high = LOSSES[loss]
+    runs = [watch({**GOOD, "loss": loss}, seconds=12, seed=seed) for seed in range(4)]
+    stories = [seen.story for seen in runs]
+    assert fmean(story.freezes for story in stories) <= freezes
+    assert fmean(story.frozen_s for story in stories) <= frozen_s
+    assert max(story.longest_s for story in stories) <= longest_s
+    assert max(story.delay_p95_ms for story in stories) <= delay_ms
+    assert fmean(story.high for story in stories) >= high
+    for seen in runs:
+        assert seen.story.share == 1
+        assert (seen.story.rungs[0], seen.story.rungs[-1]) == ("low", "high")
+        assert seen.watcher.receiver.keyframes_asked == 0
+        lost = seen.watcher.down.counts["lost"]
+        resent = seen.watcher.session.streams["video"].packets_resent
+        assert resent <= 1.5 * lost + 5, "a packet is sent again about as often as it is lost"
 
 
 def test_short_bursts_are_repaired_like_chance_losses() -> None:
@@ -159,7 +162,7 @@ def test_strong_jitter_costs_quality_but_no_picture(jitter: str, delay_ms: int, 
     assert story.rungs[:2] in {("low", "middle"), ("low", "high")}
     assert story.rungs[-1] in ends_with
     assert story.share >= 0.99
-    assert story.delay_p95_ms <= delay_ms
+    assert story.delay_p95_ms <= delay_ms + (10 if story.high else 0), "the highest takes a little longer"
 
 
 def test_lost_feedback_is_missed_by_nobody() -> None:
@@ -241,7 +244,7 @@ def test_a_new_address_is_followed_with_the_next_check() -> None:
 
 def test_a_link_too_narrow_for_any_picture_carries_the_sound_and_the_picture_comes_back() -> None:
     """200 kbit/s for sound and 318 kbit/s of picture: the picture stands still from the third second on, the sound goes
-    on without a gap of more than 0.3 s; when the link is wide again there is a picture in three, the best in five."""
+    on as if nothing were; when the link is wide again there is a picture in two seconds, the best in 4.5."""
     seen = watch(
         {**GOOD, "rate": "200k"},
         seconds=18,
@@ -252,11 +255,11 @@ def test_a_link_too_narrow_for_any_picture_carries_the_sound_and_the_picture_com
     narrow, wide = seen.stories
     sound_ns = [at_ns for at_ns in seen.watcher.receiver.sound_ns if at_ns > seen.stage.begun_ns + 6 * NS_PER_S]
     gaps_ms = [(later - earlier) / MS for earlier, later in pairwise(sound_ns)]
-    assert max(gaps_ms) <= 300
-    assert len(sound_ns) >= 0.93 * 50 * 12, "a twentieth goes where a picture is tried again"
+    assert max(gaps_ms) <= 100
+    assert len(sound_ns) >= 0.99 * 50 * 12
     assert narrow.share < 0.1
-    assert first_after(seen, 12) <= 3
-    assert first_after(seen, 12, rung=0) <= 5
+    assert first_after(seen, 12) <= 2
+    assert first_after(seen, 12, rung=0) <= 4.5
     assert wide.freezes == 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from flowstream import Caller, EncodedPacket
-from flowstream.proto.congestion.pacer import BURST_NS, OPENING_BPS
+from flowstream.proto.congestion.pacer import BURST_NS, OPENING_BPS, Padding
 from flowstream.proto.rtcp import Nack, ReceiverEstimate, to_ntp
 from flowstream.proto.rtp import RtpPacket
 from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD
@@ -115,6 +115,31 @@ async def test_feedback_becomes_an_estimate_above_what_is_sent(stage_of: Any, ma
         assert padding, "probes are filled with what was sent before"
         video = [packet for packet in viewer.rtp if packet.payload_type == 96]
         assert all((b.sequence_number - a.sequence_number) & 0xFFFF == 1 for a, b in pairwise(video))
+
+
+@pytest.mark.parametrize("may_repeat", [True, False])
+async def test_a_probe_is_padded_with_no_more_than_it_takes(
+    stage_of: Any, make_viewer: MakeViewer, may_repeat: bool
+) -> None:
+    async with stage_of() as stage:
+        viewer = make_viewer()
+        session = await join(stage, viewer, numbers=True)
+        stage.send_picture()
+        await arrive(viewer, lambda: pictures_of(viewer) == 1)
+        sizes: list[int] = []
+        add = session.sender.estimator.packets.add
+
+        def note(on_the_wire: Sequence[int], **more: Any) -> int:
+            sizes.extend(on_the_wire)
+            return int(add(on_the_wire, **more))
+
+        session.sender.estimator.packets.add = note
+        session.sender.may_repeat = may_repeat
+        session.sender._pad(Padding(1280, 1), stage.clock.now_ns())
+        assert 0.9 * 1280 <= sum(sizes) <= 1.1 * 1280
+        sizes.clear()
+        session.sender._pad(Padding(100, 1), stage.clock.now_ns())
+        assert len(sizes) == 1, "less than a packet of nothing cannot be sent"
 
 
 async def test_remb_is_the_estimate_where_nothing_better_comes(stage_of: Any, make_viewer: MakeViewer) -> None:

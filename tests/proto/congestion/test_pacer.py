@@ -149,6 +149,20 @@ def test_a_probe_is_sent_at_its_rate_media_first_then_padding() -> None:
     assert pacer.is_empty
 
 
+def test_a_slow_probe_is_padded_by_whole_packets_at_its_rate() -> None:
+    pacer: Pacer[str] = Pacer(now_ns=0, bps=150_000)
+    pacer.start_probe(Probe(1, 256_000, 5000))  # 1280 bytes take 40 ms
+    padding: list[tuple[int, int]] = []
+    for now_ms in range(300):
+        due_ns = pacer.next_ns()
+        if due_ns is not None and due_ns <= now_ms * MS:
+            bursts, _ = pacer.poll(now_ns=now_ms * MS)
+            padding += [(now_ms, each.size) for each in bursts if isinstance(each, Padding)]
+    assert [size for _, size in padding] == [1280, 1280, 1280, 1160]
+    assert all(at_ms >= 40 * index - 6 for index, (at_ms, _) in enumerate(padding))
+    assert pacer.is_empty
+
+
 def test_nothing_is_left_after_clearing_and_a_keyframe_begins_anew() -> None:
     pacer: Pacer[str] = Pacer(now_ns=0, bps=80_000)
     pacer.enqueue("picture", [1000], VIDEO, now_ns=0)
