@@ -299,9 +299,14 @@ class NodeThread:
         with contextlib.suppress(AttributeError, OSError):  # where the system has no such clock
             self._cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
         while not self._is_ending:
-            for function, args in self._jobs.take():
+            try:
+                jobs = self._jobs.take()
+            except InterruptedError:  # the process was stopped and goes on: such a read is not begun anew by itself
+                continue
+            for function, args in jobs:
                 function(*args)
                 del function, args  # nothing is kept alive by a thread that waits
+            del jobs
         self._cpu_clock, self._cpu_ns = None, time.thread_time_ns()
         with contextlib.suppress(RuntimeError):  # the loop was closed while a call hung
             self._loop.call_soon(self._finish)  # not by the news, which are closed then

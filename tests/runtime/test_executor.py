@@ -51,6 +51,27 @@ def test_calls_run_in_order_on_one_thread() -> None:
     run(main)
 
 
+def test_a_process_that_is_stopped_and_goes_on_keeps_its_threads(bell: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted: list[int] = []
+    if hasattr(os, "eventfd"):
+        read = os.eventfd_read
+
+        def stop_once(fd: int) -> int:
+            if threading.current_thread() is not threading.main_thread() and not interrupted:
+                interrupted.append(fd)
+                raise InterruptedError  # as the system does where a read was under way when the process was stopped
+            return read(fd)
+
+        monkeypatch.setattr(os, "eventfd_read", stop_once)
+
+    async def main(thread: NodeThread, errors: list[BaseException]) -> None:
+        assert await thread.call(lambda: "here") == "here"
+        assert errors == []
+
+    run(main)
+    assert len(interrupted) == hasattr(os, "eventfd")
+
+
 @pytest.mark.parametrize(("raised", "seen"), [(ValueError("odd"), ValueError), (StopIteration(), RuntimeError)])
 def test_what_a_call_raises_is_raised_where_it_is_awaited(raised: Exception, seen: type[Exception]) -> None:
     async def main(thread: NodeThread, errors: list[BaseException]) -> None:
