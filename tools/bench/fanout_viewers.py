@@ -15,8 +15,7 @@ from itertools import count
 from typing import Any, Final
 
 from flowstream.proto.rtcp import ReceiverReport, ReportBlock, SenderReport, looks_like_rtcp
-from flowstream.proto.rtp import RtpPacket
-from tests.nodes.webrtc.player import LoopbackViewer
+from tests.nodes.webrtc.player import LoopbackViewer, parse_protected
 
 BEAT_S: Final = 0.01
 TELLS_EVERY: Final = 10
@@ -124,7 +123,7 @@ class CountingViewer(LoopbackViewer):
 
     def _find_number(self, data: bytes) -> int | None:
         """Where the transport-wide number stands in a packet like this one."""
-        extensions = RtpPacket.parse(data).extensions
+        extensions = parse_protected(data).extensions
         place = 16
         for number, value in extensions:
             if number == NUMBERS and len(value) == 2:

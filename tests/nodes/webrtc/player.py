@@ -15,6 +15,17 @@ from flowstream.proto.congestion.arrivals import Arrivals
 from flowstream.proto.rtcp import RtcpPacket, looks_like_rtcp, pack_compound, parse_compound
 from flowstream.proto.rtp import RtpPacket
 
+PADDED = 0x20
+"""In the first byte of RTP: the packet ends with padding (RFC 3550 section 5.1)."""
+
+
+def parse_protected(data: bytes) -> RtpPacket:
+    """The header of a packet that is still encrypted: its last byte is no length of padding, whatever the header says.
+
+    Raises RtpError where it is none.
+    """
+    return RtpPacket.parse(bytes([data[0] & ~PADDED]) + data[1:])
+
 
 class LoopbackViewer:
     """A WHEP player of a few lines: one UDP socket, checks with nomination, DTLS as client, no decoder."""
@@ -179,5 +190,5 @@ class LoopbackViewer:
         elif looks_like_rtcp(data):
             if self.dtls.state == "connected":  # it may overtake the end of the handshake
                 self.rtcp += parse_compound(self.dtls._rx_srtp.unprotect_rtcp(data))
-        elif self.dtls.state == "connected" and not self.lose(RtpPacket.parse(data)):
+        elif self.dtls.state == "connected" and not self.lose(parse_protected(data)):
             self._take(RtpPacket.parse(self.dtls._rx_srtp.unprotect(data)))  # media may overtake it, too
