@@ -20,7 +20,7 @@ addEventListener("flowstream:data", (event) => window.records.push(event.detail)
 """
 MEASURE = """
 async () => {
-  const { Panel } = await import(new URL("panel.js", location.href));
+  const { Panel } = modules["panel.js"];  // of the page's own scripts
   const video = document.querySelector("video"), shown = Panel.prototype.shown;
   window.delays = [];
   Panel.prototype.shown = function (now, metadata, channel) {
