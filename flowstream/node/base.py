@@ -31,10 +31,15 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A library that a node type imports when it runs: the module's name and the distribution that brings it."""
+    """A library that a node type imports when it runs: the module's name and the distribution that brings it.
+
+    One that is ``optional`` is loaded where it is installed, and does not keep the node from running where it is not or
+    does not load. Named here, it is loaded before the node opens and while the rest of the graph goes on.
+    """
 
     module: str
     package: str = ""
+    optional: bool = False
 
     @property
     def install(self) -> str:

@@ -26,6 +26,7 @@ from flowstream.node.base import Need, Node
 from flowstream.node.capability import Capability
 from flowstream.node.folder import Folder, without_digest
 from flowstream.node.function import FunctionNode
+from flowstream.node.loading import load_ahead
 
 GROUP = "flowstream.nodes"
 BUILT_IN = "flowstream"
@@ -296,8 +297,8 @@ def _resolve(pack: Pack, type_id: str, target: str) -> type[Node[Any]]:
 
 
 def missing_needs(node_type: type[Node[Any]]) -> tuple[Need, ...]:
-    """The libraries a node type needs that are not installed; nothing is imported to find out."""
-    return tuple(need for need in node_type.needs if not _is_installed(need.module))
+    """The libraries a node type cannot do without that are not installed; nothing is imported to find out."""
+    return tuple(need for need in node_type.needs if not (need.optional or _is_installed(need.module)))
 
 
 def _is_installed(module: str) -> bool:
@@ -310,9 +311,12 @@ def _is_installed(module: str) -> bool:
 def import_needs(node_type: type[Node[Any]]) -> None:
     """Imports what a node type needs. Raises PackError with the cause when a library is missing or broken."""
     for need in node_type.needs:
+        load_ahead(need.module)
         try:
             importlib.import_module(need.module)
         except Exception as error:
+            if need.optional:
+                continue
             if not _is_installed(need.module):
                 hint = f"pip install {need.install}"
                 raise PackError(

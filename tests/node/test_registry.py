@@ -238,6 +238,16 @@ def test_needs_are_looked_for_without_importing(path: Path) -> None:
     assert "costly" not in sys.modules
 
 
+def test_a_library_that_a_node_can_do_without_is_loaded_where_it_loads(path: Path) -> None:
+    write(path / "lacking.py", "raise ImportError('libfoo.so.2')")
+    write(path / "there.py", "value = 1")
+    optional = [Need(name, optional=True) for name in ("no_such", "no_such.inner", "lacking", "there")]
+    kind = needing(*optional)
+    assert missing_needs(kind) == ()
+    import_needs(kind)
+    assert "there" in sys.modules
+
+
 def test_a_missing_library_says_what_to_install() -> None:
     with pytest.raises(PackError) as caught:
         import_needs(needing(Need("no_such", "no-such-thing")))

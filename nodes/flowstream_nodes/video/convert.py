@@ -81,7 +81,7 @@ class Convert(Transform[ConvertConfig], type="convert"):
     """
 
     thread = True
-    needs = (Need("av"),)
+    needs = (Need("av"), Need("cv2", "opencv-python", optional=True))
 
     video = Input(VideoFrame, follows={"format", "size"}, doc="Pictures of any size and format.")
     converted = Output(VideoFrame, doc="The same pictures in the format and size asked for.")

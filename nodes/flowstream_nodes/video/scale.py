@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import field_validator
 
-from flowstream import Caps, Config, Emit, Input, Output, PictureSize, Size, Transform, VideoCaps, VideoFrame, live
+from flowstream import (
+    Caps,
+    Config,
+    Emit,
+    Input,
+    Need,
+    Output,
+    PictureSize,
+    Size,
+    Transform,
+    VideoCaps,
+    VideoFrame,
+    live,
+)
 from flowstream_nodes.video._formats import has_arrays, with_arrays
 
 if TYPE_CHECKING:
@@ -50,6 +63,7 @@ class Scale(Transform[ScaleConfig], type="scale"):
     """
 
     thread = True
+    needs = (Need("cv2", "opencv-python", optional=True),)
 
     video = Input(VideoFrame, follows={"size"}, doc="Pictures of any size and format.")
     scaled = Output(VideoFrame, doc="The same pictures in the size asked for.")
