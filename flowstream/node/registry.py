@@ -311,8 +311,8 @@ def _is_installed(module: str) -> bool:
 def import_needs(node_type: type[Node[Any]]) -> None:
     """Imports what a node type needs. Raises PackError with the cause when a library is missing or broken."""
     for need in node_type.needs:
-        load_ahead(need.module)
         try:
+            load_ahead(need.module)
             importlib.import_module(need.module)
         except Exception as error:
             if need.optional:

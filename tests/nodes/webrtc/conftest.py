@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 import uvicorn
 from anyio.abc import TaskGroup
@@ -284,3 +285,17 @@ async def make_viewer() -> AsyncIterator[Callable[[], LoopbackViewer]]:
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+async def stage(stage_of: Callable[..., Any]) -> AsyncIterator[Stage]:
+    """A stage that is open."""
+    async with stage_of() as stage:
+        yield stage
+
+
+@pytest.fixture
+async def http(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the stage's server."""
+    async with httpx.AsyncClient(base_url=stage.url) as client:
+        yield client

@@ -6,7 +6,6 @@ import html
 import json
 import re
 from base64 import b64encode
-from collections.abc import AsyncIterator
 from hashlib import sha256
 from typing import Any
 
@@ -20,18 +19,6 @@ from flowstream_nodes.webrtc._page import FOLDER, TYPES, bundle, policy, read_pa
 pytestmark = pytest.mark.anyio
 
 INLINE = re.compile(r"<(script|style)[^>]*>(.*?)</\1>", re.DOTALL)
-
-
-@pytest.fixture
-async def stage(stage_of: Any) -> AsyncIterator[Any]:
-    async with stage_of() as stage:
-        yield stage
-
-
-@pytest.fixture
-async def http(stage: Any) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=stage.url) as client:
-        yield client
 
 
 def told(document: str) -> dict[str, object] | None:

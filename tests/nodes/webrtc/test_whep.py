@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,18 +28,6 @@ PROTO = Path(__file__).parent.parent.parent / "proto"
 
 SDP = {"Content-Type": "application/sdp"}
 TRICKLE = {"Content-Type": "application/trickle-ice-sdpfrag"}
-
-
-@pytest.fixture
-async def stage(stage_of: Any) -> AsyncIterator[Any]:
-    async with stage_of() as stage:
-        yield stage
-
-
-@pytest.fixture
-async def http(stage: Any) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=stage.url) as client:
-        yield client
 
 
 @pytest.fixture
