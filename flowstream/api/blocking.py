@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from functools import partial
+from inspect import isawaitable
 from pathlib import Path
+from threading import Lock, RLock, get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+import anyio
+from anyio.from_thread import start_blocking_portal
 
 from flowstream.api.events import Events, EventsMissed
 from flowstream.api.running import DEFAULT_SPAN_S, Frames, Run, TlsChoice
@@ -39,32 +41,112 @@ R = TypeVar("R")
 
 
 class _Loop:
-    """The event loop of a run, on its thread."""
+    """The event loop of a run, on its thread, where this is made."""
 
-    def __init__(self, portal: BlockingPortal) -> None:
-        self._portal = portal
-        self.is_closed = False
+    def __init__(self) -> None:
+        self._soon: Callable[[Callable[[], object]], object] = asyncio.get_running_loop().call_soon_threadsafe
+        self._thread: int = get_ident()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._posting = RLock()  # a signal or the garbage collector may have the thread post something else meanwhile
+        self.is_closed: bool = False
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Calls a function there and waits for what it gives; interrupted, it is cancelled there."""
-        if self.is_closed:
-            raise EndedError("the run is closed")
-        future = self._portal.start_task_soon(function, *args)
+        if not self.is_closed and get_ident() == self._thread:
+            raise RuntimeError(
+                "a callback is called on the thread of the run and cannot wait for the run: have another thread ask it"
+            )
+        call = _Call(function, args)
+        is_done = Lock()
+        is_done.acquire()
         try:
-            return future.result()
-        except CancelledError:
-            raise EndedError("the run is closed") from None
+            if not self._post(lambda: self._begin(call, is_done.release)):
+                raise EndedError("the run is closed")
+            # Not for a condition, as futures and portals do: a Ctrl-C may come when it has given up its lock and not
+            # got it back, and then that is what is complained of.
+            is_done.acquire()
         except BaseException:
-            future.cancel()
+            self._post(call.cancel)
             raise
+        try:
+            return call.result()
+        except asyncio.CancelledError:
+            raise EndedError("the run is closed") from None
 
     def tell(self, function: Callable[[], object]) -> None:
         """Calls a function there, some time soon; not at all when the loop is gone."""
-        if not self.is_closed:
+        self._post(function)
+
+    def close(self) -> None:
+        """Takes no more calls."""
+        with self._posting:
+            self.is_closed = True
+
+    async def join(self) -> None:
+        """On the loop: waits for the calls that are under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _begin(self, call: _Call, done: Callable[[], object]) -> None:
+        task = call.begin()
+        self._tasks.add(task)
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled():
+                task.exception()  # is not complained of where nobody waits for it any more
+            done()
+
+        task.add_done_callback(ended)
+
+    def _post(self, function: Callable[[], object]) -> bool:
+        with self._posting:
+            if self.is_closed:
+                return False
             try:
-                self._portal.start_task_soon(function)
-            except RuntimeError:  # it ended this moment
-                pass
+                self._soon(function)
+            except RuntimeError:  # the loop ended by itself, or this moment
+                return False
+            return True
+
+
+class _Call:
+    """A function that is called on the loop, by a task that can be cancelled but for what it shields."""
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._function = function
+        self._args = args
+        self._task: asyncio.Task[Any] | None = None
+        self._scope: anyio.CancelScope | None = None
+
+    def begin(self) -> asyncio.Task[Any]:
+        """On the loop."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        return self._task
+
+    def cancel(self) -> None:
+        """On the loop."""
+        if self._task is None or self._task.done():
+            return
+        if self._scope is None:
+            self._task.cancel()
+        else:
+            self._scope.cancel()
+
+    def result(self) -> Any:
+        """What it gave or raised; from any thread, once it is done. Raises CancelledError when it was cancelled."""
+        task, self._task = self._task, None
+        assert task is not None
+        try:
+            return task.result()
+        finally:
+            del task  # no cycle with what it has raised
+
+    async def _run(self) -> Any:
+        with anyio.CancelScope() as self._scope:
+            value = self._function(*self._args)
+            return await value if isawaitable(value) else value
+        raise asyncio.CancelledError
 
 
 class SyncFrames(Generic[P]):
@@ -134,7 +216,7 @@ class SyncRun:
         self._run = run
         self._loop = loop
         self._stack = stack
-        self._closing = threading.Lock()
+        self._closing = Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -176,7 +258,7 @@ class SyncRun:
         return SyncEvents(self._loop, self._call(lambda: self._run.events(limit=limit)))
 
     def on(self, kind: type[E], callback: Callable[[E], object]) -> Callable[[], None]:
-        """See `Run.on`. The callback is called on the thread of the run."""
+        """See `Run.on`. The callback is called on the thread of the run, and cannot ask the run anything itself."""
         forget = self._call(lambda: self._run.on(kind, callback))
         return lambda: self._loop.tell(forget)
 
@@ -239,7 +321,7 @@ class SyncRun:
             try:
                 self._call(self._run._finish, drain)
             finally:
-                self._loop.is_closed = True
+                self._loop.close()
                 self._stack.close()
 
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -267,7 +349,9 @@ def open_sync(
     )  # fmt: skip
     with ExitStack() as stack:
         portal = stack.enter_context(start_blocking_portal("asyncio", name="flowstream"))
+        loop = portal.call(_Loop)
+        stack.callback(portal.call, loop.join)  # when the run has ended, and so all that was asked of it
         run = stack.enter_context(portal.wrap_async_context_manager(opening))
-        made = SyncRun(run, _Loop(portal), stack.pop_all())
+        made = SyncRun(run, loop, stack.pop_all())
         atexit.register(made.close)
         return made

@@ -65,12 +65,13 @@ class OverflowQueue(Generic[T]):
     """The queue of one edge. ``items`` is what it holds, oldest first, to look at; ``drops`` counts losses by cause.
 
     ``waiting`` are the items that producers wait with, in order: they are let in as soon as there is room.
-    ``wants_keyframe`` says that a keyframe should be asked for now that the consumer looks for something again.
+    ``needs_keyframe`` says that everything but a keyframe is being dropped, ``wants_keyframe`` that one should be asked
+    for now that the consumer looks for something again.
     """
 
     __slots__ = (
-        "_bytes", "_counts_bytes", "_has_asked", "_needs_keyframe", "delivered", "drops", "items", "limit", "policy",
-        "received", "waiting", "wants_keyframe",
+        "_bytes", "_counts_bytes", "_has_asked", "delivered", "drops", "items", "limit", "needs_keyframe",
+        "policy", "received", "waiting", "wants_keyframe",
     )  # fmt: skip
 
     def __init__(self, policy: Overflow, limit: Limit) -> None:
@@ -84,7 +85,7 @@ class OverflowQueue(Generic[T]):
         self.items: deque[T] = deque()
         self._counts_bytes = limit.bytes is not None  # only where they decide: a picture adds up its planes
         self._bytes = 0
-        self._needs_keyframe = False
+        self.needs_keyframe: bool = False
         self._has_asked = False  # for a keyframe, and nothing was delivered since
         self.waiting: deque[T] = deque()
         self.wants_keyframe: bool = False
@@ -102,29 +103,24 @@ class OverflowQueue(Generic[T]):
         """Media time between the oldest and the newest that wait."""
         return self.items[-1].time_ns - self.items[0].time_ns if len(self.items) > 1 else 0
 
-    @property
-    def needs_keyframe(self) -> bool:
-        """Whether everything but a keyframe is being dropped."""
-        return self._needs_keyframe
-
     def require_keyframe(self) -> None:
         """Lets nothing in before the next keyframe: at the start, or when the producer changed."""
-        self._needs_keyframe = True
+        self.needs_keyframe = True
 
     def offer(self, item: T) -> int:
         """Takes an item or says why not; one of the constants of Offered."""
-        if not self.items and not self._needs_keyframe:  # the usual case; one item fits, however large
+        if not self.items and not self.needs_keyframe:  # the usual case; one item fits, however large
             self.received += 1
             self.items.append(item)
             if self._counts_bytes:
                 self._bytes += item.size_bytes
             return _TAKEN
-        if self._needs_keyframe:
+        if self.needs_keyframe:
             if not getattr(item, "keyframe", True):
                 self.received += 1
                 self.drops["waiting-for-keyframe"] += 1
                 return Offered.DROPPED
-            self._needs_keyframe = False
+            self.needs_keyframe = False
         if not self.waiting and self._fits(item):
             self._take(item)
             return Offered.TAKEN
@@ -157,7 +153,7 @@ class OverflowQueue(Generic[T]):
             self._take(item)
             return Offered.DROPPED
         self.drops["overflow"] += 1
-        self._needs_keyframe = True
+        self.needs_keyframe = True
         if self._has_asked:  # a consumer that stands still would have the encoder make nothing but keyframes
             self.wants_keyframe = True
             return Offered.DROPPED
@@ -214,6 +210,11 @@ class OverflowQueue(Generic[T]):
             self.received -= 1
             self._take(self.waiting.popleft())
         return item
+
+    def passed(self, number: int) -> None:
+        """Counts items that went by, since nothing waited and the consumer was there to take them."""
+        self.received += number
+        self.delivered += number
 
     def flush(self, cause: str) -> int:
         """Throws away what waits, counted under ``cause``; gives how many that were."""

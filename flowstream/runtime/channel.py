@@ -15,11 +15,13 @@ from flowstream.graph.plan import Edge
 from flowstream.media.packets import EncodedPacket
 from flowstream.media.signals import KeyframeRequest
 from flowstream.proto.overflow import Offered, OverflowQueue
+from flowstream.runtime.shortcut import Giver, Look, Shortcut, Taker
 from flowstream.runtime.wakeup import Turns, Wakeup
 
 Request = Callable[[str, KeyframeRequest], None]
-Meter = Callable[[Any], int]
-"""Looks at a payload that is taken, and says after how many it wants to see the next."""
+Meter = Callable[[int | None, int | None], int]
+"""Takes when a payload was captured, if that is known, and when it was taken, if not now; says how many on it wants the
+next."""
 
 _DROPPED = Offered.DROPPED  # looked at for each payload on each edge
 
@@ -53,12 +55,14 @@ class Channel:
     """A consumer's end of an edge."""
 
     __slots__ = (
-        "caps", "countdown", "delivered", "drops", "edge", "feeds", "meter", "port", "received", "turns", "wakeup",
+        "caps", "countdown", "delivered", "drops", "edge", "feeds", "inbox", "meter", "port", "received", "stride",
+        "turns", "wakeup",
     )  # fmt: skip
 
-    def __init__(self, edge: Edge, wakeup: Wakeup, turns: Turns) -> None:
+    def __init__(self, edge: Edge, wakeup: Wakeup, turns: Turns, inbox: Inbox | None = None) -> None:
         self.edge = edge
         self.port = edge.input
+        self.inbox = inbox
         self.wakeup = wakeup
         self.turns = turns
         self.feeds: deque[Feed] = deque()
@@ -68,11 +72,14 @@ class Channel:
         self.drops: Counter[str] = Counter()
         self.meter: Meter | None = None
         self.countdown = 0  # payloads until the meter sees one; below zero it sees none
+        self.stride = 0  # what the meter said last
 
     def watch(self, meter: Meter) -> None:
         """Shows a meter the next payload that is taken."""
         self.meter = meter
-        self.countdown = 1
+        self.countdown = self.stride = 1
+        if self.inbox is not None:
+            self.inbox.count()  # tells the shortcut
 
     def rewire(self, edge: Edge) -> None:
         """The same port with another producer or other options, for the feeds to come."""
@@ -96,8 +103,9 @@ class Channel:
             self.feeds.append(feed)
         outlet.attach(feed)
         while len(self.feeds) > MOST_FEEDS:
-            oldest = self.feeds.popleft()
+            oldest = self.feeds[0]
             oldest.close()
+            self.feeds.popleft()
             oldest.queue.flush("reload-deadline")
             self._retire(oldest)
         if issubclass(EncodedPacket, outlet.payloads) and self.edge.overflow != "latest" and not continues:
@@ -118,7 +126,7 @@ class Channel:
                     item = queue.poll()
                 self.countdown -= 1
                 if not self.countdown and self.meter is not None:
-                    self.countdown = self.meter(item)
+                    self.countdown = self.stride = self.meter(getattr(item, "capture_ns", None), None)
                 return item
             if queue.wants_keyframe:
                 queue.wants_keyframe = False
@@ -127,6 +135,14 @@ class Channel:
                 return None
             self._retire(feeds.popleft())
         return None
+
+    def passed(self, feed: Feed, number: int, looks: Iterable[Look]) -> None:
+        """Counts payloads of a feed that were taken without the loop."""
+        feed.outlet.emitted += number
+        feed.queue.passed(number)
+        if self.meter is not None:
+            for captured_ns, taken_ns in looks:
+                self.stride = self.meter(captured_ns, taken_ns)
 
     @property
     def is_unbroken(self) -> bool:
@@ -199,11 +215,13 @@ class Inbox:
         self.channels: dict[tuple[str, int], Channel] = {}
         self.connected = False  # whether the wiring is in place, so that no channel means no input
         self.only: Channel | None = None  # where there is no other
+        self.taker: Taker | None = None  # of what comes, where it is served by a thread
+        self.shortcut: Shortcut | None = None  # that leads here
         self._order: tuple[Channel, ...] = ()  # of the next round; whoever was served goes to its end
 
     def open(self, edge: Edge) -> Channel:
         """Adds a channel for an edge."""
-        channel = Channel(edge, self.wakeup, self.turns)
+        channel = Channel(edge, self.wakeup, self.turns, self)
         self.channels[(edge.input, edge.index)] = channel
         self._line_up()
         return channel
@@ -214,7 +232,18 @@ class Inbox:
         self._line_up()
         self.wakeup.set()
 
+    def count(self) -> None:
+        """Counts what came by the shortcut that leads here."""
+        if self.shortcut is not None:
+            self.shortcut.count()
+
+    def cut(self) -> None:
+        """Closes the shortcut that leads here."""
+        if self.shortcut is not None:
+            self.shortcut.close()
+
     def _line_up(self) -> None:
+        self.cut()
         self._order = tuple(self.channels.values())
         self.only = self._order[0] if len(self._order) == 1 else None
 
@@ -235,6 +264,15 @@ class Inbox:
                 self._order = (*(c for c in order if c is not channel), channel)
                 return channel, item
         return None
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether something may wait, be it the end; false only where it is certain that nothing does."""
+        channel = self.only
+        if channel is None or len(channel.feeds) != 1:
+            return True
+        feed = channel.feeds[0]
+        return feed.closed or bool(feed.queue.items)
 
     def feed(self, port: str) -> Feed | None:
         """A feed of media into a port, while whose producer goes on the port has not ended."""
@@ -275,22 +313,41 @@ class Inbox:
 class Outlet:
     """One output of a node: its feeds, and the way up for requests."""
 
-    __slots__ = ("_request", "emitted", "feeds", "name", "payloads")
+    __slots__ = ("_request", "emitted", "feeds", "name", "payloads", "shortcut")
 
     def __init__(self, name: str, payloads: tuple[type[Any], ...], request: Request) -> None:
         self.name = name
         self.payloads = payloads
         self.feeds: tuple[Feed, ...] = ()
         self.emitted = 0
+        self.shortcut: Shortcut | None = None
         self._request = request
 
     def attach(self, feed: Feed) -> None:
         """Adds an edge."""
+        self.cut()
         self.feeds = (*self.feeds, feed)
 
     def detach(self, feed: Feed) -> None:
         """Takes an edge away; harmless when it is gone already."""
+        self.cut()
         self.feeds = tuple(f for f in self.feeds if f is not feed)
+
+    def shorten(self, giver: Giver) -> None:
+        """Opens the shortcut, where there may be one: to a node on a thread that gets nothing else."""
+        if len(self.feeds) != 1:
+            return
+        (feed,) = self.feeds
+        channel, inbox = feed.channel, feed.channel.inbox
+        if inbox is None or inbox.taker is None or inbox.only is not channel or inbox.shortcut is not None:
+            return
+        if not channel.edge.feedback and channel.feeds[0] is feed:
+            self.shortcut = inbox.shortcut = Shortcut(giver, feed, inbox.taker)
+
+    def cut(self) -> None:
+        """Closes the shortcut."""
+        if self.shortcut is not None:
+            self.shortcut.close()
 
     def request(self, signal: KeyframeRequest) -> None:
         """A consumer asks the node for something."""

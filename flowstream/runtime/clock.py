@@ -7,6 +7,9 @@ from typing import Protocol
 
 import anyio
 
+from flowstream.runtime.alarm import Alarm, has_alarms
+from flowstream.runtime.wakeup import is_on_trio
+
 
 class Clock(Protocol):
     """What the runtime knows of time. Reading is for any thread, sleeping for the event loop."""
@@ -30,7 +33,10 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clocks."""
+    """The machine's clocks, for one event loop at a time."""
+
+    def __init__(self) -> None:
+        self._alarm = Alarm() if has_alarms() else None
 
     def now_ns(self) -> int:
         return time.monotonic_ns()
@@ -39,7 +45,11 @@ class SystemClock:
         return time.time_ns()
 
     async def sleep_until_ns(self, now_ns: int) -> None:
-        await anyio.sleep(max(0, now_ns - time.monotonic_ns()) / 1e9)
+        left_ns = now_ns - time.monotonic_ns()
+        if left_ns > 0 and self._alarm is not None and not is_on_trio():
+            await self._alarm.sleep_until_ns(now_ns)
+        else:
+            await anyio.sleep(max(0, left_ns) / 1e9)
 
     def hold(self) -> None:
         pass

@@ -247,8 +247,14 @@ class Engine:
         broken = any(runner.state in ("failed", "restarting") for runner in self.runners.values())
         return "degraded" if broken else "running"
 
+    def count(self) -> None:
+        """Brings every counter up to date: what threads give one another is counted afterwards, at the latest here."""
+        for runner in self.runners.values():
+            runner.inbox.count()
+
     def status(self) -> dict[str, NodeStatus]:
         """Every node as it stands, in the plan's order."""
+        self.count()
         return {
             id: NodeStatus(
                 type=runner.planned.type_id,

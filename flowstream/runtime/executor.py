@@ -43,27 +43,31 @@ class _Rings(Protocol):
     def ring(self) -> Callable[[], object]: ...
     @property
     def hear(self) -> Callable[[], object]: ...
-    def close(self) -> None: ...
 
 
 class _Bell:
-    """Wakes a thread or a loop that waits on ``fd``.
+    """Wakes a thread or a loop that waits on ``fd``. It is closed with the last reference: somebody may yet ring.
 
     It rings without the GIL, so that whoever wakes finds it free. From a lock, or a queue made of one, it would wake
     while it is held and go back to sleep: twice as many switches.
     """
+
+    fd = -1
 
     def __init__(self, *, blocking: bool) -> None:
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | (0 if blocking else os.EFD_NONBLOCK))
         self.ring: Callable[[], object] = partial(os.eventfd_write, self.fd, 1)
         self.hear: Callable[[], object] = partial(os.eventfd_read, self.fd)  # waits for a ring, unless made not to
 
-    def close(self) -> None:
-        os.close(self.fd)
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
 
 
 class _SocketBell:
     """The same where there is no eventfd: outside Linux."""
+
+    fd = -1
 
     def __init__(self, *, blocking: bool) -> None:
         self._in, self._out = socket.socketpair()
@@ -77,9 +81,10 @@ class _SocketBell:
     def hear(self) -> None:
         self._in.recv(1)
 
-    def close(self) -> None:
-        self._in.close()
-        self._out.close()
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            self._in.close()
+            self._out.close()
 
 
 def _bell(*, blocking: bool) -> _Bell | _SocketBell:
@@ -150,40 +155,45 @@ class _TrioBell:
     def hear(self) -> None:
         pass
 
-    def close(self) -> None:
-        pass
-
 
 class _Calls:
-    """Calls that one thread leaves for another to make."""
+    """Calls that others leave for a thread to make; ``calls`` are those that are there, in order.
+
+    Who appends to them sees to it that the bell is rung, unless it ``has_rung``.
+    """
 
     def __init__(self, bell: _Rings) -> None:
-        self._bell = bell
-        self._ring, self._hear = bell.ring, bell.hear  # of C, in the usual case
-        self._calls: deque[_Call] = deque()
-        self._has_rung = False
+        self.bell = bell
+        self._ring, self.wait = bell.ring, bell.hear  # of C, in the usual case
+        self.calls: deque[_Call] = deque()
+        self.has_rung = False
 
     def leave(self, function: Callable[..., Any], *args: Any) -> None:
-        """For the one thread that leaves calls here."""
-        self._calls.append((function, args))
-        if not self._has_rung:
-            self._has_rung = True
+        """For those who leave calls here."""
+        self.calls.append((function, args))
+        if not self.has_rung:
+            self.has_rung = True
             self._ring()
 
-    def take(self) -> list[_Call]:
-        """What is there, in order; for the other thread. Waits for the bell, unless made not to."""
-        self._hear()
-        self._has_rung = False  # before looking, so that whatever comes from now on rings again
-        calls = self._calls
-        return [calls.popleft()] if len(calls) == 1 else self.rest()  # mostly it is one
+    def leave_after(self, bells: list[_Rings], function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        """For another thread that leaves a call here at the end of its job, and then rings ``bells``.
+
+        With nothing between that and the wait for its next: who wakes needs the GIL, and would find that the thread has
+        taken it again.
+        """
+        self.calls.append((function, args))
+        if not self.has_rung:
+            self.has_rung = True
+            bells.append(self.bell)
+
+    def hear(self) -> None:
+        """Waits for the bell, unless made not to; for the thread that makes the calls."""
+        self.wait()
+        self.has_rung = False  # before looking, so that whatever comes from now on rings again
 
     def close(self) -> None:
         """Nobody waits here any more."""
-        self._bell.close()
-
-    def rest(self) -> list[_Call]:
-        """What is there although nobody rang."""
-        return [self._calls.popleft() for _ in range(len(self._calls))]
+        del self.bell, self._ring, self.wait
 
 
 def give_way() -> None:
@@ -200,17 +210,27 @@ def give_way() -> None:
 class NodeThread:
     """A thread that runs the calls of one node in order; with ``gives_way``, when others leave it the time."""
 
+    hands_on: bool = True
+    """Whether it and the threads of other nodes can leave one another calls."""
+
     def __init__(
-        self, name: str, clock: Clock, on_error: Callable[[BaseException], None], *, gives_way: bool = False
+        self,
+        name: str,
+        clock: Clock,
+        on_error: Callable[[BaseException], None],
+        *,
+        turns: Turns | None = None,
+        gives_way: bool = False,
     ) -> None:
         self._gives_way = gives_way
         self._loop = this_loop()
-        self._turns = Turns()
-        self._jobs = _Calls(_bell(blocking=True))  # for the thread
-        self._news = _Calls(self._loop.bell(self._hear))  # for the loop
+        self._turns = turns or Turns()
+        self.jobs = _Calls(_bell(blocking=True))  # for the thread
+        self._news = _Calls(self._loop.bell(self._called))  # for the loop
         self._clock = clock
         self._on_error = on_error
         self._takes_calls = True
+        self.bells: list[_Rings] = []  # to be rung by the thread before it waits
         self._is_ending = False
         self._ended = anyio.Event()
         self._cpu_clock: int | None = None  # of the thread, while it lives
@@ -220,10 +240,25 @@ class NodeThread:
 
     def submit(self, settled: Settled, function: Callable[..., Any], *args: Any) -> None:
         """Runs a call on the thread, then ``settled`` on the loop. Raises RuntimeError once ``end`` was called."""
+        self.start(self._do, settled, function, args)
+
+    def start(self, job: Callable[..., None], *args: Any) -> None:
+        """Runs a job on the thread, which raises nothing and ends by ``settle``, or leaves another thread one.
+
+        The clock is held until it is settled. Raises RuntimeError once ``end`` was called.
+        """
         if not self._takes_calls:
             raise RuntimeError("the node has ended")
         self._clock.hold()
-        self._jobs.leave(self._do, settled, function, args)
+        self.jobs.leave(job, *args)
+
+    def settle(self, settled: Settled, result: Any, error: BaseException | None) -> None:
+        """Ends a job, for code that runs on this thread: the loop hears of it."""
+        self.tell_after(self._settle, settled, result, error)
+
+    def tell_after(self, function: Callable[..., None], *args: Any) -> None:
+        """As ``tell``, but the loop is called when this job is over."""
+        self._news.leave_after(self.bells, function, args)
 
     async def call(self, function: Callable[..., R], *args: Any) -> R:
         """Runs a call on the thread and gives what it returns. Cancelled, it leaves the call to itself.
@@ -279,7 +314,7 @@ class NodeThread:
         """Lets the thread end after the calls that wait; there are no others."""
         self._takes_calls = False
         self._clock.hold()  # what is left for the thread to do is work too
-        self._jobs.leave(self._end)
+        self.jobs.leave(self._end)
 
     async def join(self, seconds: float) -> bool:
         """Waits for the end of the thread; false when it did not end in time."""
@@ -298,15 +333,22 @@ class NodeThread:
             give_way()
         with contextlib.suppress(AttributeError, OSError):  # where the system has no such clock
             self._cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
+        jobs, calls, bells, wait = self.jobs, self.jobs.calls, self.bells, self.jobs.wait
         while not self._is_ending:
             try:
-                jobs = self._jobs.take()
+                wait()
             except InterruptedError:  # the process was stopped and goes on: such a read is not begun anew by itself
                 continue
-            for function, args in jobs:
+            jobs.has_rung = False  # before looking
+            while calls:
+                function, args = calls.popleft()
                 function(*args)
                 del function, args  # nothing is kept alive by a thread that waits
-            del jobs
+                while bells:
+                    bell = bells.pop()
+                    bell.ring()
+                    del bell  # not before: it may be closed with this
+        del wait  # what a call has raised may keep this frame, and is not to keep the bell
         self._cpu_clock, self._cpu_ns = None, time.thread_time_ns()
         with contextlib.suppress(RuntimeError):  # the loop was closed while a call hung
             self._loop.call_soon(self._finish)  # not by the news, which are closed then
@@ -318,18 +360,21 @@ class NodeThread:
             result = function(*args)
         except BaseException as caught:  # noqa: BLE001 - it is told to whoever submitted the call
             error = caught
-        self._news.leave(self._settle, settled, result, error)
+        self.settle(settled, result, error)
 
     def _end(self) -> None:
         self._is_ending = True
 
     # On the loop.
 
-    def _hear(self) -> None:
-        self._obey(self._news.take())
+    def _called(self) -> None:
+        self._news.hear()
+        self._turns.along(self._obey)
 
-    def _obey(self, news: list[_Call]) -> None:
-        for function, args in news:
+    def _obey(self) -> None:
+        calls = self._news.calls
+        for _ in range(len(calls)):
+            function, args = calls.popleft()
             try:
                 function(*args)
             except Exception as error:  # noqa: BLE001 - the others are still to be heard
@@ -346,14 +391,16 @@ class NodeThread:
     def _finish(self) -> None:
         self._clock.release()
         self._loop.forget_bell()
-        self._obey(self._news.rest())
+        self._obey()
         self._news.close()
-        self._jobs.close()
+        self.jobs.close()
         self._ended.set()
 
 
 class InlineThread(NodeThread):
     """Runs the calls on the event loop, one in each turn: for debugging, since every node then holds up all others."""
+
+    hands_on = False
 
     def __init__(self, name: str, clock: Clock, on_error: Callable[[BaseException], None]) -> None:
         self._loop = this_loop()
@@ -364,15 +411,19 @@ class InlineThread(NodeThread):
         self._ended = anyio.Event()
         self._cpu_clock = None
         self._cpu_ns = 0
+        self._settled: tuple[Settled, Any, BaseException | None]  # between a job and its end
 
     @property
     def is_alive(self) -> bool:
         return not self._ended.is_set()
 
-    def submit(self, settled: Settled, function: Callable[..., Any], *args: Any) -> None:
+    def start(self, job: Callable[..., None], *args: Any) -> None:
         if not self._takes_calls:
             raise RuntimeError("the node has ended")
-        self._loop.call_soon(lambda: self._run(settled, function, args))
+        self._loop.call_soon(lambda: self._run(job, args))
+
+    def settle(self, settled: Settled, result: Any, error: BaseException | None) -> None:
+        self._settled = settled, result, error
 
     def is_current(self) -> bool:
         return False
@@ -386,15 +437,12 @@ class InlineThread(NodeThread):
             await self._ended.wait()
         return self._ended.is_set()
 
-    def _run(self, settled: Settled, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        result: Any = None
-        error: BaseException | None = None
+    def _run(self, job: Callable[..., None], args: tuple[Any, ...]) -> None:
         begun_ns = time.perf_counter_ns()
-        try:
-            result = function(*args)
-        except BaseException as caught:  # noqa: BLE001 - it is told to whoever submitted the call
-            error = caught
+        job(*args)
         self._cpu_ns += time.perf_counter_ns() - begun_ns
+        settled, result, error = self._settled
+        del self._settled
         try:
             settled(result, error)
         except Exception as caught:  # noqa: BLE001 - as on a thread

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Literal, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 
-from flowstream.errors import FlowstreamError, NegotiationError, NodeError
+from flowstream.errors import FlowstreamError, NodeError
 from flowstream.graph.plan import PlannedNode
 from flowstream.media.frames import VideoFrame
 from flowstream.media.signals import KeyframeRequest
@@ -22,7 +22,7 @@ from flowstream.node.registry import import_needs
 from flowstream.runtime.channel import Channel, Feed, Inbox, Outlet, wait_for_room
 from flowstream.runtime.clock import Clock
 from flowstream.runtime.events import CallLeftBehind, Listener
-from flowstream.runtime.executor import InlineThread, NodeThread, Settled
+from flowstream.runtime.executor import InlineThread, NodeThread
 from flowstream.runtime.holdings import Holdings
 from flowstream.runtime.lane import ThreadLane
 from flowstream.runtime.meter import Meter
@@ -96,7 +96,7 @@ class Graph:
                 f"{count} earlier calls of it have not returned, so it gets no further thread",
                 hint="see to the device or the library that hangs, then restart flowstream",
             )
-        return NodeThread(node, self.clock, on_error, gives_way=works_on_pictures(node_type))
+        return NodeThread(node, self.clock, on_error, turns=self.turns, gives_way=works_on_pictures(node_type))
 
     def leave_behind(self, node: str, thread: NodeThread) -> None:
         """A call did not return in time."""
@@ -320,20 +320,11 @@ class Runner:
         node, thread = self.node, self._thread
         handlers = {port: getattr(node, method) for port, method in node.handlers.items()}
         if thread is not None and not any(inspect.iscoroutinefunction(handler) for handler in handlers.values()):
-
-            def start(settled: Settled, channel: Channel, payload: Any) -> None:
-                self.received += 1
-                port = channel.port
-                new_caps = None
-                if getattr(payload, "caps", None) is not channel.caps:
-                    try:
-                        new_caps = self.caps_of(channel, payload)
-                    except NegotiationError as error:  # this runs within the producer's call, whose error it is not
-                        settled([], error)
-                        return
-                thread.submit(settled, _handle, node, handlers[port], port, payload, new_caps)
-
-            await ThreadLane(self.inbox, handlers, start=start, offer=self.offer, emit=self.emit).run()
+            await ThreadLane(
+                self.inbox, handlers, self._by_port, thread,
+                caps_changed=node.caps_changed, took=self._take_for_thread, count=self._count,
+                now_ns=self.graph.clock.now_ns, offer=self.offer, emit=self.emit,
+            ).run()  # fmt: skip
         else:
             await self._serve_here(handlers)
         finish = cast("Transform[Any] | Sink[Any]", node).finish
@@ -364,6 +355,13 @@ class Runner:
                 for emit in handler(payload) or ():
                     await self.emit(emit)
 
+    def _take_for_thread(self, channel: Channel, payload: Any) -> Any:
+        self.received += 1
+        return None if getattr(payload, "caps", None) is channel.caps else self.caps_of(channel, payload)
+
+    def _count(self, number: int) -> None:
+        self.received += number
+
     def took(self, channel: Channel, payload: Any) -> None:
         """The node takes a payload on the loop: counts it and tells of new caps."""
         self.received += 1
@@ -377,7 +375,10 @@ class Runner:
         Raises NegotiationError, with the edge, for caps that the input does not take.
         """
         caps = getattr(payload, "caps", None)
-        if caps is channel.caps or caps == channel.caps:
+        if caps is channel.caps:
+            return None
+        if caps == channel.caps:
+            channel.caps = caps  # the next ones are likely to have the same object
             return None
         edge = channel.edge
         self.planned.node_type.inputs[channel.port].require(
@@ -584,14 +585,6 @@ def _single(error: Exception) -> Exception:
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
-
-
-def _handle(node: Any, handler: Callable[[Any], Any], port: str, payload: Any, new_caps: Any) -> list[Emit[Any]]:
-    """One payload's work on the node's thread; its emits cross back in one hop."""
-    if new_caps is not None:
-        node.caps_changed(port, new_caps)
-    emits: Iterable[Emit[Any]] | None = handler(payload)
-    return list(emits) if emits is not None else []
 
 
 def node_error(runner: Runner) -> NodeError:

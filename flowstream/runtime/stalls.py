@@ -117,6 +117,7 @@ class Stalls:
     def view(self) -> View:
         """The graph as it stands now."""
         engine, plan, revisions = self.engine, self.engine.plan, self._revisions
+        engine.count()
         clock = engine.clock
         wallclock_ns = clock.wallclock_ns()
         here = datetime.fromtimestamp(wallclock_ns // SECOND_NS, UTC).astimezone().utcoffset()

@@ -1,7 +1,8 @@
 """What goes through a graph: rates, latencies, queues, drops and processor time, of every node and every edge.
 
-The queues and outputs count by themselves; a ``tick`` a second reads their counters. Of the payloads that are taken
-from an edge only some are looked at one by one, at most about SAMPLES a second, for their latency.
+The queues and outputs count by themselves, and threads what they give one another, which is added up before anybody
+looks (``Engine.count``); a ``tick`` a second reads the counters. Of the payloads that are taken from an edge only some
+are looked at one by one, at most about SAMPLES a second, for their latency.
 """
 
 from __future__ import annotations
@@ -156,10 +157,11 @@ class EdgeMeter:
         self._gone: Counter[str] = Counter()  # counts of channels that are over, drops as "dropped CAUSE"
         self._before: Counter[str] = Counter()
 
-    def see(self, payload: Any) -> int:
-        """A payload is taken; gives how many to leave alone until the next look."""
-        self.last_ns = now_ns = self._now_ns()
-        captured_ns = getattr(payload, "capture_ns", None)
+    def see(self, captured_ns: int | None, taken_ns: int | None) -> int:
+        """A payload was taken at a time, or is now; gives how many to leave alone until the next look."""
+        now_ns = self._now_ns() if taken_ns is None else taken_ns
+        if self.last_ns is None or now_ns > self.last_ns:  # what threads looked at is told later
+            self.last_ns = now_ns
         if captured_ns is not None:
             self._fresh.add(now_ns - captured_ns)
         return self._stride
@@ -204,7 +206,8 @@ class EdgeMeter:
         span_ns = now_ns - self.window.end_ns
         self._stride = max(1, delivered * SECOND_NS // span_ns // SAMPLES)
         if self.channels:
-            self.channels[-1].countdown = min(self.channels[-1].countdown, self._stride)
+            newest = self.channels[-1]
+            newest.countdown, newest.stride = min(newest.countdown, self._stride), self._stride
         self.all_latencies.count += self._fresh.count
         self.all_latencies.total += self._fresh.total
         self.window.add(now_ns, delta, self._fresh)
@@ -283,6 +286,7 @@ class Statistics:
         cpu_ns = time.process_time_ns()
         self._process.add(now_ns, {"cpu": cpu_ns - self._process_cpu_ns})
         self._process_cpu_ns = cpu_ns
+        self.engine.count()
         self.follow(now_ns)
         for id, runner in self.engine.runners.items():
             self.nodes[id].tick(now_ns, runner)
@@ -344,6 +348,7 @@ class Statistics:
     def snapshot(self, span_ns: int = DEFAULT_SPAN_NS) -> RunStats:
         """Everything as it is now; rates and latencies over the last ``span_ns``, as far as that was watched."""
         engine, plan = self.engine, self.engine.plan
+        engine.count()
         edges = tuple(self._edge(edge, span_ns) for edge in plan.edges if edge.key in self.edges) if plan else ()
         process = self._process.over(span_ns)
         return RunStats(

@@ -99,8 +99,9 @@ class Tap:
         if feeds and feeds[-1].outlet is outlet:
             return False
         self._leave(feeds)
-        self._unseen += outlet.emitted if feeds else 0
-        feed = self._channel.attach(outlet, continues=True)
+        is_new = bool(feeds)
+        feed = self._channel.attach(outlet, continues=True)  # and all is counted that it has emitted
+        self._unseen += outlet.emitted if is_new else 0
         if runner.state in ("ended", "stopped"):
             feed.close()
         return True

@@ -22,7 +22,7 @@ _NONE: Callable[[], None] = type(None)
 _AT_ONCE = cast("Generator[Any, None, None]", iter(()))
 
 MOST_IN_A_TURN = 16
-"""How many tasks are resumed before sockets and timers are looked at again."""
+"""How many tasks are resumed in one go, before others have their turn of the event loop."""
 
 
 def is_on_trio() -> bool:
@@ -40,6 +40,10 @@ class Turns:
         if cls is Turns:
             return object.__new__(_TrioTurns if is_on_trio() else _AsyncioTurns)
         return object.__new__(cls)
+
+    def along(self, function: Callable[[], None]) -> None:
+        """Calls a function, for code that the loop calls itself; who is woken by it goes on within this turn."""
+        function()
 
 
 class Wakeup:
@@ -97,6 +101,16 @@ class _AsyncioTurns(Turns):
         """Has what was woken go on in the next turn of the event loop."""
         self.is_due = True
         self._loop.call_soon(self._run)
+
+    def along(self, function: Callable[[], None]) -> None:
+        if self.is_due:
+            function()
+            return
+        self.is_due = True
+        try:
+            function()
+        finally:
+            self._run()
 
     def _run(self) -> None:
         woken = self.woken

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 import flowstream
@@ -21,6 +23,7 @@ from flowstream import (
     SyncRun,
     VideoFrame,
 )
+from flowstream.api import blocking
 from tests.api.graphs import PATIENCE_S, picture, shown, through, ticking
 from tests.api.test_frames import levels
 
@@ -151,6 +154,125 @@ def test_ctrl_c_ends_it_whatever_it_waits_for(call: str) -> None:
     assert done.stderr.splitlines()[-1] == "KeyboardInterrupt"
     assert "Task exception" not in done.stderr
     assert done.returncode in (-signal.SIGINT, 130, 1)
+
+
+def test_no_condition_is_waited_for_where_ctrl_c_may_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a call: one that comes when a condition has given up its lock and not got it back becomes a RuntimeError."""
+    wait = threading.Condition.wait
+
+    def waited(condition: threading.Condition, timeout: float | None = None) -> bool:
+        assert threading.current_thread() is not threading.main_thread()
+        return wait(condition, timeout)
+
+    with flowstream.open_sync(through()) as run, monkeypatch.context() as patched:
+        patched.setattr(threading.Condition, "wait", waited)
+        events = run.events()
+        run.push("in", picture(1))
+        assert levels([next(run.frames("out"))]) == [1]
+        run.end("in")
+        run.wait()
+        assert list(events) == []
+        assert run.status().state == "ended"
+
+
+def test_a_callback_that_asks_the_run_is_refused() -> None:
+    refused: list[str] = []
+
+    def ask(event: Applied) -> None:
+        with pytest.raises(RuntimeError) as told:
+            run.status()
+        refused.append(str(told.value))
+
+    with flowstream.open_sync(ticking()) as run:
+        run.on(Applied, ask)
+        run.set("pattern.fps", 50)
+        run.status()
+    assert refused == [
+        "a callback is called on the thread of the run and cannot wait for the run: have another thread ask it"
+    ]
+
+
+class InterruptedLock:
+    """What a call waits for: a Ctrl-C comes as soon as ``may_come`` is set."""
+
+    may_come: threading.Event
+
+    def __init__(self) -> None:
+        self._is_held = False
+
+    def acquire(self) -> None:
+        if self._is_held:
+            assert self.may_come.wait(PATIENCE_S)
+            raise KeyboardInterrupt
+        self._is_held = True
+
+    def release(self) -> None:
+        pass
+
+
+def test_what_is_shielded_comes_to_its_end_when_the_call_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    did: list[str] = []
+    InterruptedLock.may_come = threading.Event()
+    has_ended = threading.Event()
+
+    async def update() -> None:
+        try:
+            with anyio.CancelScope(shield=True):
+                InterruptedLock.may_come.set()
+                await cancelled.wait()
+                did.append("shielded")
+            await anyio.sleep_forever()
+        finally:
+            did.append("ended")
+            has_ended.set()
+
+    with flowstream.open_sync(through()) as run:
+        cancelled = run._loop.call(anyio.Event)
+        with monkeypatch.context() as patched:
+            patched.setattr(blocking, "Lock", InterruptedLock)
+            with pytest.raises(KeyboardInterrupt):
+                run._loop.call(update)
+        run._loop.tell(cancelled.set)
+        assert has_ended.wait(PATIENCE_S)
+    assert did == ["shielded", "ended"]
+
+
+def test_who_waits_for_the_end_when_another_closes_it_is_told_of_the_end() -> None:
+    run = flowstream.open_sync(through())
+    said: list[str] = []
+    waits = threading.Event()
+
+    async def wait() -> str:
+        waits.set()
+        await run._run.wait()
+        return "ended"
+
+    waiting = threading.Thread(target=lambda: said.append(run._loop.call(wait)), daemon=True)
+    waiting.start()
+    assert waits.wait(PATIENCE_S)
+    run.close()
+    waiting.join(PATIENCE_S)
+    assert said == ["ended"]
+    run._loop._thread = threading.get_ident()  # such a number is given again when the thread has ended
+    with pytest.raises(EndedError, match="the run is closed"):
+        run.status()
+
+
+def test_what_is_posted_while_something_is_posted_is_no_deadlock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The garbage collector may find frames that are to be closed, or a signal come, within a call."""
+    did: list[str] = []
+    with flowstream.open_sync(through()) as run:
+        loop = run._loop
+        soon = loop._soon
+
+        def collected(function: Callable[[], object]) -> object:
+            monkeypatch.setattr(loop, "_soon", soon)
+            loop.tell(lambda: did.append("told"))
+            return soon(function)
+
+        monkeypatch.setattr(loop, "_soon", collected)
+        assert run.status().state == "running"
+    assert did == ["told"]
 
 
 UNCLOSED = """

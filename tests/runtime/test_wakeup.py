@@ -185,3 +185,46 @@ def test_a_function_is_called_in_place_of_waking() -> None:
         waiting.cancel()
 
     asyncio.run(main())
+
+
+def test_what_the_loop_calls_wakes_tasks_within_that_call_unless_a_turn_is_coming_anyway() -> None:
+    async def main() -> None:
+        turns = Turns()
+        wakeups = [Wakeup(turns) for _ in range(2)]
+        order: list[str] = []
+
+        async def follow(number: int) -> None:
+            await wakeups[number]
+            order.append(f"woken {number}")
+            if number == 0:
+                wakeups[1].set()
+
+        tasks = [asyncio.create_task(follow(number)) for number in range(2)]
+        await settled()
+
+        def ring() -> None:
+            wakeups[0].set()
+            order.append("rung")
+
+        done = asyncio.Event()
+
+        def call() -> None:
+            turns.along(ring)
+            order.append("over")
+            done.set()
+
+        asyncio.get_running_loop().call_soon(call)
+        await done.wait()
+        assert order == ["rung", "woken 0", "woken 1", "over"]
+        await asyncio.gather(*tasks)
+        order.clear()
+        tasks = [asyncio.create_task(follow(number)) for number in range(2)]
+        await settled()
+        turns.become_due()  # type: ignore[attr-defined]
+        done.clear()
+        call()
+        assert order == ["rung", "over"]
+        await asyncio.gather(*tasks)
+        assert order == ["rung", "over", "woken 0", "woken 1"]
+
+    asyncio.run(main())

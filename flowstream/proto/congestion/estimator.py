@@ -6,7 +6,7 @@ increase; decrease on a growing queue), and differs from it in what libwebrtc ha
 - What the path carries is measured while a queue keeps it busy, so that one decrease is enough. The queue that has
   built up is then drained by sending less for a moment, in proportion to it: the path stays in use meanwhile.
 - A path that shows no queue is probed now and then, so that the estimate finds a wider one in a second or two, and
-  without a full sender.
+  without a full sender. What such a sender believes of a much narrower one is found out in the same way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 from flowstream.proto.congestion.delay import DelayMeter
 from flowstream.proto.congestion.loss import LossMeter
-from flowstream.proto.congestion.probing import Probe, Probing
+from flowstream.proto.congestion.probing import Found, Probe, Probing
 from flowstream.proto.congestion.sent import SentPackets, Told
 from flowstream.proto.rtcp import TransportFeedback
 
@@ -60,6 +60,9 @@ _SILENT_AFTER_NS = 500 * MS
 _SENDER_BOUND = 0.65  # of the estimate: who sends less does not find out whether it is too low
 _ALL_OF_IT = 0.9
 _HEADROOM = 1.5  # times what came through: as far as an estimate may rise on it
+_REFUTES = 0.62  # of the estimate: others on the path hardly ever hold two trains in a row back that much
+_AGREES = 0.85  # of the other: two trains that found so much alike met with the path, not with what came and went
+_DOUBT_LASTS_NS = 6 * NS_PER_S  # three of the longest pauses between trains
 _IN_FLIGHT_NS = 250 * MS  # of the estimate beyond the round trip
 _FEW_LOSSES, _MANY_LOSSES = 0.02, 0.10
 _REMB_LASTS_NS = 5 * NS_PER_S
@@ -140,6 +143,8 @@ class BandwidthEstimator:
         self._over_since_ns: int | None = None
         self._patience_ns = _QUEUE_NS
         self._jumped_ns: int | None = None
+        self._doubt: tuple[int, int] | None = None  # what a train was held back to, below the estimate, and when
+        self._is_guess = True
         self._remb: tuple[int, int] | None = None
         self._reported_loss = 0.0
         self._is_reported = False
@@ -206,6 +211,7 @@ class BandwidthEstimator:
         if not is_back:  # what was lost while the path was dead says nothing about it either
             self._count_losses(told, now_ns)
         found = self._probing.add(arrivals, estimate_bps=int(self._bps))
+        refuted_bps = self._refute(found, now_ns)
         is_over = self._is_over(now_ns)
         if is_over and not self._is_carried():
             self._decrease(now_ns)
@@ -217,8 +223,13 @@ class BandwidthEstimator:
                 self._learn_capacity(float(found.bps), now_ns)
             elif self._capacity_bps is not None and found.bps > self._capacity_bps:
                 self._capacity_bps = None
+        elif refuted_bps is not None:
+            self._bps = min(self._bps, max(float(refuted_bps), float(self.received_bps), float(self._least_bps)))
+            self._bound = "delay"
+            self._learn_capacity(self._bps, now_ns)
         else:
             self._increase(elapsed_ns, now_ns)
+        self._is_guess = self._is_guess and found is None and self._fell_ns is None
         self._set_target()
 
     def handle_remb(self, bps: int, *, now_ns: int) -> None:
@@ -261,12 +272,14 @@ class BandwidthEstimator:
         self._loss.reset()
         self._capacity_bps = None
         self._least_trip_ns = 0
-        self._over_since_ns = self._fell_ns = None
+        self._over_since_ns = self._fell_ns = self._doubt = self._sent_bps = None
+        self._sent_since_ns, self._sent_bytes = now_ns, 0
         before_bps = self._bps if self._silent_ns is None else self._before_silence_bps
         self._silent_ns = None
         self._fed_ns = self._fed_ns and now_ns  # what the old path did not tell does not count against the new one
         self._bps = float(self._start_bps)
         self._state, self._bound = "starting", "nothing"
+        self._is_guess = True
         self._probing.restart()
         self._probing.ask(int(before_bps))
         self._set_target()
@@ -293,11 +306,16 @@ class BandwidthEstimator:
         """Smoothed."""
         return self._round_trip_ns
 
+    @property
+    def bandwidth_bps(self) -> int:
+        """What the path is taken to carry; as in `estimate`."""
+        return int(self._bounded_bps())
+
     def estimate(self) -> Estimate:
         """All that is known now."""
         has_feedback = self._fed_ns is not None
         return Estimate(
-            bandwidth_bps=int(self._bounded_bps()),
+            bandwidth_bps=self.bandwidth_bps,
             target_bps=self.target_bps,
             loss=self._loss.share if has_feedback else self._reported_loss,
             round_trip_ns=self._round_trip_ns,
@@ -354,6 +372,27 @@ class BandwidthEstimator:
             return True
         return (sent_bps or 0.0) < _FAR_LESS * self._bps and not self._grows()
 
+    def _refute(self, found: Found | None, now_ns: int) -> int | None:
+        """What the path carries where too little is sent to see it, and trains were held back to less than is believed.
+
+        One is enough where the path was begun with that; else two in a row have to agree, since one may have met with
+        somebody else's packets, or with delays that come and go.
+        """
+        if found is None:
+            return None
+        before, self._doubt = self._doubt, None
+        if not found.is_bound or (self._sent_bps is not None and self._sent_bps >= _SENDER_BOUND * self._bps):
+            return None
+        if self._is_guess and found.bps < self._bps:
+            return found.bps
+        if found.bps >= _REFUTES * self._bps:
+            return None
+        self._doubt = found.bps, now_ns
+        if before is None or now_ns - before[1] > _DOUBT_LASTS_NS:
+            return None
+        lower_bps, higher_bps = sorted((before[0], found.bps))
+        return higher_bps if lower_bps >= _AGREES * higher_bps else None
+
     def _grows(self) -> bool:
         """Whether the least that packets wait becomes more: a queue makes it so, delays that come and go do not."""
         before_ns = self._delay.standing_ns(span_ns=_STANDING_SPAN_NS, ago_ns=_STANDING_SPAN_NS)
@@ -375,7 +414,7 @@ class BandwidthEstimator:
         elif lowered_bps < 0.7 * self._bps:
             self._probing.sooner()
         self._bps = max(min(self._bps, lowered_bps), float(self._least_bps))
-        self._jumped_ns = None
+        self._jumped_ns = self._doubt = None
         self._fell_ns = now_ns
         if self._state != "draining":
             self._draining_since_ns = now_ns
@@ -462,7 +501,7 @@ class BandwidthEstimator:
         self.packets.forget()
         self._state, self._bound = "rising", "nothing"
         self._capacity_bps = None
-        self._fell_ns = None
+        self._fell_ns = self._doubt = None
         self._probing.restart()
         self._probing.ask(int(0.85 * self._before_silence_bps))
 

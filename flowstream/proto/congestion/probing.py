@@ -25,6 +25,9 @@ LEAST_BPS: Final = 250_000
 """Below this estimate there are no trains but the first ones, as long as something is sent: five packets would fill
 the path for a tenth of a second, and it takes only seconds to find out by sending more."""
 
+WORTH: Final = 1.05
+"""Times the estimate: for less no later train is sent, and trains that find less become more seldom."""
+
 _PACKET = 1200
 _GIVEN_UP_NS = NS_PER_S  # after this a train that did not arrive has failed
 _CAME_THROUGH = 0.9  # of the rate it was sent with: the path was not full
@@ -102,7 +105,7 @@ class Probing:
             self._next_ns = now_ns + self._pause_ns
         if self._wanted:
             wanted = self._wanted.pop(0)
-        elif is_quiet and now_ns >= self._next_ns and (0 if is_idle else LEAST_BPS) <= estimate_bps < most_bps:
+        elif is_quiet and now_ns >= self._next_ns and self._is_worth(estimate_bps, most_bps, is_idle=is_idle):
             wanted = int(estimate_bps * LATER_FACTOR)
         else:
             return None
@@ -156,8 +159,11 @@ class Probing:
                 self._follow(train.probe, found, estimate_bps)
         return found
 
+    def _is_worth(self, estimate_bps: int, most_bps: int, *, is_idle: bool) -> bool:
+        return (is_idle or estimate_bps >= LEAST_BPS) and estimate_bps * WORTH < most_bps
+
     def _follow(self, probe: Probe, found: Found | None, estimate_bps: int) -> None:
-        if found is None or found.bps <= estimate_bps * 1.05:
+        if found is None or found.bps <= estimate_bps * WORTH:
             self._pause_ns = min(2 * self._pause_ns, _LONGEST_PAUSE_NS)
             return
         self._pause_ns = _FIRST_PAUSE_NS

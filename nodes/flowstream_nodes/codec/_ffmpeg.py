@@ -174,7 +174,7 @@ def open_encoder(candidate: Candidate, settings: EncoderSettings) -> OpenEncoder
     if size.width < least.width or size.height < least.height:
         raise ValueError(f"{candidate.name} takes pictures of {least} and more, not of {size}")
     if candidate.is_hardware or candidate.may_hang:
-        return GuardedEncoder(candidate.name, lambda: _opened(candidate, settings))
+        return GuardedEncoder(candidate.name, lambda: _opened(candidate, settings), rest_s=candidate.rest_s)
     return _opened(candidate, settings)
 
 

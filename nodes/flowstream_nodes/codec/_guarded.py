@@ -1,10 +1,11 @@
 """An encoder on a thread of its own, so that one that never answers is left behind and not waited for.
 
-Libraries hang, and drivers of devices that are gone. SVT-AV1 4.1 does, whatever it is told, about once in twenty
-thousand pictures that come without a pause on a busy machine: for low delay it has the fewest reference buffers that
-will do. When one is given back a moment late, its picture decision waits for that, what gives it back waits for the
-next picture, and ``svt_av1_enc_get_packet`` waits for all of them. A node that calls such an encoder itself hangs with
-it, and so does everybody who watches.
+Libraries hang, and drivers of devices that are gone. SVT-AV1 4.1 does, whatever it is told, when a picture comes right
+after the packet of the one before, on a busy machine once in some thousand: for low delay it has the fewest
+reference buffers that will do. When one is given back a moment late, its picture decision waits for that, what gives
+it back waits for the next picture, and ``svt_av1_enc_get_packet`` waits for all of them. Left alone for a moment after
+each picture it does so far more seldom. A node that calls such an encoder itself hangs with it, and so does everybody
+who watches.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from time import sleep
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowstream_nodes.codec.encoders import OpenEncoder
@@ -52,16 +54,17 @@ class SilentError(ValueError):
 class GuardedEncoder:
     """An encoder whose every call, opening and closing included, is made on a thread of its own.
 
-    ``open`` opens it. Raises what ``open`` raises, and SilentError when it does not answer.
+    ``open`` opens it. ``rest_s`` is how long it is left alone after each call, so that its own threads come to rest.
+    Raises what ``open`` raises, and SilentError when it does not answer.
     """
 
-    def __init__(self, name: str, open: Callable[[], OpenEncoder]) -> None:
+    def __init__(self, name: str, open: Callable[[], OpenEncoder], *, rest_s: float = 0.0) -> None:
         self.name = name
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._answers: SimpleQueue[_Answer] = SimpleQueue()
         self._is_silent = False
         self._thread = threading.Thread(
-            target=_work, args=(self._jobs, self._answers), name=f"flowstream {name}", daemon=True
+            target=_work, args=(self._jobs, self._answers, rest_s), name=f"flowstream {name}", daemon=True
         )
         self._thread.start()
         weakref.finalize(self, self._jobs.put, None)  # also of one that nobody closes
@@ -138,7 +141,7 @@ class GuardedEncoder:
         return answered
 
 
-def _work(jobs: SimpleQueue[_Job | None], answers: SimpleQueue[_Answer]) -> None:
+def _work(jobs: SimpleQueue[_Job | None], answers: SimpleQueue[_Answer], rest_s: float) -> None:
     """Does jobs one after the other. Keeps hold of what was opened, so that it is closed on this thread, too."""
     opened: object = None
     while (job := jobs.get()) is not None:
@@ -151,4 +154,6 @@ def _work(jobs: SimpleQueue[_Job | None], answers: SimpleQueue[_Answer]) -> None
             answers.put((result, None))
             del result
         del job
+        if rest_s:
+            sleep(rest_s)
     del opened

@@ -102,9 +102,9 @@ class Candidate:
     Linux of which one exists where the hardware does, ``platforms`` names of ``sys.platform``. ``steers`` says that its
     bit rate changes while it is open, ``by_time`` that it counts bits by the pictures' times and not by their number,
     ``layers`` how many temporal layers it can make, ``may_hang`` that its calls may never return: they are made on a
-    thread of their own then, as those of all hardware are. ``least`` is the smallest picture it takes. ``advice`` is
-    what to do to get it. ``options`` gives FFmpeg's options, ``open`` replaces the way it is opened: raises ValueError
-    when it does not.
+    thread of their own then, as those of all hardware are, and it is left alone for ``rest_s`` after each. ``least`` is
+    the smallest picture it takes. ``advice`` is what to do to get it. ``options`` gives FFmpeg's options, ``open``
+    replaces the way it is opened: raises ValueError when it does not.
     """
 
     name: str
@@ -118,6 +118,7 @@ class Candidate:
     by_time: bool = False
     layers: int = 1
     may_hang: bool = False
+    rest_s: float = 0.0
     least: Size = _ANY_SIZE
     advice: str = ""
     open: Callable[[EncoderSettings], OpenEncoder] | None = None
@@ -274,7 +275,14 @@ CANDIDATES: list[Candidate] = [
     Candidate("libvpx-vp9", "vp9", _vp9, formats=("yuv420p",), by_time=True, layers=3, advice="pip install av"),
     *_hardware("av1", "nvenc qsv amf mf"),
     Candidate(
-        "libsvtav1", "av1", _svt_av1, formats=("yuv420p",), may_hang=True, least=Size(64, 64), advice="pip install av"
+        "libsvtav1",
+        "av1",
+        _svt_av1,
+        formats=("yuv420p",),
+        may_hang=True,
+        rest_s=0.002,  # enough for its threads to come to rest, and nothing to pictures that are 16 ms apart
+        least=Size(64, 64),
+        advice="pip install av",
     ),
 ]
 """Every encoder that is tried, the preferred ones of a codec first."""

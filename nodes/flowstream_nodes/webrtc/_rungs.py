@@ -30,7 +30,9 @@ ON_THE_WIRE: Final = 1.06
 
 
 OF_SHARE: Final = 1.25
-"""Times what a viewer could get of a bounded uplink, or its next rung: what its link must be seen to carry for that."""
+"""Times what a viewer could get of a bounded uplink, or its next rung: what its link must be seen to carry for that.
+
+More than is needed to rise (`RISE`), by more than what no train is sent for (`WORTH`)."""
 
 RECENT_NS: Final = SPACING_NS
 """So long a keyframe, and what has come since, is good for a viewer who comes: then another one may be asked for."""

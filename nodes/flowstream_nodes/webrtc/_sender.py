@@ -274,7 +274,7 @@ class Sender:
             return None
         if self.estimator.is_silent or self._now_ns < self._known_ns:
             return None
-        return self.estimator.estimate().bandwidth_bps
+        return self.estimator.bandwidth_bps
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

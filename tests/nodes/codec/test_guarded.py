@@ -165,6 +165,7 @@ def test_one_that_hangs_over_a_change_of_its_rate_is_replaced_at_the_next_pictur
 def test_hardware_is_guarded_and_so_is_the_one_known_to_hang() -> None:
     by_name = {each.name: each for each in CANDIDATES}
     kinds = {name: each.is_hardware or each.may_hang for name, each in by_name.items()}
+    assert {name for name, each in by_name.items() if each.rest_s} == {"libsvtav1"}
     assert {name for name, is_guarded in kinds.items() if not is_guarded} == {
         "libx264", "libx265", "libvpx", "libvpx-vp9",
     }  # fmt: skip
@@ -174,6 +175,24 @@ def test_hardware_is_guarded_and_so_is_the_one_known_to_hang() -> None:
         assert isinstance(node, HwEncode)
         assert node._opened is not None
         assert isinstance(node._opened.encoder, GuardedEncoder)
+
+
+def test_one_is_left_alone_for_a_moment_after_each_call(
+    listed: list[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[object] = []
+    monkeypatch.setattr(_guarded, "sleep", did.append)
+
+    class Notes(Hanging):
+        def encode(self, *picture: Any, **more: Any) -> list[tuple[Any, Any]]:
+            did.append("picture")
+            return super().encode(*picture, **more)
+
+    listed[:] = [Candidate("sleeper", "h264", may_hang=True, rest_s=0.25, open=Notes)]
+    with Harness(HwEncode, name="encode") as encode:
+        for index in range(3):
+            assert len(give(encode, index)) == 1
+    assert did == [0.25, "picture", 0.25, "picture", 0.25, "picture", 0.25, 0.25]  # after open and flush, too
 
 
 def test_a_trial_of_one_that_hangs_says_so(listed: list[Candidate]) -> None:

@@ -22,6 +22,7 @@ class Path:
         self.path_bps = path_bps
         self.now_ms = 0
         self.is_cut = False
+        self.bunches_ms = 0  # packets come at multiples of this only, as from a radio that sends now and then
         self.probes: list[int] = []
         self._arrivals = Arrivals(ssrc=1)
         self._under_way: list[tuple[int, int]] = []
@@ -58,7 +59,10 @@ class Path:
         for index in range(count):
             if not self.is_cut:
                 self._free_ns = max(self._free_ns, now_ns) + 1200 * 8 * S // self.path_bps
-                self._under_way.append((self._free_ns + 30 * MS, (first + index) & 0xFFFF))
+                arrives_ns = self._free_ns + 30 * MS
+                if self.bunches_ms:
+                    arrives_ns += -arrives_ns % (self.bunches_ms * MS)
+                self._under_way.append((arrives_ns, (first + index) & 0xFFFF))
 
 
 def test_it_finds_a_path_in_two_seconds_and_stays_there() -> None:
@@ -127,6 +131,58 @@ def test_a_queue_of_who_sends_far_less_than_was_thought_is_seen_all_the_same() -
     path.path_bps = 150_000
     path.run(0.7, rate_bps=300_000)
     assert estimator.target_bps <= 150_000
+
+
+def test_what_a_path_was_begun_with_is_given_up_when_the_first_train_does_not_come_through() -> None:
+    estimator = BandwidthEstimator(now_ns=0, start_bps=700_000)
+    path = Path(estimator, 400_000)
+    path.run(1, rate_bps=200_000)
+    assert 340_000 <= estimator.target_bps <= 480_000
+    estimator.path_changed(now_ns=path.now_ms * MS)
+    assert estimator.target_bps == 700_000
+    path.run(1, rate_bps=200_000)
+    assert 340_000 <= estimator.target_bps <= 480_000
+
+
+def test_what_was_sent_on_another_path_says_nothing_about_this_one() -> None:
+    estimator = BandwidthEstimator(now_ns=0)
+    path = Path(estimator, 8_000_000)
+    path.run(10, rate_bps=4_000_000)
+    path.path_bps = 250_000
+    estimator.path_changed(now_ns=path.now_ms * MS)
+    highest = 0
+    for _ in range(300):
+        path.run(0.02, rate_bps=min(estimator.target_bps, 4_000_000))
+        highest = max(highest, estimator.target_bps)
+    assert highest <= 500_000
+
+
+def test_one_train_that_comes_late_says_nothing_about_a_path_that_carries_what_is_sent() -> None:
+    estimator = BandwidthEstimator(now_ns=0, most_bps=6_000_000)
+    path = Path(estimator, 8_000_000)
+    path.bunches_ms = 20
+    path.run(10)
+    assert estimator.target_bps == 6_000_000
+    path.run(10, rate_bps=300_000)
+    assert estimator.target_bps == 6_000_000
+
+
+def test_what_is_believed_of_a_far_narrower_path_is_found_out_although_little_is_sent() -> None:
+    estimator = BandwidthEstimator(now_ns=0)
+    path = Path(estimator, 1_800_000)
+    path.run(10, rate_bps=200_000)
+    assert estimator.target_bps >= 1_400_000
+    before = len(path.probes)
+    path.path_bps = 700_000
+    while len(path.probes) == before:
+        path.run(0.02, rate_bps=200_000)
+    path.run(0.3, rate_bps=200_000)
+    assert estimator.target_bps >= 1_400_000, "one train may have met with somebody else's packets"
+    path.run(8, rate_bps=200_000)
+    assert 500_000 <= estimator.target_bps <= 800_000
+    path.path_bps = 3_000_000
+    path.run(8, rate_bps=200_000)
+    assert estimator.target_bps >= 2_000_000
 
 
 def test_a_silent_path_halves_the_rate_and_its_return_finds_the_old_one() -> None:

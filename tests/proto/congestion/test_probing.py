@@ -107,6 +107,23 @@ def test_nothing_is_tried_beyond_what_is_wanted_or_below_what_it_costs() -> None
     assert poll(slow, 60_000, estimate_bps=200_000) is None
 
 
+def test_what_could_find_no_more_than_a_twentieth_is_not_sent() -> None:
+    nearly = Probing(start_bps=MOST)
+    assert poll(nearly, 0, estimate_bps=int(0.96 * MOST)) is not None
+    nearly.failed()
+    nearly.restart()
+    assert poll(nearly, 10_000, estimate_bps=int(0.96 * MOST)) is None
+    assert poll(nearly, 60_000, estimate_bps=int(0.96 * MOST)) is None
+    idle = Probing(start_bps=100_000)
+    idle.failed()
+    for now_ms in (0, 60_000):
+        wanted = idle.poll(
+            estimate_bps=int(0.96 * MOST), most_bps=MOST, is_quiet=True, is_idle=True, now_ns=now_ms * MS
+        )
+        assert wanted is None
+    assert poll(nearly, 60_000, estimate_bps=int(0.95 * MOST)) is not None
+
+
 def test_what_is_asked_for_is_tried_at_once() -> None:
     probing = Probing(start_bps=10_000)
     poll(probing, 0, estimate_bps=500_000)

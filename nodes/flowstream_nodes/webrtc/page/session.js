@@ -12,6 +12,7 @@ const FRAGMENT = "application/trickle-ice-sdpfrag";
 // Who we are. The link may carry a token; a pass is how the server knows us again when we come back, in this tab alone.
 const token = new URLSearchParams(location.search).get("token");
 const PASS = `flowstream pass ${location.pathname}`;
+const LEFT = `flowstream left ${location.pathname}`; // the session that this tab has left, till it comes back
 
 export function stored(store, key, value) {
   try {
@@ -27,6 +28,14 @@ export function stored(store, key, value) {
 export function bearer() {
   const known = stored(sessionStorage, PASS) || token;
   return known ? { Authorization: `Bearer ${known}` } : {};
+}
+
+// A goodbye may be overtaken by what comes after it; whoever comes while it is still there would be somebody else.
+async function comeBack() {
+  const left = stored(sessionStorage, LEFT);
+  if (!left) return;
+  stored(sessionStorage, LEFT, null);
+  await fetch(left, { method: "DELETE", headers: bearer() }).catch(() => {});
 }
 
 // What can go wrong, as people should read it. `retry` is how long to wait, null when trying again is no use by itself.
@@ -143,6 +152,7 @@ export class Session {
     const offer = await pc.createOffer();
     // Without this libwebrtc plays Opus in mono.
     offer.sdp = offer.sdp.replace(/useinbandfec=1/g, "useinbandfec=1;stereo=1");
+    await comeBack();
     const asked = fetch("whep", { method: "POST", headers: { "Content-Type": SDP, ...bearer() }, body: offer.sdp }).catch(() => {
       throw new Failure("The server cannot be reached", "It may be restarting, or this device may be offline. Trying again by itself.");
     });
@@ -269,7 +279,10 @@ export class Session {
     this.ended = true;
     for (const timer of [this.connectTimer, this.restartTimer, this.giveUpTimer]) clearTimeout(timer);
     clearInterval(this.sampleTimer);
-    if (this.url) fetch(this.url, { method: "DELETE", headers: bearer(), keepalive: true }).catch(() => {});
+    if (this.url) {
+      stored(sessionStorage, LEFT, this.url);
+      fetch(this.url, { method: "DELETE", headers: bearer(), keepalive: true }).catch(() => {});
+    }
     this.url = null;
     this.pc?.close();
   }
