@@ -238,7 +238,8 @@ class Viewers:
         if session is None:
             return False
         session.close(reason)
-        self._seated[session_id].seat.leave(reason)  # now: whoever said goodbye may be back before its session has ended
+        # Whoever said goodbye may be back before its session has ended.
+        self._seated[session_id].seat.leave(reason)
         return True
 
     def send_video(self, packet: EncodedPacket, feeder: Feeder, index: int = 0) -> None:

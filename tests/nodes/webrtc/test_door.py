@@ -388,6 +388,25 @@ async def test_who_comes_back_is_known_and_keeps_what_it_was_given(
     assert (again.viewer, again.is_admitted, again.told()["state"]) == (seat.viewer, True, "paused")
 
 
+async def test_who_said_goodbye_may_be_back_before_its_session_has_ended(
+    stage: Any, http: httpx.AsyncClient, make_viewer: MakeViewer
+) -> None:
+    seat = await join(stage, make_viewer())
+    passed = seat.told()["pass"]
+    (session,) = stage.viewers.sessions
+    assert (await http.delete(f"/whep/{session}")).status_code == 200
+    assert session in stage.viewers.sessions
+    (left,) = stage.viewers.registry.viewers
+    assert left.state == "gone"
+    again = await join(stage, make_viewer(), Caller("127.0.0.1", passed))
+    assert again.viewer == seat.viewer
+    assert [type(each).__name__ for each in stage.events if each.viewer == seat.viewer] == [
+        "ViewerJoined",
+        "ViewerLeft",
+        "ViewerJoined",
+    ]
+
+
 async def test_the_state_of_a_session_is_told_to_who_knows_its_path(
     stage: Any, http: httpx.AsyncClient, make_viewer: MakeViewer
 ) -> None:

@@ -391,6 +391,30 @@ async def test_the_waiting_room(stage_of: Any, browser: Browser) -> None:
         assert [(each.id, each.state) for each in registry.viewers] == [(viewer.id, "watching")]
 
 
+async def test_who_loads_the_page_again_is_the_same_viewer_however_late_its_goodbye_was(
+    stage_of: Any, browser: Browser
+) -> None:
+    async with stage_of() as stage:
+        stage.approval = "manual"
+        registry = stage.viewers.registry
+        stage.tasks.start_soon(stage.play)
+        page = await open_page(browser, stage.url)
+        await wait_for_state(page, "lobby")
+        (viewer,) = registry.viewers
+        registry.approve(viewer.id)
+        await wait_for_state(page, "playing")
+        # The goodbye of a page that ends does not arrive, neither by HTTP nor by DTLS.
+        for session in stage.viewers.sessions.values():
+            session.handle_datagram = lambda data, pair: None
+        await page.evaluate("""() => {
+          const real = window.fetch;
+          window.fetch = (to, how) => how?.keepalive ? new Promise(() => {}) : real(to, how);
+        }""")
+        await page.reload()
+        await wait_for_state(page, "playing")
+        assert [(each.id, each.state) for each in registry.viewers] == [(viewer.id, "watching")]
+
+
 async def test_a_kick_is_said_and_the_picture_is_gone(stage_of: Any, browser: Browser) -> None:
     async with stage_of() as stage:
         stage.tasks.start_soon(stage.play)
