@@ -31,7 +31,6 @@ from flowstream.runtime.engine import DRAIN_SECONDS, Engine, NodeStatus
 from flowstream.runtime.events import Applied, Event
 from flowstream.runtime.log import Secrets
 from flowstream.runtime.runner import CLOSE_SECONDS
-from flowstream.runtime.watchdog import holder
 
 ENDED, FAILED, STOPPED = 0, 1, 130
 """Exit statuses: it ended by itself or was drained; a node or the start failed; it was stopped at once."""
@@ -291,7 +290,7 @@ def _unfinished(engine: Engine) -> str:
 
 def _in_the_way(engine: Engine) -> str:
     """The node whose call the event loop is in, so that nothing else can end; for another thread."""
-    runner = holder(threading.main_thread().ident or 0, engine.node_objects())
+    runner = engine.at_work()
     return "" if runner is None else f"{runner.planned.id} ({runner.planned.type_id}), which blocks the event loop"
 
 

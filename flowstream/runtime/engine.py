@@ -55,6 +55,7 @@ class Engine:
         self.ensemble = Ensemble(tasks, clock, mounts, self.tell, chance, is_inline)
         self._listeners: list[Listener] = []
         self._apply_lock = anyio.Lock()
+        self._watchdog: Watchdog | None = None
 
     @classmethod
     @asynccontextmanager
@@ -70,12 +71,13 @@ class Engine:
         try:
             async with anyio.create_task_group() as tasks:
                 engine = cls(tasks, clock or SystemClock(), mounts or Mounts(), chance, is_inline)
-                watchdog = Watchdog(engine.node_objects, engine.node_was_slow) if clock is None else None
+                if clock is None:
+                    engine._watchdog = Watchdog(engine.node_was_slow, engine.ensemble.graph.visits)
                 try:
                     yield engine
                 finally:
-                    if watchdog is not None:
-                        watchdog.stop()
+                    if engine._watchdog is not None:
+                        engine._watchdog.stop()
                     with anyio.CancelScope(shield=True):
                         await engine.stop(drain_seconds=0)
                     tasks.cancel_scope.cancel()
@@ -99,9 +101,9 @@ class Engine:
         """The failures after which a node stayed down."""
         return self.ensemble.failures
 
-    def node_objects(self) -> dict[int, Runner]:
-        """What runs, by the ``id`` of its node object; any thread."""
-        return {id(runner.node): runner for runner in list(self.ensemble.alive)}
+    def at_work(self) -> Runner | None:
+        """The instance in whose code the event loop is right now, if in any's; any thread."""
+        return None if self._watchdog is None else self._watchdog.who()
 
     def node_was_slow(self, runner: Runner, held_ns: int) -> None:
         """A node held the loop so long that others felt it."""

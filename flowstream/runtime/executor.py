@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
@@ -402,7 +403,12 @@ class InlineThread(NodeThread):
 
     hands_on = False
 
-    def __init__(self, name: str, clock: Clock, on_error: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, name: str, clock: Clock, on_error: Callable[[BaseException], None],
+        at_work: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:  # fmt: skip
+        """Each call is made within an ``at_work()``."""
+        self._at_work = at_work
         self._loop = this_loop()
         self._turns = Turns()
         self._clock = clock
@@ -439,7 +445,8 @@ class InlineThread(NodeThread):
 
     def _run(self, job: Callable[..., None], args: tuple[Any, ...]) -> None:
         begun_ns = time.perf_counter_ns()
-        job(*args)
+        with self._at_work():
+            job(*args)
         self._cpu_ns += time.perf_counter_ns() - begun_ns
         settled, result, error = self._settled
         del self._settled

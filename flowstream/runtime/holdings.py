@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 from flowstream.node.context import Holding
 from flowstream.runtime.clock import Clock
 from flowstream.runtime.meter import Meter
+from flowstream.runtime.watchdog import work_for
 
 CLOSE_SECONDS = 5.0
 
@@ -124,6 +125,7 @@ class Holdings:
         open: Callable[[Holding], AbstractAsyncContextManager[Any]],
         log: logging.LoggerAdapter[logging.Logger],
     ) -> None:
+        work_for(None)  # it was begun in a task of the node
         try:
             async with anyio.create_task_group() as tasks:
                 async with open(_OpenHolding(tasks, log, self._clock, entry.meter)) as entry.value:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar, cast
 
 import anyio
@@ -29,6 +30,7 @@ from flowstream.runtime.meter import Meter
 from flowstream.runtime.mounts import Mounts
 from flowstream.runtime.node_context import NodeContext, Requests
 from flowstream.runtime.wakeup import Turns, Wakeup, is_on_trio
+from flowstream.runtime.watchdog import work_for, working_for
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -80,23 +82,36 @@ class Graph:
         self.turns = Turns()
         self.tell = tell
         self.is_inline = is_inline
+        self.visits: list[Runner] = []
+        """Whose code runs on the loop right now in what is no task of theirs, the innermost last."""
         self._left_behind: dict[str, list[NodeThread]] = {}
 
-    def thread(self, node: str, node_type: type[Node[Any]], on_error: Callable[[BaseException], None]) -> NodeThread:
+    @contextmanager
+    def visited_by(self, runner: Runner) -> Iterator[None]:
+        """The code of a node runs within the block, and nobody waits for anything."""
+        self.visits.append(runner)
+        try:
+            yield
+        finally:
+            self.visits.pop()
+
+    def thread(self, runner: Runner) -> NodeThread:
         """A thread for a node; not on one when everything runs inline.
 
         One that works on pictures gives way to the event loop, to sound and to devices.
 
         Raises LeftBehindError when too many threads of its earlier instances still hang.
         """
+        node, on_error = runner.planned.id, runner.fail
+        gives_way = works_on_pictures(runner.planned.node_type)
         if self.is_inline:
-            return InlineThread(node, self.clock, on_error)
+            return InlineThread(node, self.clock, on_error, lambda: self.visited_by(runner))
         if (count := len(self._hanging(node))) >= MOST_LEFT_BEHIND:
             raise LeftBehindError(
                 f"{count} earlier calls of it have not returned, so it gets no further thread",
                 hint="see to the device or the library that hangs, then restart flowstream",
             )
-        return NodeThread(node, self.clock, on_error, turns=self.turns, gives_way=works_on_pictures(node_type))
+        return NodeThread(node, self.clock, on_error, turns=self.turns, gives_way=gives_way)
 
     def leave_behind(self, node: str, thread: NodeThread) -> None:
         """A call did not return in time."""
@@ -188,6 +203,7 @@ class Runner:
 
     async def live(self) -> None:
         """The whole life; never raises but for cancellation from outside."""
+        work_for(self)
         try:
             with self._scope:
                 if self.is_source or is_on_trio():  # woken by clocks and devices, or by trio
@@ -227,7 +243,7 @@ class Runner:
             finally:
                 self.graph.clock.release()
         if node_type.thread or (issubclass(node_type, Source) and node_type.capture is not Source.capture):
-            self._thread = self.graph.thread(self.planned.id, node_type, self.fail)
+            self._thread = self.graph.thread(self)
         self._opening_ns = self.graph.clock.now_ns()
         await self._call(self.node.open)
         if self.is_source or not self._has_run:
@@ -397,7 +413,8 @@ class Runner:
 
     async def accepts(self, config: Config) -> None:
         """Raises ValueError when the running node cannot take these live values in place."""
-        await self._call(self.node.accepts, config)
+        with working_for(self):
+            await self._call(self.node.accepts, config)
 
     async def reconfigure(self, planned: PlannedNode) -> None:
         """Gives the node new live values. Raises what the node raises; the values then stay as they were."""
@@ -414,9 +431,10 @@ class Runner:
                 old = self.node.config
                 self.node.config = planned.config
                 try:
-                    result = self.node.reconfigured(old)
-                    if inspect.isawaitable(result):
-                        await result
+                    with working_for(self):
+                        result = self.node.reconfigured(old)
+                        if inspect.isawaitable(result):
+                            await result
                 except BaseException:
                     self.node.config = old
                     raise
@@ -437,7 +455,8 @@ class Runner:
             self._thread.post(self.node.requested, output, signal)
         else:
             try:
-                self.node.requested(output, signal)
+                with self.graph.visited_by(self):
+                    self.node.requested(output, signal)
             except Exception as error:  # noqa: BLE001
                 self.fail(error)
 
@@ -466,7 +485,7 @@ class Runner:
     async def in_thread(self, function: Callable[..., R], *args: Any) -> R:
         """Runs a call on the node's thread, which it gets now if it has none."""
         if self._thread is None:
-            self._thread = self.graph.thread(self.planned.id, self.planned.node_type, self.fail)
+            self._thread = self.graph.thread(self)
         return await self._thread.call(function, *args)
 
     # --- emitting ---------------------------------------------------------------------------------------------------

@@ -1,15 +1,23 @@
-"""Who keeps the event loop to itself: found from a thread that asks the loop for a sign and looks when none comes."""
+"""Who keeps the event loop to itself: found from a thread that asks the loop for a sign and looks when none comes.
+
+It looks at what the loop's task works for, never at the frames of the loop's thread: to read the locals of another
+thread's frame corrupts memory in Python 3.11 when the garbage collector runs meanwhile and what it frees lets the frame
+go on, and before 3.11.5 even to ask for the frames can hang (https://github.com/python/cpython/issues/106883).
+"""
 
 from __future__ import annotations
 
-import sys
+import asyncio
+import gc
 import threading
 import time
-from collections.abc import Callable, Mapping
-from types import FrameType
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import Context, ContextVar
+from typing import Any, Protocol, cast
 
 from flowstream.runtime.executor import this_loop
+from flowstream.runtime.wakeup import is_on_trio
 
 EVERY_SECONDS = 0.05
 """How often the loop is asked for a sign; a sign costs it one turn."""
@@ -22,32 +30,54 @@ QUIET_SECONDS = 60.0
 
 Found = Callable[[Any, int], None]
 
+_works_for: ContextVar[Any] = ContextVar("flowstream_works_for", default=None)
+
+
+def work_for(whom: Any) -> None:
+    """This task, and those that it starts from now on, work for a node, or for none (None)."""
+    _works_for.set(whom)
+
+
+@contextmanager
+def working_for(whom: Any) -> Iterator[None]:
+    """This task works for another node within the block."""
+    token = _works_for.set(whom)
+    try:
+        yield
+    finally:
+        _works_for.reset(token)
+
 
 class Watchdog:
-    """Watches the loop that it is made on. ``nodes`` gives what may be found, by the ``id`` of the node object.
+    """Watches the loop that it is made on.
 
-    ``found`` is called on the loop with what was found and for how long it held the loop, in nanoseconds. A node that
-    never lets go is not told of, since the loop cannot: whoever ends the process asks ``who``.
+    ``found`` is called on the loop with whom the loop worked for and for how long that held it, in nanoseconds. A node
+    that never lets go is not told of, since the loop cannot: whoever ends the process asks ``who``. ``visits`` are
+    those whose code runs right now in what is no task of theirs, the innermost last.
     """
 
-    def __init__(self, nodes: Callable[[], Mapping[int, Any]], found: Found) -> None:
-        self._nodes = nodes
+    def __init__(self, found: Found, visits: Sequence[Any] = ()) -> None:
         self._found = found
+        self._visits = visits
         self._loop = this_loop()
-        self._loop_thread = threading.get_ident()
+        self._steps: _Steps = _TrioSteps() if is_on_trio() else _AsyncioSteps()
         self._sign = threading.Event()
         self._stopped = threading.Event()
         self._told: dict[int, float] = {}  # when, by the id of the node object
         threading.Thread(target=self._watch, name="flowstream watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """Watches no more; the thread ends by itself."""
+        """Watches no more; the thread ends by itself. On the loop."""
+        self._steps.close()
         self._stopped.set()
         self._sign.set()
 
     def who(self) -> Any | None:
-        """What the loop is in right now, if it is something that was asked for; any other thread."""
-        return holder(self._loop_thread, self._nodes())
+        """Whom the loop works for right now; any thread."""
+        for whom in reversed(list(self._visits)):
+            return whom
+        context = self._steps.context()
+        return None if context is None else context.get(_works_for)
 
     def _watch(self) -> None:
         while not self._stopped.wait(EVERY_SECONDS):
@@ -78,12 +108,52 @@ class Watchdog:
             pass
 
 
-def holder(thread: int, nodes: Mapping[int, Any]) -> Any | None:
-    """Which of the objects a thread is in a method of, the innermost; for any other thread."""
-    frame: FrameType | None = sys._current_frames().get(thread)
-    while frame is not None:
-        found = nodes.get(id(frame.f_locals.get("self")))
-        if found is not None:
-            return found
-        frame = frame.f_back
-    return None
+class _Steps(Protocol):
+    """What the loop on which it was made is in."""
+
+    def context(self) -> Context | None:
+        """That of the task which goes on right now; any thread."""
+
+    def close(self) -> None:
+        """On the loop."""
+
+
+class _AsyncioSteps:
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def context(self) -> Context | None:
+        task = asyncio.current_task(self._loop)
+        if task is None:
+            return None
+        if hasattr(task, "get_context"):
+            return cast("Context", task.get_context())
+        # Before Python 3.12 a task does not tell, but the garbage collector has to know.
+        return next((each for each in gc.get_referents(task) if isinstance(each, Context)), None)
+
+    def close(self) -> None:
+        pass
+
+
+class _TrioSteps:
+    """An instrument (`trio.abc.Instrument`): trio tells of its current task on its own thread alone."""
+
+    def __init__(self) -> None:
+        import trio.lowlevel
+
+        self._lowlevel = trio.lowlevel
+        self._task: Any = self._lowlevel.current_task()
+        self._lowlevel.add_instrument(cast("Any", self))
+
+    def before_task_step(self, task: Any) -> None:
+        self._task = task
+
+    def after_task_step(self, task: Any) -> None:
+        self._task = None
+
+    def context(self) -> Context | None:
+        task = self._task
+        return None if task is None else cast("Context", task.context)
+
+    def close(self) -> None:
+        self._lowlevel.remove_instrument(cast("Any", self))

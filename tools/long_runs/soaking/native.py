@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import ctypes
 import os
 import struct
 from pathlib import Path
@@ -27,7 +26,12 @@ def owner(thread: int) -> str:
         return ""
     pointer = int(words[-2], 16)
     size = min(STACK_BYTES, stack[1] - pointer) // 8 * 8
-    for address in struct.unpack(f"{size // 8}Q", ctypes.string_at(pointer, size)):
+    with open("/proc/self/mem", "rb", buffering=0) as memory:  # the thread may end meanwhile, and its stack with it
+        try:
+            found_bytes = os.pread(memory.fileno(), size, pointer)
+        except OSError:
+            return ""
+    for address in struct.unpack(f"{len(found_bytes) // 8}Q", found_bytes[: len(found_bytes) // 8 * 8]):
         found = _area_of(address, starts, areas)
         if found is not None and "x" in found[2] and found[3] and not found[3].startswith(EVERYBODYS):
             return found[3].partition(".so")[0].partition("-")[0]

@@ -1,0 +1,193 @@
+"""For whom the event loop works right now, as another thread sees it."""
+
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import anyio
+import pytest
+
+import flowstream
+from flowstream import Context, Emit, Input, KeyframeRequest, Node, Output, Record
+from flowstream.runtime.engine import Engine
+from flowstream.runtime.watchdog import Watchdog, work_for, working_for
+from tests.runtime import parts
+from tests.runtime.parts import Add, AddConfig, plan, run_real
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+
+def from_another_thread(function: Callable[[], Any]) -> Any:
+    """What a function gives on a thread, while the caller waits and lets nobody else go on."""
+    given: list[Any] = []
+    thread = threading.Thread(target=lambda: given.append(function()))
+    thread.start()
+    thread.join()
+    return given[0]
+
+
+class Asking(Add, type="test/asking"):
+    """Asks in whatever is called of it for whom the loop works."""
+
+    engine: ClassVar[Engine]
+    told: ClassVar[dict[str, str | None]] = {}
+
+    def ask(self, where: str) -> None:
+        runner = from_another_thread(Asking.engine.at_work)
+        Asking.told.setdefault(f"{self.ctx.name}.{where}", None if runner is None else runner.planned.id)
+
+    def open(self) -> None:
+        self.ask("open")
+
+    def process(self, item: Record[int]) -> Iterator[Emit[Record[int]]]:
+        self.ask("process")
+        return super().process(item)
+
+    async def accepts(self, config: AddConfig) -> None:
+        self.ask("accepts")
+        await anyio.sleep(0.001)
+        self.ask("accepts later")
+
+    async def reconfigured(self, old: AddConfig) -> None:
+        self.ask("reconfigured")
+        await anyio.sleep(0.001)
+        self.ask("reconfigured later")
+
+    def requested(self, port: str, signal: KeyframeRequest) -> None:
+        self.ask("requested")
+
+    def close(self) -> None:
+        self.ask("close")
+
+
+class AskingThread(Asking, type="test/asking-thread"):
+    """The same on a thread, unless inline."""
+
+    thread = True
+
+    def accepts(self, config: AddConfig) -> None:  # type: ignore[override]
+        pass
+
+    def reconfigured(self, old: AddConfig) -> None:  # type: ignore[override]
+        pass
+
+
+class AskingTasks(Node, type="test/asking-tasks"):
+    """Asks in a task that it has started, and in one of what it holds."""
+
+    numbers = Input(Record)
+    sums = Output(Record)
+
+    async def run(self, ctx: Context) -> None:
+        def ask(where: str) -> None:
+            runner = from_another_thread(Asking.engine.at_work)
+            Asking.told[f"{ctx.name}.{where}"] = None if runner is None else runner.planned.id
+
+        async def work(where: str) -> None:
+            await anyio.sleep(0.001)
+            ask(where)
+
+        @asynccontextmanager
+        async def session(holding: Any) -> AsyncIterator[None]:
+            holding.start_soon(work, "held")
+            yield
+
+        async with ctx.hold("session", session), anyio.create_task_group() as tasks:
+            ctx.ready()
+            tasks.start_soon(work, "task")
+            async for _ in ctx.stream(self.numbers):
+                ask("run")
+
+
+@pytest.fixture(autouse=True)
+def types(monkeypatch: pytest.MonkeyPatch) -> None:
+    for each in (Asking, AskingThread, AskingTasks):
+        monkeypatch.setitem(parts.TYPES, each.type_id, each)
+    monkeypatch.setattr(Asking, "told", {})
+
+
+def asking(type_id: str, **config: Any) -> Any:
+    return plan(
+        {"count": ("test/counter", {"count": 3}), "first": (type_id, config), "then": ("test/asking", {})},
+        {"first.numbers": "count.out", "then.numbers": "first.sums"},
+    )
+
+
+def test_whatever_is_called_of_a_node_on_the_loop_is_its_work() -> None:
+    async def main() -> None:
+        async with Engine.open() as engine:
+            Asking.engine = engine
+            await engine.start(asking("test/asking"))
+            await engine.apply(asking("test/asking", add=1))
+            engine.runners["then"].request("numbers", KeyframeRequest())
+            await engine.wait()
+            assert from_another_thread(engine.at_work) is None
+        assert all(told == where.partition(".")[0] for where, told in Asking.told.items())
+        called = {where.partition(".")[2] for where in Asking.told}
+        assert called == {
+            "open", "process", "accepts", "accepts later", "reconfigured", "reconfigured later", "requested", "close",
+        }  # fmt: skip
+
+    run_real(main)
+
+
+def test_inline_so_is_what_it_does_on_its_thread() -> None:
+    async def main() -> None:
+        async with Engine.open(is_inline=True) as engine:
+            Asking.engine = engine
+            await engine.start(asking("test/asking-thread"))
+            await engine.wait()
+        assert {where: told for where, told in Asking.told.items() if where.startswith("first")} == {
+            "first.open": "first",
+            "first.process": "first",
+            "first.close": "first",
+        }
+        assert Asking.told["then.process"] == "then"
+
+    run_real(main)
+
+
+def test_a_nodes_own_tasks_are_its_work_and_those_of_what_it_holds_nobodys() -> None:
+    async def main() -> None:
+        async with Engine.open() as engine:
+            Asking.engine = engine
+            await engine.start(asking("test/asking-tasks"))
+            await engine.wait()
+        assert Asking.told["first.run"] == Asking.told["first.task"] == "first"
+        assert Asking.told["first.held"] is None
+
+    run_real(main)
+
+
+def test_the_innermost_visit_counts_before_the_task() -> None:
+    async def main() -> None:
+        visits: list[str] = []
+        watchdog = Watchdog(lambda whom, held_ns: None, visits)
+
+        def who() -> Any:
+            return from_another_thread(watchdog.who)
+
+        try:
+            assert who() is None
+            work_for("a task")
+            assert who() == "a task"
+            with working_for("another"):
+                assert who() == "another"
+                visits += ["outer", "inner"]
+                assert who() == "inner"
+                visits.clear()
+            assert who() == "a task"
+        finally:
+            watchdog.stop()
+
+    run_real(main)
+
+
+def test_frames_of_other_threads_are_not_looked_at() -> None:
+    """Python 3.11 does not survive it, see the module."""
+    for path in Path(flowstream.__file__).parent.rglob("*.py"):
+        text = path.read_text()
+        assert "_current_frames" not in text, path
+        assert "f_locals" not in text, path
