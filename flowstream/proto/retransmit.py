@@ -25,6 +25,7 @@ BURST: Final = 512
 
 
 _SPARE: Final = 64
+_SELDOM: Final = 1.25  # times their age at which old ones are put away, many at a time; `take` gives none of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,8 @@ class History:
         self._count += count
         if self._credit < self._burst:
             self._credit = min(self._credit + 0.5 * count, float(self._burst))
-        if self._count > self._max_packets or now_ns - self._runs[self._start].sent_ns > self._max_age_ns:
+        age_ns = now_ns - self._runs[self._start].sent_ns
+        if self._count > self._max_packets or age_ns > _SELDOM * self._max_age_ns:
             self._expire(now_ns)
 
     def take(self, sequence_number: int, *, now_ns: int, round_trip_ns: int = 0) -> SentPacket | None:

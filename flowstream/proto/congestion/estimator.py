@@ -120,6 +120,8 @@ class BandwidthEstimator:
         self.target_bps: int = start_bps
         self.most_bps: int = most_bps
         """The highest rate that is of use: no probe goes beyond it."""
+        self.enough_bps: int = most_bps
+        """A path that carries so much is probed for more only now and then."""
         self.packets: SentPackets = SentPackets()
         self._bps = float(start_bps)
         self._start_bps = start_bps
@@ -157,8 +159,8 @@ class BandwidthEstimator:
     def sent(self, sizes: Sequence[int], *, now_ns: int, probe: int = 0) -> None:
         """Packets that were sent just now, numbered from ``packets.next_number`` on.
 
-        ``sizes`` are in bytes as on the wire, IP and UDP headers included; ``probe`` is the `Probe.number` that the
-        pacer gave with them.
+        ``sizes`` are in bytes as on the wire, IP and UDP headers included, and must not change any more; ``probe`` is
+        the `Probe.number` that the pacer gave with them.
         """
         self._sent_bytes += self.packets.add(sizes, now_ns=now_ns, probe=probe)
 
@@ -183,12 +185,18 @@ class BandwidthEstimator:
                 estimate_bps=int(self._bps), most_bps=self.most_bps, is_quiet=is_idle, is_idle=is_idle, now_ns=now_ns
             )
         is_quiet = self._state in ("starting", "rising") and self._delay.queue_ns < _EMPTY_NS
+        is_enough = self._bps >= self.enough_bps and self._doubt is None
         limit_bps = self._loss.limit_bps
         is_quiet = is_quiet and (limit_bps is None or limit_bps > self._bps)
         if is_idle and not self.packets.in_flight_bytes:
             is_quiet = True  # all has arrived, and what was known of the queue before that is out of date
         return self._probing.poll(
-            estimate_bps=int(self._bps), most_bps=self.most_bps, is_quiet=is_quiet, is_idle=is_idle, now_ns=now_ns
+            estimate_bps=int(self._bps),
+            most_bps=self.most_bps,
+            is_quiet=is_quiet,
+            is_idle=is_idle,
+            is_enough=is_enough,
+            now_ns=now_ns,
         )
 
     # --- what comes back --------------------------------------------------------------------------------------------
@@ -337,7 +345,7 @@ class BandwidthEstimator:
         self._loss.add(
             received=len(told.arrivals),
             lost=told.lost - told.late,
-            size=sum([arrival[2] for arrival in told.arrivals]),
+            size=told.size,
             estimate_bps=int(self._bps),
             least_bps=self._least_bps,
             now_ns=now_ns,

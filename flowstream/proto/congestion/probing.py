@@ -35,6 +35,7 @@ _ENOUGH_ARRIVED = 0.8
 _GOES_ON = 0.7  # of its rate: worth a faster one at once
 _OF_MEASURED = 0.95  # what is used of a rate that a train was held back to
 _FIRST_PAUSE_NS, _LONGEST_PAUSE_NS = NS_PER_S // 2, 2 * NS_PER_S
+_MORE_WHERE_ENOUGH_NS = 6 * NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +90,20 @@ class Probing:
             self._wanted.append(bps)
 
     def poll(
-        self, *, estimate_bps: int, most_bps: int, is_quiet: bool, now_ns: int, is_idle: bool = False
+        self,
+        *,
+        estimate_bps: int,
+        most_bps: int,
+        is_quiet: bool,
+        now_ns: int,
+        is_idle: bool = False,
+        is_enough: bool = False,
     ) -> Probe | None:
         """The train to send now.
 
         ``is_quiet`` says that the path has no queue and a faster one does no harm, ``is_idle`` that little or nothing
-        is sent, so that nothing but a train can find out anything.
+        is sent, so that nothing but a train can find out anything, ``is_enough`` that what is known will do, so that
+        nobody waits to learn of more.
         """
         for number in [each for each, train in self._trains.items() if now_ns - train.begun_ns > _GIVEN_UP_NS]:
             del self._trains[number]
@@ -105,7 +114,11 @@ class Probing:
             self._next_ns = now_ns + self._pause_ns
         if self._wanted:
             wanted = self._wanted.pop(0)
-        elif is_quiet and now_ns >= self._next_ns and self._is_worth(estimate_bps, most_bps, is_idle=is_idle):
+        elif (
+            is_quiet
+            and now_ns >= self._next_ns + (_MORE_WHERE_ENOUGH_NS if is_enough else 0)
+            and self._is_worth(estimate_bps, most_bps, is_idle=is_idle)
+        ):
             wanted = int(estimate_bps * LATER_FACTOR)
         else:
             return None

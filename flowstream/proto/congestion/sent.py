@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from array import array
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate
-from typing import Final, cast
+from itertools import accumulate, repeat
+from typing import Final, NamedTuple, cast
 
 from flowstream.proto.rtcp import TransportFeedback
 from flowstream.proto.rtp import Unwrapper
@@ -24,19 +23,27 @@ Arrival = tuple[int, int, int, int]
 and the number of the probe that it belongs to, 0 for none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """What one feedback says that was not known yet.
 
-    ``arrivals`` are in the order of arrival. ``lost`` counts packets that had not arrived, ``late`` those that count as
-    lost before and have arrived after all. ``round_trip_ns`` is that of the newest packet that arrived, with the time
-    that the receiver took to tell; None when none did.
+    ``arrivals`` are in the order of arrival and have ``size`` bytes together. ``lost`` counts packets that had not
+    arrived, ``late`` those that count as lost before and have arrived after all. ``round_trip_ns`` is that of the
+    newest packet that arrived, with the time that the receiver took to tell; None when none did.
     """
 
     arrivals: list[Arrival]
     lost: int
     late: int
     round_trip_ns: int | None
+    size: int
+
+
+class _Run(NamedTuple):
+    """Packets that were sent in one go."""
+
+    sent_ns: int
+    sizes: Sequence[int]
+    probe: int
 
 
 class SentPackets:
@@ -45,10 +52,9 @@ class SentPackets:
     def __init__(self) -> None:
         self.in_flight_bytes: int = 0
         self._next = 0  # not wrapped
-        # Of `SPAN` from the first packet on: who never connects takes no room.
-        self._sent_ns = array("q")
-        self._sizes = array("q")
-        self._probes = array("q")
+        # Oldest first, by the number of their first packet (not wrapped).
+        self._firsts: list[int] = []
+        self._runs: list[_Run] = []
         self._states = bytearray([_ARRIVED]) * SPAN
         self._told_to = 0  # all below are told of, or never will be
         self._reference = Unwrapper(24)
@@ -61,25 +67,26 @@ class SentPackets:
     def add(self, sizes: Sequence[int], *, now_ns: int, probe: int = 0) -> int:
         """Packets that were sent just now, numbered from `next_number` on; ``sizes`` in bytes as on the wire.
 
-        Gives the sum of them.
+        ``sizes`` must not change any more; there are at most `SPAN`. Gives the sum of them.
         """
-        if not self._sent_ns:
-            self._sent_ns, self._sizes, self._probes = (array("q", bytes(8 * SPAN)) for _ in range(3))
         first, count = self._next % SPAN, len(sizes)
         end = first + count
-        if end > SPAN:
-            room = SPAN - first
-            return sum(self.add(some, now_ns=now_ns, probe=probe) for some in (sizes[:room], sizes[room:]) if some)
         states = self._states
-        if states.find(_IN_FLIGHT, first, end) >= 0:
-            self._give_up(self._next - SPAN, self._next - SPAN + count)
-        states[first:end] = bytes(count)
-        self._sent_ns[first:end] = array("q", (now_ns,)) * count
-        self._sizes[first:end] = array("q", sizes)
-        self._probes[first:end] = array("q", (probe,)) * count
+        if end <= SPAN:
+            if states.find(_IN_FLIGHT, first, end) >= 0:
+                self._give_up(self._next - SPAN, self._next - SPAN + count)
+            states[first:end] = bytes(count)
+        else:
+            self._give_up(max(0, self._next - SPAN), self._next - SPAN + count)
+            states[first:] = bytes(SPAN - first)
+            states[: end - SPAN] = bytes(end - SPAN)
+        self._firsts.append(self._next)
+        self._runs.append(_Run(now_ns, sizes, probe))
         self._next += count
         total = sum(sizes)
         self.in_flight_bytes += total
+        if self._next - self._firsts[0] > 2 * SPAN:
+            self._forget_old()
         return total
 
     def take(self, feedback: TransportFeedback, *, now_ns: int) -> Told:
@@ -92,10 +99,10 @@ class SentPackets:
         if told is not None:
             return told
         arrivals: list[Arrival] = []
-        lost = late = 0
+        lost = late = size = 0
         newest_sent_ns: int | None = None
         in_order = True
-        states, kept, probes = self._states, self._sizes, self._probes
+        states = self._states
         for delta in feedback.deltas:
             if delta is not None:
                 arrived_ns += delta * _TICK_NS
@@ -106,21 +113,22 @@ class SentPackets:
                 if delta is None:
                     if not state:
                         states[slot] = _LOST
-                        self.in_flight_bytes -= kept[slot]
+                        self.in_flight_bytes -= self._sent(number)[1]
                         lost += 1
                 elif state != _ARRIVED:
+                    newest_sent_ns, packet_size, probe = self._sent(number)
                     if not state:
-                        self.in_flight_bytes -= kept[slot]
+                        self.in_flight_bytes -= packet_size
                     elif state == _LOST:
                         late += 1
                     states[slot] = _ARRIVED
-                    newest_sent_ns = self._sent_ns[slot]
-                    arrivals.append((arrived_ns, newest_sent_ns, kept[slot], probes[slot]))
+                    size += packet_size
+                    arrivals.append((arrived_ns, newest_sent_ns, packet_size, probe))
             number += 1
         self._told_to = max(self._told_to, min(number, self._next))
         if not in_order:
             arrivals.sort()
-        return Told(arrivals, lost, late, None if newest_sent_ns is None else max(0, now_ns - newest_sent_ns))
+        return Told(arrivals, lost, late, None if newest_sent_ns is None else max(0, now_ns - newest_sent_ns), size)
 
     def _take_whole(self, number: int, deltas: Sequence[int | None], arrived_ns: int, now_ns: int) -> Told | None:
         """The same for nearly all feedback: all has arrived, in order, and none of it was told before. None for other.
@@ -137,17 +145,41 @@ class SentPackets:
         steps = cast("Sequence[int]", deltas)
         if min(steps) < 0:
             return None
-        sizes, sent_ns = self._sizes[first:end], self._sent_ns[first:end]
         times = [arrived_ns + ticks * _TICK_NS for ticks in accumulate(steps)]
-        arrivals = list(zip(times, sent_ns, sizes, self._probes[first:end], strict=True))
+        arrivals: list[Arrival] = []
+        size = at = sent_ns = 0
+        index = self._index(number)
+        while at < count:
+            sent_ns, sizes, probe = self._runs[index]
+            offset = number + at - self._firsts[index]
+            if offset or len(sizes) > count - at:
+                sizes = sizes[offset : offset + count - at]
+            arrivals += zip(times[at : at + len(sizes)], repeat(sent_ns), sizes, repeat(probe))
+            size += sum(sizes)
+            at += len(sizes)
+            index += 1
         self._states[first:end] = bytes((_ARRIVED,)) * count
-        self.in_flight_bytes -= sum(sizes)
+        self.in_flight_bytes -= size
         self._told_to = max(self._told_to, number + count)
-        return Told(arrivals, 0, 0, max(0, now_ns - sent_ns[-1]))
+        return Told(arrivals, 0, 0, max(0, now_ns - sent_ns), size)
 
     def forget(self) -> None:
         """Nothing counts as in flight any more: the path was dead, or is another one."""
         self._give_up(max(0, self._next - SPAN), self._next)
+
+    def _index(self, number: int) -> int:
+        """Of the run that a packet was sent in, which is one of the last `SPAN`."""
+        return bisect_right(self._firsts, number) - 1
+
+    def _sent(self, number: int) -> tuple[int, int, int]:
+        """When one of the last `SPAN` was sent, its size, and its probe."""
+        index = self._index(number)
+        sent_ns, sizes, probe = self._runs[index]
+        return sent_ns, sizes[number - self._firsts[index]], probe
+
+    def _forget_old(self) -> None:
+        oldest = self._index(self._next - SPAN)
+        del self._firsts[:oldest], self._runs[:oldest]
 
     def _give_up(self, first: int, end: int) -> None:
         """Packets of which nothing was told (the feedback was lost) are neither lost nor in flight."""
@@ -155,4 +187,4 @@ class SentPackets:
             slot = number % SPAN
             if not self._states[slot]:
                 self._states[slot] = _UNKNOWN
-                self.in_flight_bytes -= self._sizes[slot]
+                self.in_flight_bytes -= self._sent(number)[1]

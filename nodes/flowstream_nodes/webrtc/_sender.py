@@ -37,6 +37,12 @@ OF_USE: Final = 5.0
 
 LEAST_OF_USE_BPS: Final = 5_000_000
 
+ENOUGH: Final = 2.5
+"""Times the rate of what can be sent: whether a link that carries so much carries more yet is looked at seldom, since
+that is done by sending more than there is to be seen."""
+
+LEAST_ENOUGH_BPS: Final = 2_500_000
+
 WAVERS: Final = 0.2
 """A stream's rate is not the same all the time; it has to change by more than this share before a link that carries
 more than enough is looked at again."""
@@ -252,6 +258,7 @@ class Sender:
         if abs(most_bps - self._most_bps) > WAVERS * self._most_bps:
             self._most_bps = most_bps
         self.estimator.most_bps = self._most_bps if share_bps is None else min(self._most_bps, share_bps)
+        self.estimator.enough_bps = max(LEAST_ENOUGH_BPS, int(ENOUGH * stream_bps))
         self.estimator.expect(min(int(OF_START * least_bps), MOST_START_BPS))
         self._now_ns = now_ns
         probe = self.estimator.poll(now_ns=now_ns)

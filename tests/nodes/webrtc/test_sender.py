@@ -136,7 +136,7 @@ def test_a_packet_is_stamped_when_it_leaves_and_not_when_its_picture_came() -> N
         came_ns = clock.now_ns()
         await anyio.sleep(0.012)  # others' turns
         sender.send("video", [b"y"], codec="h264", ticks=3000, now_ns=came_ns)
-        assert list(sender.estimator.packets._sent_ns[:2]) == [began_ns, clock.now_ns()]
+        assert [run.sent_ns for run in sender.estimator.packets._runs] == [began_ns, clock.now_ns()]
 
     assert len(play(scene).packets) == 2
 
@@ -148,6 +148,17 @@ def test_a_rate_that_wavers_leaves_the_highest_of_use_as_it_is() -> None:
             sender.tick(stream_bps=stream_bps, least_bps=stream_bps, now_ns=clock.now_ns())
             found.append(sender.estimator.most_bps)
         assert found == [10**7, 10**7, 10**7, 15_000_000, 15_000_000, 5_000_000]
+
+    play(scene)
+
+
+def test_half_of_what_is_of_use_is_enough() -> None:
+    async def scene(sender: Sender, link: Link, clock: VirtualClock) -> None:
+        found = []
+        for stream_bps in (0, 500_000, 2_000_000):
+            sender.tick(stream_bps=stream_bps, least_bps=stream_bps, now_ns=clock.now_ns())
+            found.append(sender.estimator.enough_bps)
+        assert found == [2_500_000, 2_500_000, 5_000_000]
 
     play(scene)
 

@@ -289,6 +289,22 @@ def test_with_reports_alone_what_arrived_is_carried_and_more_is_found_by_sending
     assert estimator.target_bps > 1_500_000
 
 
+def test_a_path_that_carries_enough_is_seldom_probed_for_more() -> None:
+    """Padding is sent for it, and nobody waits for what may be found."""
+
+    def probes(enough_bps: int, path_bps: int) -> int:
+        path = Path(BandwidthEstimator(now_ns=0, most_bps=20_000_000), path_bps)
+        path.estimator.enough_bps = enough_bps
+        path.run(10, rate_bps=1_000_000)
+        before = len(path.probes)
+        path.run(32, rate_bps=1_000_000)
+        return len(path.probes) - before
+
+    assert probes(20_000_000, 6_000_000) >= 15
+    assert 3 <= probes(2_500_000, 6_000_000) <= 6
+    assert probes(2_500_000, 2_000_000) >= 15, "there is not enough"
+
+
 def test_a_path_is_begun_with_what_is_about_to_be_sent_until_something_has_come_back() -> None:
     estimator = BandwidthEstimator(now_ns=0, start_bps=600_000, most_bps=5_000_000)
     estimator.expect(1_200_000)
