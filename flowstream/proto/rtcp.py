@@ -22,6 +22,10 @@ _SENDER_INFO: Final = struct.Struct("!IQIII")
 _REPORT: Final = struct.Struct("!IIIIII")
 
 
+_MOST_TRAILER: Final = 20
+"""Bytes that SRTCP adds, at most: its index and a tag (RFC 3711 section 3.4, RFC 7714 section 9)."""
+
+
 class RtcpError(ValueError):
     """The bytes are no RTCP compound packet, or a damaged one."""
 
@@ -291,6 +295,17 @@ def parse_compound(data: bytes) -> list[RtcpPacket]:
 def pack_compound(packets: Sequence[RtcpPacket]) -> bytes:
     """The packets one after the other; by RFC 3550 section 6.1 the first should be a report."""
     return b"".join(packet.to_bytes() for packet in packets)
+
+
+def is_feedback_alone(data: bytes) -> bool:
+    """Whether a protected datagram is transport-wide feedback and nothing else, as far as its clear header tells.
+
+    The header of the first packet is not encrypted (RFC 3711 section 3.4), and no packet fits into what SRTCP adds.
+    """
+    if len(data) < 4 or data[0] & 0x1F != 15 or data[1] != TransportFeedback.kind:
+        return False
+    rest = len(data) - 4 * ((data[2] << 8 | data[3]) + 1)
+    return 0 <= rest <= _MOST_TRAILER
 
 
 def looks_like_rtcp(data: bytes) -> bool:

@@ -78,8 +78,12 @@ class Engine:
                 finally:
                     if engine._watchdog is not None:
                         engine._watchdog.stop()
-                    with anyio.CancelScope(shield=True):
-                        await engine.stop(drain_seconds=0)
+                    try:
+                        with anyio.CancelScope(shield=True):
+                            await engine.stop(drain_seconds=0)
+                    finally:
+                        if engine._watchdog is not None:
+                            engine._watchdog.close()
                     tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             if len(group.exceptions) == 1:  # what the block raised, not wrapped by the task group
@@ -102,13 +106,18 @@ class Engine:
         return self.ensemble.failures
 
     def at_work(self) -> Runner | None:
-        """The instance in whose code the event loop is right now, if in any's; any thread."""
-        return None if self._watchdog is None else self._watchdog.who()
+        """The instance in whose code the event loop is right now, if in that of one of these; any thread."""
+        runner: Runner | None = None if self._watchdog is None else self._watchdog.who()
+        return runner if runner is not None and self._is_ours(runner) else None
 
     def node_was_slow(self, runner: Runner, held_ns: int) -> None:
-        """A node held the loop so long that others felt it."""
+        """A node held the loop so long that others felt it; maybe one of another engine on the same loop."""
         planned = runner.planned
-        self.tell(NodeSlow(planned.id, planned.type_id, held_ns, planned.place))
+        if self._is_ours(runner):
+            self.tell(NodeSlow(planned.id, planned.type_id, held_ns, planned.place))
+
+    def _is_ours(self, runner: Runner) -> bool:
+        return runner.graph is self.ensemble.graph
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Calls the listener with every event from now on. Gives what ends that."""

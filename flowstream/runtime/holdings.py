@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 from flowstream.node.context import Holding
 from flowstream.runtime.clock import Clock
 from flowstream.runtime.meter import Meter
-from flowstream.runtime.watchdog import work_for
+from flowstream.runtime.watchdog import working_for
 
 CLOSE_SECONDS = 5.0
 
@@ -35,7 +35,8 @@ class _OpenHolding:
         self.wallclock_ns = clock.wallclock_ns
 
     def start_soon(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> None:
-        self._tasks.start_soon(self._run, function, args)
+        with working_for(None):
+            self._tasks.start_soon(self._run, function, args)
 
     async def _run(self, function: Callable[..., Coroutine[Any, Any, Any]], args: tuple[Any, ...]) -> None:
         await self._meter.along(function(*args))
@@ -80,7 +81,8 @@ class Holdings:
             await entry.closed.wait()
         if entry is None:
             entry = self._entries[node, key] = _Entry(node)
-            self._tasks.start_soon(self._live, key, entry, open, log)
+            with working_for(None):
+                self._tasks.start_soon(self._live, key, entry, open, log)
         entry.holders += 1
         try:
             await entry.opened.wait()
@@ -125,7 +127,6 @@ class Holdings:
         open: Callable[[Holding], AbstractAsyncContextManager[Any]],
         log: logging.LoggerAdapter[logging.Logger],
     ) -> None:
-        work_for(None)  # it was begun in a task of the node
         try:
             async with anyio.create_task_group() as tasks:
                 async with open(_OpenHolding(tasks, log, self._clock, entry.meter)) as entry.value:

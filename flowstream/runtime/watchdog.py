@@ -11,6 +11,7 @@ import asyncio
 import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
@@ -30,22 +31,30 @@ QUIET_SECONDS = 60.0
 
 Found = Callable[[Any, int], None]
 
-_works_for: ContextVar[Any] = ContextVar("flowstream_works_for", default=None)
+_works_for: ContextVar[Callable[[], Any] | None] = ContextVar("flowstream_works_for", default=None)
 
 
 def work_for(whom: Any) -> None:
-    """This task, and those that it starts from now on, work for a node, or for none (None)."""
-    _works_for.set(whom)
+    """This task, and those that it starts from now on, work for a node, or for none (None).
+
+    What calls the loop makes by itself, of callbacks, are for nobody.
+    """
+    _works_for.set(_held_weakly(whom))
 
 
 @contextmanager
 def working_for(whom: Any) -> Iterator[None]:
-    """This task works for another node within the block."""
-    token = _works_for.set(whom)
+    """This task works for another node, or for none, within the block; what it starts does for good."""
+    token = _works_for.set(_held_weakly(whom))
     try:
         yield
     finally:
         _works_for.reset(token)
+
+
+def _held_weakly(whom: Any) -> Callable[[], Any] | None:
+    """Tasks of others begin with a copy of the context that they were started in, and keep it."""
+    return None if whom is None else weakref.ref(whom)
 
 
 class Watchdog:
@@ -67,17 +76,21 @@ class Watchdog:
         threading.Thread(target=self._watch, name="flowstream watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """Watches no more; the thread ends by itself. On the loop."""
-        self._steps.close()
+        """Tells of nobody any more, though ``who`` may still be asked; the thread ends by itself."""
         self._stopped.set()
         self._sign.set()
+
+    def close(self) -> None:
+        """After `stop`, on the loop."""
+        self._steps.close()
 
     def who(self) -> Any | None:
         """Whom the loop works for right now; any thread."""
         for whom in reversed(list(self._visits)):
             return whom
         context = self._steps.context()
-        return None if context is None else context.get(_works_for)
+        whom = None if context is None else context.get(_works_for)
+        return None if whom is None else whom()
 
     def _watch(self) -> None:
         while not self._stopped.wait(EVERY_SECONDS):

@@ -1,5 +1,6 @@
 """For whom the event loop works right now, as another thread sees it."""
 
+import gc
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ import pytest
 import flowstream
 from flowstream import Context, Emit, Input, KeyframeRequest, Node, Output, Record
 from flowstream.runtime.engine import Engine
+from flowstream.runtime.events import Event
 from flowstream.runtime.watchdog import Watchdog, work_for, working_for
 from tests.runtime import parts
 from tests.runtime.parts import Add, AddConfig, plan, run_real
@@ -90,13 +92,14 @@ class AskingTasks(Node, type="test/asking-tasks"):
             ask(where)
 
         @asynccontextmanager
-        async def session(holding: Any) -> AsyncIterator[None]:
+        async def session(holding: Any) -> AsyncIterator[Any]:
             holding.start_soon(work, "held")
-            yield
+            yield holding
 
-        async with ctx.hold("session", session), anyio.create_task_group() as tasks:
+        async with ctx.hold("session", session) as holding, anyio.create_task_group() as tasks:
             ctx.ready()
             tasks.start_soon(work, "task")
+            holding.start_soon(work, "held from here")
             async for _ in ctx.stream(self.numbers):
                 ask("run")
 
@@ -156,14 +159,19 @@ def test_a_nodes_own_tasks_are_its_work_and_those_of_what_it_holds_nobodys() -> 
             await engine.start(asking("test/asking-tasks"))
             await engine.wait()
         assert Asking.told["first.run"] == Asking.told["first.task"] == "first"
-        assert Asking.told["first.held"] is None
+        assert Asking.told["first.held"] is Asking.told["first.held from here"] is None
 
     run_real(main)
 
 
+class Somebody:
+    """Whom a loop may work for."""
+
+
 def test_the_innermost_visit_counts_before_the_task() -> None:
     async def main() -> None:
-        visits: list[str] = []
+        task, another, outer, inner = (Somebody() for _ in range(4))
+        visits: list[Somebody] = []
         watchdog = Watchdog(lambda whom, held_ns: None, visits)
 
         def who() -> Any:
@@ -171,16 +179,38 @@ def test_the_innermost_visit_counts_before_the_task() -> None:
 
         try:
             assert who() is None
-            work_for("a task")
-            assert who() == "a task"
-            with working_for("another"):
-                assert who() == "another"
-                visits += ["outer", "inner"]
-                assert who() == "inner"
+            work_for(task)
+            assert who() is task
+            with working_for(another):
+                assert who() is another
+                visits += [outer, inner]
+                assert who() is inner
                 visits.clear()
-            assert who() == "a task"
+            assert who() is task
+            watchdog.stop()
+            assert who() is task, "what does not end is still to be named"
+            del task
+            gc.collect()
+            assert who() is None, "a context keeps nobody"
         finally:
             watchdog.stop()
+            watchdog.close()
+
+    run_real(main)
+
+
+def test_of_two_engines_on_a_loop_each_tells_of_its_own_nodes() -> None:
+    async def main() -> None:
+        async with Engine.open() as other, Engine.open() as engine:
+            events: list[Event] = []
+            other.listen(events.append)
+            Asking.engine = other
+            await engine.start(asking("test/asking"))
+            runner = engine.runners["first"]
+            await engine.wait()
+            other.node_was_slow(runner, 10**9)
+            assert events == []
+        assert set(Asking.told.values()) == {None}
 
     run_real(main)
 

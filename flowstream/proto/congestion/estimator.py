@@ -159,8 +159,8 @@ class BandwidthEstimator:
     def sent(self, sizes: Sequence[int], *, now_ns: int, probe: int = 0) -> None:
         """Packets that were sent just now, numbered from ``packets.next_number`` on.
 
-        ``sizes`` are in bytes as on the wire, IP and UDP headers included, and must not change any more; ``probe`` is
-        the `Probe.number` that the pacer gave with them.
+        ``sizes`` are in bytes as on the wire, IP and UDP headers included; ``probe`` is the `Probe.number` that the
+        pacer gave with them.
         """
         self._sent_bytes += self.packets.add(sizes, now_ns=now_ns, probe=probe)
 
@@ -185,7 +185,7 @@ class BandwidthEstimator:
                 estimate_bps=int(self._bps), most_bps=self.most_bps, is_quiet=is_idle, is_idle=is_idle, now_ns=now_ns
             )
         is_quiet = self._state in ("starting", "rising") and self._delay.queue_ns < _EMPTY_NS
-        is_enough = self._bps >= self.enough_bps and self._doubt is None
+        is_enough = self._bounded_bps() >= self.enough_bps and self._doubt is None
         limit_bps = self._loss.limit_bps
         is_quiet = is_quiet and (limit_bps is None or limit_bps > self._bps)
         if is_idle and not self.packets.in_flight_bytes:
@@ -298,6 +298,16 @@ class BandwidthEstimator:
     def is_silent(self) -> bool:
         """Whether the receiver has stopped to tell anything although something is sent."""
         return self._silent_ns is not None
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether the path carries more than enough and nothing is on its way to become worse."""
+        return (
+            self._state == "rising"
+            and self._bounded_bps() >= self.enough_bps
+            and self._delay.queue_ns < _EMPTY_NS
+            and self._doubt is None
+        )
 
     @property
     def is_held_up(self) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from array import array
 from collections.abc import Sequence
-from itertools import accumulate, repeat
+from itertools import accumulate
 from typing import Final, NamedTuple, cast
 
 from flowstream.proto.rtcp import TransportFeedback
@@ -38,23 +38,16 @@ class Told(NamedTuple):
     size: int
 
 
-class _Run(NamedTuple):
-    """Packets that were sent in one go."""
-
-    sent_ns: int
-    sizes: Sequence[int]
-    probe: int
-
-
 class SentPackets:
     """Numbers the packets of one transport, audio and video alike, and remembers the last `SPAN` of them."""
 
     def __init__(self) -> None:
         self.in_flight_bytes: int = 0
         self._next = 0  # not wrapped
-        # Oldest first, by the number of their first packet (not wrapped).
-        self._firsts: list[int] = []
-        self._runs: list[_Run] = []
+        # Of `SPAN` from the first packet on: who never connects takes no room.
+        self._sent_ns = array("q")
+        self._sizes = array("q")
+        self._probes = array("q")
         self._states = bytearray([_ARRIVED]) * SPAN
         self._told_to = 0  # all below are told of, or never will be
         self._reference = Unwrapper(24)
@@ -67,26 +60,25 @@ class SentPackets:
     def add(self, sizes: Sequence[int], *, now_ns: int, probe: int = 0) -> int:
         """Packets that were sent just now, numbered from `next_number` on; ``sizes`` in bytes as on the wire.
 
-        ``sizes`` must not change any more; there are at most `SPAN`. Gives the sum of them.
+        Gives the sum of them.
         """
+        if not self._sent_ns:
+            self._sent_ns, self._sizes, self._probes = (array("q", bytes(8 * SPAN)) for _ in range(3))
         first, count = self._next % SPAN, len(sizes)
         end = first + count
+        if end > SPAN:
+            room = SPAN - first
+            return sum(self.add(some, now_ns=now_ns, probe=probe) for some in (sizes[:room], sizes[room:]) if some)
         states = self._states
-        if end <= SPAN:
-            if states.find(_IN_FLIGHT, first, end) >= 0:
-                self._give_up(self._next - SPAN, self._next - SPAN + count)
-            states[first:end] = bytes(count)
-        else:
-            self._give_up(max(0, self._next - SPAN), self._next - SPAN + count)
-            states[first:] = bytes(SPAN - first)
-            states[: end - SPAN] = bytes(end - SPAN)
-        self._firsts.append(self._next)
-        self._runs.append(_Run(now_ns, sizes, probe))
+        if states.find(_IN_FLIGHT, first, end) >= 0:
+            self._give_up(self._next - SPAN, self._next - SPAN + count)
+        states[first:end] = bytes(count)
+        self._sent_ns[first:end] = array("q", (now_ns,)) * count
+        self._sizes[first:end] = array("q", sizes)
+        self._probes[first:end] = array("q", (probe,)) * count
         self._next += count
         total = sum(sizes)
         self.in_flight_bytes += total
-        if self._next - self._firsts[0] > 2 * SPAN:
-            self._forget_old()
         return total
 
     def take(self, feedback: TransportFeedback, *, now_ns: int) -> Told:
@@ -102,7 +94,7 @@ class SentPackets:
         lost = late = size = 0
         newest_sent_ns: int | None = None
         in_order = True
-        states = self._states
+        states, kept, probes = self._states, self._sizes, self._probes
         for delta in feedback.deltas:
             if delta is not None:
                 arrived_ns += delta * _TICK_NS
@@ -113,17 +105,17 @@ class SentPackets:
                 if delta is None:
                     if not state:
                         states[slot] = _LOST
-                        self.in_flight_bytes -= self._sent(number)[1]
+                        self.in_flight_bytes -= kept[slot]
                         lost += 1
                 elif state != _ARRIVED:
-                    newest_sent_ns, packet_size, probe = self._sent(number)
                     if not state:
-                        self.in_flight_bytes -= packet_size
+                        self.in_flight_bytes -= kept[slot]
                     elif state == _LOST:
                         late += 1
                     states[slot] = _ARRIVED
-                    size += packet_size
-                    arrivals.append((arrived_ns, newest_sent_ns, packet_size, probe))
+                    newest_sent_ns = self._sent_ns[slot]
+                    size += kept[slot]
+                    arrivals.append((arrived_ns, newest_sent_ns, kept[slot], probes[slot]))
             number += 1
         self._told_to = max(self._told_to, min(number, self._next))
         if not in_order:
@@ -145,41 +137,18 @@ class SentPackets:
         steps = cast("Sequence[int]", deltas)
         if min(steps) < 0:
             return None
+        sizes, sent_ns = self._sizes[first:end], self._sent_ns[first:end]
         times = [arrived_ns + ticks * _TICK_NS for ticks in accumulate(steps)]
-        arrivals: list[Arrival] = []
-        size = at = sent_ns = 0
-        index = self._index(number)
-        while at < count:
-            sent_ns, sizes, probe = self._runs[index]
-            offset = number + at - self._firsts[index]
-            if offset or len(sizes) > count - at:
-                sizes = sizes[offset : offset + count - at]
-            arrivals += zip(times[at : at + len(sizes)], repeat(sent_ns), sizes, repeat(probe))
-            size += sum(sizes)
-            at += len(sizes)
-            index += 1
+        arrivals = list(zip(times, sent_ns, sizes, self._probes[first:end], strict=True))
         self._states[first:end] = bytes((_ARRIVED,)) * count
+        size = sum(sizes)
         self.in_flight_bytes -= size
         self._told_to = max(self._told_to, number + count)
-        return Told(arrivals, 0, 0, max(0, now_ns - sent_ns), size)
+        return Told(arrivals, 0, 0, max(0, now_ns - sent_ns[-1]), size)
 
     def forget(self) -> None:
         """Nothing counts as in flight any more: the path was dead, or is another one."""
         self._give_up(max(0, self._next - SPAN), self._next)
-
-    def _index(self, number: int) -> int:
-        """Of the run that a packet was sent in, which is one of the last `SPAN`."""
-        return bisect_right(self._firsts, number) - 1
-
-    def _sent(self, number: int) -> tuple[int, int, int]:
-        """When one of the last `SPAN` was sent, its size, and its probe."""
-        index = self._index(number)
-        sent_ns, sizes, probe = self._runs[index]
-        return sent_ns, sizes[number - self._firsts[index]], probe
-
-    def _forget_old(self) -> None:
-        oldest = self._index(self._next - SPAN)
-        del self._firsts[:oldest], self._runs[:oldest]
 
     def _give_up(self, first: int, end: int) -> None:
         """Packets of which nothing was told (the feedback was lost) are neither lost nor in flight."""
@@ -187,4 +156,4 @@ class SentPackets:
             slot = number % SPAN
             if not self._states[slot]:
                 self._states[slot] = _UNKNOWN
-                self.in_flight_bytes -= self._sent(number)[1]
+                self.in_flight_bytes -= self._sizes[slot]

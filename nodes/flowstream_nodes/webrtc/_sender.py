@@ -225,8 +225,14 @@ class Sender:
 
     # --- what comes back ----------------------------------------------------------------------------------------------
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether the link carries more than enough, so that what the viewer tells of it can wait until others are
+        looked after."""
+        return self.has_feedback and self._pacer.is_empty and not self.is_broken and self.estimator.is_calm
+
     def handle_feedback(self, packet: TransportFeedback | ReceiverEstimate, *, now_ns: int) -> None:
-        """What the viewer tells of its link."""
+        """What the viewer tells of its link; it came at ``now_ns``, maybe a while ago."""
         self.has_feedback = True
         if isinstance(packet, TransportFeedback):
             was_silent = self.estimator.is_silent
@@ -237,7 +243,7 @@ class Sender:
                     self._begin_anew(now_ns)
         else:
             self.estimator.handle_remb(packet.bitrate_bps, now_ns=now_ns)
-        self._follow_target(now_ns)
+        self._follow_target(self._wakeups.now_ns())
 
     def handle_report(self, *, loss: float, round_trip_ns: int | None, now_ns: int) -> None:
         """What a receiver report tells; it counts where nothing better comes."""

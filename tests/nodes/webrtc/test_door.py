@@ -205,8 +205,9 @@ async def test_what_was_sent_before_a_pause_is_not_sent_again(stage_of: Any, mak
         (session,) = stage.viewers.sessions.values()
         await until(viewer, lambda: picture_of(viewer).max() < 24)
         sent, asked = session.streams["video"].packets_resent, len(stage.requests)
-        session._handle_feedback(Nack(1, session.streams["video"].ssrc, (number,)))
-        session._handle_feedback(PictureLossIndication(1, session.streams["video"].ssrc))
+        now_ns = stage.clock.now_ns()
+        session._handle_feedback(Nack(1, session.streams["video"].ssrc, (number,)), now_ns)
+        session._handle_feedback(PictureLossIndication(1, session.streams["video"].ssrc), now_ns)
         assert session.streams["video"].packets_resent == sent
         assert len(stage.requests) == asked
 

@@ -159,10 +159,10 @@ async def test_a_second_viewer_sees_a_picture_at_once_and_the_first_goes_on(
         by_browsers: list[RtcpPacket] = []
         handle = ViewerSession._handle_feedback
 
-        def note(session: ViewerSession, packet: RtcpPacket) -> None:
+        def note(session: ViewerSession, packet: RtcpPacket, now_ns: int) -> None:
             if isinstance(packet, PictureLossIndication | FullIntraRequest):
                 by_browsers.append(packet)
-            handle(session, packet)
+            handle(session, packet, now_ns)
 
         monkeypatch.setattr(ViewerSession, "_handle_feedback", note)
         second = await open_page(browser, stage.url)
@@ -410,6 +410,22 @@ async def test_who_loads_the_page_again_is_the_same_viewer_however_late_its_good
           const real = window.fetch;
           window.fetch = (to, how) => how?.keepalive ? new Promise(() => {}) : real(to, how);
         }""")
+        await page.reload()
+        await wait_for_state(page, "playing")
+        assert [(each.id, each.state) for each in registry.viewers] == [(viewer.id, "watching")]
+
+        # Nor does it in the page after that, which is loaded again at once.
+        is_lost = True
+
+        async def lose(route: Route) -> None:
+            if route.request.method != "DELETE" or not is_lost:
+                await route.continue_()
+
+        for session in stage.viewers.sessions.values():
+            session.handle_datagram = lambda data, pair: None
+        await page.route("**/whep/*", lose)
+        await page.reload()
+        is_lost = False
         await page.reload()
         await wait_for_state(page, "playing")
         assert [(each.id, each.state) for each in registry.viewers] == [(viewer.id, "watching")]

@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
+from flowstream.proto.ice import Pair
+from flowstream.proto.rtcp import Nack, TransportFeedback
 from flowstream.testing import Change, VirtualClock, run_virtual
+from flowstream_nodes.webrtc._viewers import TICK_S
 from tests.nodes.webrtc.links import (
     FPS,
     Story,
@@ -262,6 +265,57 @@ def test_a_link_too_narrow_for_any_picture_carries_the_sound_and_the_picture_com
     assert first_after(seen, 12) <= 2
     assert first_after(seen, 12, rung=0) <= 4.5
     assert wide.freezes == 0
+
+
+def test_what_is_told_of_a_wide_link_waits_for_the_next_look_at_the_clock_and_of_a_narrow_one_it_does_not() -> None:
+    def delays_ms(rate: str) -> list[float]:
+        found: list[float] = []
+
+        async def note(stage: VirtualStage, watcher: Watcher) -> None:
+            sender, came = watcher.session.sender, watcher.session.handle_datagram
+            arrived_ns: dict[int, None] = {}
+            take = sender.handle_feedback
+
+            def arrive(data: bytes, pair: Pair) -> None:
+                arrived_ns[stage.clock.now_ns()] = None
+                came(data, pair)
+
+            def handle(packet: Any, *, now_ns: int) -> None:
+                if isinstance(packet, TransportFeedback):
+                    assert now_ns in arrived_ns, "it counts when it came"
+                    found.append((stage.clock.now_ns() - now_ns) / MS)
+                take(packet, now_ns=now_ns)
+
+            await stage.until(4)
+            watcher.session.handle_datagram = arrive  # type: ignore[method-assign]
+            sender.handle_feedback = handle  # type: ignore[method-assign]
+
+        link = {"rate": rate, "delay": "33ms", "queue_time": "300ms"}  # or feedback comes when the clock is looked at
+        story = watch(link, seconds=12, play=note).story
+        assert story.freezes == 0
+        return found
+
+    wide, narrow = delays_ms("40M"), delays_ms("3M")
+    assert len(wide) > 60
+    assert max(wide) <= 1000 * TICK_S
+    assert sum(wide) / len(wide) > 5
+    assert len(narrow) > 60
+    assert max(narrow) == 0
+
+
+def test_a_request_for_what_is_missed_waits_for_nothing() -> None:
+    async def ask(stage: VirtualStage, watcher: Watcher) -> None:
+        await stage.until(5)
+        session = watcher.session
+        while not session._put_off:
+            await stage.clock.sleep_until_ns(stage.clock.now_ns() + MS)
+        resent = session.streams["video"].packets_resent
+        number = session.streams["video"]._sequence_number - 1
+        watcher.send_rtcp(Nack(1, watcher.ssrcs[0], (number & 0xFFFF,)))
+        await stage.clock.sleep_until_ns(stage.clock.now_ns() + 21 * MS)
+        assert session.streams["video"].packets_resent == resent + 1
+
+    watch({"rate": "40M", "delay": "20ms", "queue_time": "300ms"}, seconds=6, play=ask)
 
 
 def test_a_viewer_on_a_bad_link_troubles_nobody_else() -> None:

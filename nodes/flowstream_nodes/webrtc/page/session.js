@@ -5,6 +5,7 @@ import { Channel } from "./channel.js";
 const CONNECT_MS = 12_000; // no connection after this is a failure
 const RESTART_MS = 1_500; // a path that is silent for this long is looked for anew
 const RESTART_LIMIT_MS = 8_000; // and given up after this
+const GOODBYE_MS = 2_000;
 const SAMPLE_MS = 1_000;
 const SDP = "application/sdp";
 const FRAGMENT = "application/trickle-ice-sdpfrag";
@@ -31,11 +32,16 @@ export function bearer() {
 }
 
 // A goodbye may be overtaken by what comes after it; whoever comes while it is still there would be somebody else.
-async function comeBack() {
+async function sayGoodbye() {
   const left = stored(sessionStorage, LEFT);
   if (!left) return;
-  stored(sessionStorage, LEFT, null);
-  await fetch(left, { method: "DELETE", headers: bearer() }).catch(() => {});
+  try {
+    const signal = AbortSignal.timeout(GOODBYE_MS);
+    await fetch(left, { method: "DELETE", headers: bearer(), keepalive: true, signal });
+    if (stored(sessionStorage, LEFT) === left) stored(sessionStorage, LEFT, null);
+  } catch {
+    // It is said again before we come back.
+  }
 }
 
 // What can go wrong, as people should read it. `retry` is how long to wait, null when trying again is no use by itself.
@@ -141,6 +147,7 @@ export class Session {
       throw new Failure("This browser has no WebRTC", "Use a current Chrome, Edge, Firefox or Safari.", null);
     }
     const pc = (this.pc = new RTCPeerConnection());
+    const gone = sayGoodbye();
     pc.addTransceiver("video", { direction: "recvonly" });
     pc.addTransceiver("audio", { direction: "recvonly" });
     const later = (name) => async (said) => { await this.started; if (!this.ended) this.on[name](said); };
@@ -152,7 +159,8 @@ export class Session {
     const offer = await pc.createOffer();
     // Without this libwebrtc plays Opus in mono.
     offer.sdp = offer.sdp.replace(/useinbandfec=1/g, "useinbandfec=1;stereo=1");
-    await comeBack();
+    await gone;
+    if (this.ended) return;
     const asked = fetch("whep", { method: "POST", headers: { "Content-Type": SDP, ...bearer() }, body: offer.sdp }).catch(() => {
       throw new Failure("The server cannot be reached", "It may be restarting, or this device may be offline. Trying again by itself.");
     });
@@ -281,7 +289,7 @@ export class Session {
     clearInterval(this.sampleTimer);
     if (this.url) {
       stored(sessionStorage, LEFT, this.url);
-      fetch(this.url, { method: "DELETE", headers: bearer(), keepalive: true }).catch(() => {});
+      sayGoodbye();
     }
     this.url = null;
     this.pc?.close();
