@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from flowstream.media.signals import KeyframeRequest
@@ -12,6 +13,7 @@ from flowstream.node.ports import Input, Output
 from flowstream.runtime.channel import Channel, Feed
 from flowstream.runtime.mounts import path_of
 from flowstream.runtime.wakeup import Wakeup
+from flowstream.runtime.watchdog import working_for
 
 if TYPE_CHECKING:
     from flowstream.runtime.runner import Runner
@@ -103,7 +105,12 @@ class NodeContext:
 
     @asynccontextmanager
     async def mount(self, app: AsgiApp, *, page: bool = False) -> AsyncIterator[str]:
-        with self._graph.mounts.mount(path_of(self.name), app, page=page) as mount:
+        @wraps(app)
+        async def at_work(scope: Any, receive: Any, send: Any) -> None:
+            with working_for(self._runner):
+                await app(scope, receive, send)
+
+        with self._graph.mounts.mount(path_of(self.name), at_work, page=page) as mount:
             yield mount.path
 
     def hold(

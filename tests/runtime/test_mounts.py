@@ -56,7 +56,7 @@ def at(engine: Engine, path: str) -> str | None:
     """Which node answers at a path, by the title and the path it has there; or where the path leads."""
     mount = engine.mounts.find(path)
     if mount is not None:
-        page = mount.app.__self__  # type: ignore[attr-defined]
+        page = mount.app.__wrapped__.__self__  # type: ignore[attr-defined]
         return f"{page.config.title} at {mount.path}"
     return engine.mounts.moved(path)
 

@@ -2,7 +2,7 @@
 
 import gc
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -81,6 +81,7 @@ class AskingTasks(Node, type="test/asking-tasks"):
 
     numbers = Input(Record)
     sums = Output(Record)
+    serve: ClassVar[Callable[[Any], Awaitable[None]]]
 
     async def run(self, ctx: Context) -> None:
         def ask(where: str) -> None:
@@ -99,6 +100,10 @@ class AskingTasks(Node, type="test/asking-tasks"):
         async with ctx.hold("session", session) as holding, anyio.create_task_group() as tasks:
             ctx.ready()
             tasks.start_soon(work, "task")
+            async with ctx.mount(lambda scope, receive, send: work("mounted")):
+                mount = Asking.engine.mounts.find(f"/{ctx.name}/")
+                assert mount is not None
+                await AskingTasks.serve(mount.app)
             holding.start_soon(work, "held from here")
             async for _ in ctx.stream(self.numbers):
                 ask("run")
@@ -154,11 +159,25 @@ def test_inline_so_is_what_it_does_on_its_thread() -> None:
 
 def test_a_nodes_own_tasks_are_its_work_and_those_of_what_it_holds_nobodys() -> None:
     async def main() -> None:
-        async with Engine.open() as engine:
+        async with anyio.create_task_group() as server, Engine.open() as engine:
+
+            async def serve(app: Any) -> None:
+                """In a task that is none of the node's."""
+                served = anyio.Event()
+
+                async def call() -> None:
+                    work_for(None)
+                    await app({}, None, None)
+                    served.set()
+
+                server.start_soon(call)
+                await served.wait()
+
             Asking.engine = engine
+            AskingTasks.serve = serve
             await engine.start(asking("test/asking-tasks"))
             await engine.wait()
-        assert Asking.told["first.run"] == Asking.told["first.task"] == "first"
+        assert Asking.told["first.run"] == Asking.told["first.task"] == Asking.told["first.mounted"] == "first"
         assert Asking.told["first.held"] is Asking.told["first.held from here"] is None
 
     run_real(main)

@@ -36,7 +36,7 @@ async function sayGoodbye() {
   const left = stored(sessionStorage, LEFT);
   if (!left) return;
   try {
-    const signal = AbortSignal.timeout(GOODBYE_MS);
+    const signal = AbortSignal.timeout?.(GOODBYE_MS); // Safari has it from 16 on
     await fetch(left, { method: "DELETE", headers: bearer(), keepalive: true, signal });
     if (stored(sessionStorage, LEFT) === left) stored(sessionStorage, LEFT, null);
   } catch {
