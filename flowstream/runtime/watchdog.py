@@ -72,7 +72,7 @@ class Watchdog:
         self._steps: _Steps = _TrioSteps() if is_on_trio() else _AsyncioSteps()
         self._sign = threading.Event()
         self._stopped = threading.Event()
-        self._told: dict[int, float] = {}  # when, by the id of the node object
+        self._told: dict[int, float] = {}  # when, by the id of the object
         threading.Thread(target=self._watch, name="flowstream watchdog", daemon=True).start()
 
     def stop(self) -> None:
