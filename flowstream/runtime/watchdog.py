@@ -108,6 +108,7 @@ class Watchdog:
                     return
             if node is not None and not self._stopped.is_set():
                 self._tell(node, time.perf_counter() - asked)
+            node = None  # it is kept by nobody who waits
 
     def _tell(self, node: Any, seconds: float) -> None:
         now = time.monotonic()

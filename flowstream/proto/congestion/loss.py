@@ -132,7 +132,8 @@ class LossMeter:
         score = _FORGIVES * math.log2(bps)
         weight = 1.0
         for stretch in reversed(self._stretches):
-            excess = max(0.0, (stretch.rate_bps - bps) / stretch.rate_bps)
+            # Where nothing came through, it is not known what was sent.
+            excess = max(0.0, (stretch.rate_bps - bps) / stretch.rate_bps) if stretch.rate_bps else 0.0
             share = min(max(inherent + (1 - inherent) * excess, _LEAST_LIKELY), 1 - _LEAST_LIKELY)
             score += weight * (stretch.lost * math.log(share) + stretch.received * math.log(1 - share))
             weight *= _FADES

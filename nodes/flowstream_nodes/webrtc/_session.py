@@ -307,10 +307,18 @@ class ViewerSession:
         most that could be sent to this viewer now, ``least_bps`` the least, ``share_bps`` what it could have of an
         uplink that others use too.
         """
-        self._follow(self.ice.handle_deadline(now_ns=now_ns))
-        self._catch_up()
-        if self.connected:
-            self.sender.tick(stream_bps=stream_bps, least_bps=least_bps, share_bps=share_bps, now_ns=now_ns)
+        try:
+            self._catch_up()
+            self._follow(self.ice.handle_deadline(now_ns=now_ns))
+            if self.connected:
+                self.sender.tick(stream_bps=stream_bps, least_bps=least_bps, share_bps=share_bps, now_ns=now_ns)
+                self._send_reports(ticks_at, now_ns)
+        except Exception as error:  # noqa: BLE001
+            # As in `run`: this is called for one viewer after the other.
+            self._log.exception("viewer %s failed", self.id)
+            self.close(f"failed: {error}")
+
+    def _send_reports(self, ticks_at: Callable[[Kind, int], int], now_ns: int) -> None:
         if not self.connected or now_ns < self._next_report_ns:
             return
         wallclock_ns = self._clock.wallclock_ns()
@@ -494,6 +502,7 @@ class ViewerSession:
             self._mux.expect_no_more(self.ice.tag)
 
     def _handle_ice(self, data: bytes, pair: Pair) -> None:
+        self._catch_up()  # what was told is of the path before this
         transaction = stun.transaction_of(data)
         if self._checks.get(transaction, pair) != pair:
             return  # somebody who has seen it sends it again: it says nothing of where the viewer is

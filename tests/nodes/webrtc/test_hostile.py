@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from flowstream import Caller, DoorClosed
 from flowstream.proto.ice import MAX_PAIRS, Pair
-from flowstream.proto.rtcp import Nack, PictureLossIndication, ReceiverEstimate, pack_compound
+from flowstream.proto.rtcp import Nack, PictureLossIndication, ReceiverEstimate, TransportFeedback, pack_compound
 from flowstream.testing import VirtualClock, run_virtual
 from flowstream_nodes.webrtc import _session
 from flowstream_nodes.webrtc._session import MAX_PENDING_DTLS, SETUP_S
@@ -28,6 +28,8 @@ from tests.nodes.webrtc.player import LoopbackViewer
 CORPUS = Path(__file__).parent / "corpus"
 STRANGER = ("203.0.113.7", 6000)
 LINK = {"rate": "6M", "delay": "25ms", "queue_time": "300ms"}
+
+WIDE = {"rate": "40M", "delay": "20ms", "queue_time": "300ms"}
 
 Attack = Callable[[VirtualStage, Watcher], Awaitable[None]]
 
@@ -151,6 +153,36 @@ def test_forged_packets_do_nothing() -> None:
         assert watcher.session.ice.pairs == (Pair(SERVER, watcher.address),)
 
     attack(forge)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_viewer_who_says_that_nothing_arrived_ends_no_more_than_its_session(fails: bool) -> None:
+    """It says so when what it tells is put off; ``fails``: whatever comes of that is an error of ours."""
+
+    async def call(clock: VirtualClock) -> None:
+        async with open_virtual_stage(clock) as stage:
+            hostile, other = stage.watcher(WIDE), stage.watcher(WIDE)
+            await hostile.join()
+            await stage.until(5)
+            session = hostile.session
+            with anyio.fail_after(3):
+                while not session.sender.is_calm:
+                    await clock.sleep_until_ns(clock.now_ns() + 1_000_000)
+            hostile._tell = lambda now_ns: None  # type: ignore[method-assign]
+            await clock.sleep_until_ns(clock.now_ns() + 400_000_000)
+            assert session.sender.is_calm, "what it says now is put off"
+            if fails:
+                session.sender.handle_feedback = lambda *args, **options: 1 // 0
+            base = (session.sender.estimator.packets.next_number - 40) & 0xFFFF
+            hostile.send_rtcp(TransportFeedback(1, hostile.ssrcs[0], base, 100, 0, (None,) * 40))
+            await clock.sleep_until_ns(clock.now_ns() + 500_000_000)
+            assert (session.closed_because is not None) == fails
+            await other.join()
+            begun = (clock.now_ns() - stage.begun_ns) / 1e9
+            await stage.until(begun + 4)
+            assert stage.story(other, since=begun + 1, until=begun + 4).pictures > 80
+
+    run_virtual(call)
 
 
 def test_checks_from_everywhere_are_bounded() -> None:

@@ -50,6 +50,12 @@ def test_a_narrow_path_does(lost: float) -> None:
     assert 600_000 <= play(meter, seconds=10, rate_bps=2_000_000, lost=lost, narrow_bps=1_000_000) <= 1_200_000
 
 
+def test_a_path_on_which_nothing_arrives_any_more() -> None:
+    meter = LossMeter()
+    play(meter, seconds=3, rate_bps=2_000_000, lost=0)
+    assert play(meter, seconds=3, rate_bps=2_000_000, lost=1, since_ms=3000) == 50_000
+
+
 def test_a_path_that_is_clean_again_is_free() -> None:
     meter = LossMeter()
     play(meter, seconds=10, rate_bps=2_000_000, lost=0, narrow_bps=500_000)

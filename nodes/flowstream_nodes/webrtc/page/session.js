@@ -32,13 +32,12 @@ export function bearer() {
 }
 
 // A goodbye may be overtaken by what comes after it; whoever comes while it is still there would be somebody else.
-async function sayGoodbye() {
-  const left = stored(sessionStorage, LEFT);
+async function sayGoodbye(left = stored(sessionStorage, LEFT)) {
   if (!left) return;
   try {
     const signal = AbortSignal.timeout?.(GOODBYE_MS); // Safari has it from 16 on
-    await fetch(left, { method: "DELETE", headers: bearer(), keepalive: true, signal });
-    if (stored(sessionStorage, LEFT) === left) stored(sessionStorage, LEFT, null);
+    const { ok, status } = await fetch(left, { method: "DELETE", headers: bearer(), keepalive: true, signal });
+    if ((ok || status === 404) && stored(sessionStorage, LEFT) === left) stored(sessionStorage, LEFT, null);
   } catch {
     // It is said again before we come back.
   }
@@ -289,7 +288,7 @@ export class Session {
     clearInterval(this.sampleTimer);
     if (this.url) {
       stored(sessionStorage, LEFT, this.url);
-      sayGoodbye();
+      sayGoodbye(this.url);
     }
     this.url = null;
     this.pc?.close();
