@@ -27,6 +27,7 @@ _FORGIVES = 1.5  # units of log-likelihood, for each doubling: bandwidths that a
 _HARMLESS = 0.02
 _RISE_PER_S = 1.3
 _CLEAN_NS = 3 * NS_PER_S
+_PACKET = 1200
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class LossMeter:
         self._received = 0
         self._lost = 0
         self._bytes = 0
+        self._packet_bytes = float(_PACKET)  # of the last that came, on average
 
     @property
     def share(self) -> float:
@@ -72,8 +74,10 @@ class LossMeter:
         if elapsed_ns < WINDOW_NS or self._received + self._lost < _FEWEST:
             return False
         lost = max(0, self._lost)
-        # What was lost was sent too; its packets were about as large.
-        sent = self._bytes * (self._received + lost) / max(1, self._received)
+        # What was lost was sent too; its packets were about as large as those that came, be it before.
+        if self._received and self._bytes:
+            self._packet_bytes = self._bytes / self._received
+        sent = self._packet_bytes * (self._received + lost)
         self._stretches.append(_Stretch(sent * 8e9 / elapsed_ns, self._received, lost))
         self._since_ns, self._received, self._lost, self._bytes = now_ns, 0, 0, 0
         self._judge(estimate_bps, least_bps, elapsed_ns, now_ns)
@@ -132,8 +136,7 @@ class LossMeter:
         score = _FORGIVES * math.log2(bps)
         weight = 1.0
         for stretch in reversed(self._stretches):
-            # Where nothing came through, it is not known what was sent.
-            excess = max(0.0, (stretch.rate_bps - bps) / stretch.rate_bps) if stretch.rate_bps else 0.0
+            excess = max(0.0, (stretch.rate_bps - bps) / stretch.rate_bps)
             share = min(max(inherent + (1 - inherent) * excess, _LEAST_LIKELY), 1 - _LEAST_LIKELY)
             score += weight * (stretch.lost * math.log(share) + stretch.received * math.log(1 - share))
             weight *= _FADES

@@ -53,7 +53,10 @@ def test_a_narrow_path_does(lost: float) -> None:
 def test_a_path_on_which_nothing_arrives_any_more() -> None:
     meter = LossMeter()
     play(meter, seconds=3, rate_bps=2_000_000, lost=0)
-    assert play(meter, seconds=3, rate_bps=2_000_000, lost=1, since_ms=3000) == 50_000
+    assert play(meter, seconds=3, rate_bps=2_000_000, lost=1, since_ms=3000) < 600_000
+    assert meter.share == 1
+    never = LossMeter()
+    assert play(never, seconds=3, rate_bps=2_000_000, lost=1) < 600_000
 
 
 def test_a_path_that_is_clean_again_is_free() -> None:
