@@ -108,6 +108,7 @@ class Soak:
                     end = self.begun + self.seconds * number / rounds
                     await self.round(number, end)
                 await self.fresh(chance)
+                await self.calm()  # a node that has failed on purpose makes the status another one
                 sampler.cancel()
                 watched = audience.steady
                 assert watched is not None
