@@ -86,8 +86,8 @@ class Watchdog:
 
     def who(self) -> Any | None:
         """Whom the loop works for right now; any thread."""
-        for whom in reversed(list(self._visits)):
-            return whom
+        if visits := list(self._visits):  # as they are now: the loop may be about to end one
+            return visits[-1]
         context = self._steps.context()
         whom = None if context is None else context.get(_works_for)
         return None if whom is None else whom()
