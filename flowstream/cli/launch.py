@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 
+from flowstream.cli.memory import share_arenas
 from flowstream.cli.report import JsonReport, Report, TextReport
 from flowstream.cli.screen import Screen, is_foreground_terminal
 from flowstream.cli.session import FAILED, STOPPED, Session, leave, left_behind
@@ -61,6 +62,7 @@ def launch(
 
     With ``last_good`` what ran last is run when the file cannot be; ``replays`` run in the place of nodes.
     """
+    share_arenas()
     file = GraphFile(path, folders, sets, layers=layers, replays=replays or {})
     secrets = Secrets()
     plan = failure = refusal = stored = None
