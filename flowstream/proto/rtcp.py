@@ -22,7 +22,7 @@ _SENDER_INFO: Final = struct.Struct("!IQIII")
 _REPORT: Final = struct.Struct("!IIIIII")
 
 
-_MOST_TRAILER: Final = 20
+MOST_TRAILER: Final = 20
 """Bytes that SRTCP adds, at most: its index and a tag (RFC 3711 section 3.4, RFC 7714 section 9)."""
 
 
@@ -190,6 +190,7 @@ class TransportFeedback:
     """
 
     kind: ClassVar[int] = 205
+    format: ClassVar[int] = 15
     sender_ssrc: int
     media_ssrc: int
     base_number: int
@@ -221,9 +222,9 @@ class TransportFeedback:
         body = head + _pack_symbols([_symbol(delta) for delta in self.deltas]) + deltas
         padding = -len(body) % 4
         if not padding:
-            return _pack(self.kind, 15, body)
+            return _pack(self.kind, self.format, body)
         padded = body + bytes(padding - 1) + bytes((padding,))
-        return _HEAD.pack(0xA0 | 15, self.kind, len(padded) // 4) + padded
+        return _HEAD.pack(0xA0 | self.format, self.kind, len(padded) // 4) + padded
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,15 +298,19 @@ def pack_compound(packets: Sequence[RtcpPacket]) -> bytes:
     return b"".join(packet.to_bytes() for packet in packets)
 
 
-def is_feedback_alone(data: bytes) -> bool:
-    """Whether a protected datagram is transport-wide feedback and nothing else, as far as its clear header tells.
+def is_report_alone(data: bytes) -> bool:
+    """Whether a protected datagram is transport-wide feedback or receiver reports and nothing else, as far as its clear
+    header tells.
 
     The header of the first packet is not encrypted (RFC 3711 section 3.4), and no packet fits into what SRTCP adds.
     """
-    if len(data) < 4 or data[0] & 0x1F != 15 or data[1] != TransportFeedback.kind:
+    if len(data) < 4 or data[0] >> 6 != 2:
+        return False
+    is_feedback = data[1] == TransportFeedback.kind and data[0] & 0x1F == TransportFeedback.format
+    if not is_feedback and data[1] != ReceiverReport.kind:
         return False
     rest = len(data) - 4 * ((data[2] << 8 | data[3]) + 1)
-    return 0 <= rest <= _MOST_TRAILER
+    return 0 <= rest <= MOST_TRAILER
 
 
 def looks_like_rtcp(data: bytes) -> bool:

@@ -19,7 +19,7 @@ from flowstream.proto.rtcp import (
     SenderReport,
     SourceDescription,
     TransportFeedback,
-    is_feedback_alone,
+    is_report_alone,
     looks_like_rtcp,
     pack_compound,
     parse_compound,
@@ -204,17 +204,17 @@ def test_rtcp_is_told_from_rtp_by_its_second_byte() -> None:
 
 
 @given(st.lists(PACKETS, min_size=1, max_size=3), st.sampled_from([14, 20]))
-def test_the_clear_header_tells_of_feedback_that_is_alone(packets: list[RtcpPacket], trailer: int) -> None:
+def test_the_clear_header_tells_of_reports_that_are_alone(packets: list[RtcpPacket], trailer: int) -> None:
     first, *rest = (packet.to_bytes() for packet in packets)
     protected = first[:8] + bytes(len(first) - 8 + sum(map(len, rest)) + trailer)
     fits = sum(map(len, rest)) <= 20 - trailer  # then it holds nothing
-    assert is_feedback_alone(protected) == (isinstance(packets[0], TransportFeedback) and fits)
+    assert is_report_alone(protected) == (isinstance(packets[0], TransportFeedback | ReceiverReport) and fits)
 
 
 @given(st.binary(max_size=40))
-def test_anything_may_be_asked_whether_it_is_feedback_alone(data: bytes) -> None:
-    assert is_feedback_alone(data) in (True, False)
-    assert not is_feedback_alone(data[:3])
+def test_anything_may_be_asked_whether_it_is_a_report_alone(data: bytes) -> None:
+    assert is_report_alone(data) in (True, False)
+    assert not is_report_alone(data[:3])
 
 
 def test_a_cname_has_at_most_255_bytes() -> None:

@@ -16,6 +16,7 @@ from typing import Final, Protocol, cast
 from flowstream.proto import stun
 from flowstream.proto.ice import Address, Pair, local_ufrag
 from flowstream.proto.ice_agent import asker_of
+from flowstream_nodes.webrtc._aside import NOTES_BYTES, split_off, waited_ns
 from flowstream_nodes.webrtc._layout import Even, evens
 
 MAX_DATAGRAM: Final = 2048
@@ -23,6 +24,9 @@ MAX_DATAGRAM: Final = 2048
 
 MAX_BURST: Final = 64
 """Datagrams read from one socket before everybody else gets a turn."""
+
+MOST_TAKEN: Final = 1024
+"""Reports that are fetched from one address at a time; the rest is left for the next time."""
 
 MAX_SOCKETS: Final = 32
 """Local addresses that are bound at a time."""
@@ -52,6 +56,13 @@ class Receiver(Protocol):
         """Takes one datagram that came in on ``pair``."""
 
 
+class Peer(Receiver, Protocol):
+    """Who takes all that comes in on a pair."""
+
+    def handle_reports(self, data: bytes, pair: Pair, *, waited_ns: int) -> None:
+        """Takes RTCP of nothing but feedback or receiver reports that came in on ``pair`` a while ago."""
+
+
 class Lent(Protocol):
     """An address that a relay lent, which sends as a socket does."""
 
@@ -66,6 +77,8 @@ class _Port:
         self.socket = bound
         self.address = address
         self.cuts_up = cuts_up
+        self.aside: socket.socket | None = None
+        """Where reports come in, if not with all else."""
 
 
 class UdpMux:
@@ -78,6 +91,8 @@ class UdpMux:
     Then only what was sent from this machine itself is taken.
 
     Datagrams from unknown peers are dropped; only a STUN request that names a registered session makes a peer known.
+
+    What peers report of their packets is passed on when it comes, or when `take_reports` is called if it is held.
     """
 
     def __init__(self, host: str, port: int, *, log: logging.LoggerAdapter[logging.Logger]) -> None:
@@ -92,7 +107,8 @@ class UdpMux:
         self._lent: set[str] = set()
         self._asking: dict[bytes, Receiver] = {}
         self._sessions: dict[str, Receiver] = {}
-        self._peers: dict[Pair, Receiver] = {}
+        self._peers: dict[Pair, Peer] = {}
+        self._is_held = False
         self.unsent_packets = 0
 
     async def open(self) -> None:
@@ -124,6 +140,9 @@ class UdpMux:
         for port in self._ports.values():
             loop.remove_reader(port.socket)
             port.socket.close()
+            if port.aside is not None:
+                loop.remove_reader(port.aside)
+                port.aside.close()
         self._ports.clear()
         self._asking.clear()
         self._sessions.clear()
@@ -170,11 +189,25 @@ class UdpMux:
         """Undoes `expect`."""
         self._asking.pop(tag, None)
 
+    def hold_reports(self, is_held: bool) -> None:
+        """Whether reports of peers wait for `take_reports`, where the kernel can tell them apart."""
+        if is_held == self._is_held:
+            return
+        self._is_held = is_held
+        for port in self._ports.values():
+            self._watch_aside(port)
+
+    def take_reports(self) -> None:
+        """Passes the reports on that have come in."""
+        for port in list(self._ports.values()):
+            if port.aside is not None:
+                self._read_aside(port.aside, port, MOST_TAKEN)
+
     def register(self, ufrag: str, receiver: Receiver) -> None:
         """Peers that name ``ufrag`` as the session they want are ``receiver``'s."""
         self._sessions[ufrag] = receiver
 
-    def claim(self, pair: Pair, receiver: Receiver) -> None:
+    def claim(self, pair: Pair, receiver: Peer) -> None:
         """All that comes in on ``pair`` is ``receiver``'s from now on."""
         self._peers[pair] = receiver
 
@@ -283,6 +316,17 @@ class UdpMux:
             bound.close()
             raise
         self._ports[host] = port
+        port.aside = split_off(bound)
+        self._watch_aside(port)
+
+    def _watch_aside(self, port: _Port) -> None:
+        if port.aside is None:
+            return
+        loop = asyncio.get_running_loop()
+        if self._is_held:
+            loop.remove_reader(port.aside)
+        else:
+            loop.add_reader(port.aside, self._read_aside, port.aside, port, MAX_BURST)
 
     def _readable(self, port: _Port) -> None:
         for _ in range(MAX_BURST):
@@ -296,10 +340,25 @@ class UdpMux:
             if data:
                 self._dispatch(data, Pair(port.address, source[:2]))
 
+    def _read_aside(self, aside: socket.socket, port: _Port, most: int) -> None:
+        for _ in range(most):
+            try:
+                data, notes, _, source = aside.recvmsg(MAX_DATAGRAM, NOTES_BYTES)
+            except OSError:  # nothing more, or what it says of the way back, which the other socket says too
+                return
+            self._pass_on(data, Pair(port.address, source[:2]), waited_ns(notes))
+
+    def _pass_on(self, data: bytes, pair: Pair, waited_ns: int) -> None:
+        if self._is_local and pair.remote[0] not in self._own:
+            return
+        peer = self._peers.get(pair)
+        if peer is not None:
+            peer.handle_reports(data, pair, waited_ns=waited_ns)
+
     def _dispatch(self, data: bytes, pair: Pair) -> None:
         if self._is_local and pair.remote[0] not in self._own:
             return
-        receiver = self._peers.get(pair)
+        receiver: Receiver | None = self._peers.get(pair)
         if stun.looks_like_stun(data):
             tag = asker_of(data)
             if tag is not None:

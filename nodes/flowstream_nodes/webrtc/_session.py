@@ -42,7 +42,7 @@ from flowstream.proto.rtcp import (
     SenderReport,
     SourceDescription,
     TransportFeedback,
-    is_feedback_alone,
+    is_report_alone,
     looks_like_rtcp,
     pack_compound,
     parse_compound,
@@ -78,7 +78,7 @@ APPLICATION_DATA: Final = 23
 """First byte of a DTLS record that is no part of a handshake (RFC 6347 section 4.1)."""
 
 MOST_PUT_OFF: Final = 4
-"""Feedback that waits for the next `ViewerSession.tick` where nothing depends on it. More is taken at once."""
+"""Reports that wait for the next `ViewerSession.tick` where nothing depends on them. More are taken at once."""
 
 MAX_SRTCP: Final = 1400
 """Longest protected RTCP packet that is looked at, in bytes."""
@@ -187,6 +187,9 @@ class ViewerSession:
             on_failure=self._fail,
         )
         self._checks: dict[bytes, Pair] = {}  # by transaction: where each check came in
+        self._tells_of_packets = any(
+            track.transport_number_extension is not None for track in agreement.tracks.values()
+        )
         self._by_ssrc = {stream.ssrc: stream for stream in self.streams.values()}
         self.awaits_keyframe = True
         self.choice: Choice | None = None
@@ -222,6 +225,7 @@ class ViewerSession:
         self._protection: Protection | None = None
         self._unprotect_rtcp: Callable[[bytes], bytes] | None = None
         self._put_off: list[tuple[bytes, int]] = []  # with when it came
+        self._looked_ns = 0  # at what time the sender was told something last: for it, time does not go back
         mux.register(self.ice.ufrag, self)
         if self.ice.tag is not None:
             mux.expect(self.ice.tag, self)
@@ -270,7 +274,18 @@ class ViewerSession:
             if data[0] == APPLICATION_DATA and self._protection is not None:
                 self._has_keys.set()
         elif looks_like_rtcp(data):
-            self._handle_rtcp(data)
+            self._mux.take_reports()  # what came before it
+            self._handle_rtcp(data, self._clock.now_ns())
+
+    def handle_reports(self, data: bytes, pair: Pair, *, waited_ns: int) -> None:
+        """Takes RTCP of nothing but feedback or receiver reports that came in a while ago."""
+        if self.closed_because is None and looks_like_rtcp(data):
+            self._handle_rtcp(data, self._clock.now_ns() - waited_ns)
+
+    @property
+    def reports_can_wait(self) -> bool:
+        """Whether nothing depends on when is looked at what this viewer reports of its packets."""
+        return self.connected and (not self._tells_of_packets or self.sender.is_calm)
 
     def restart_ice(self, said: Fragment) -> None:
         """New credentials and a new tag; media goes on where it goes until the peer nominates a pair under them."""
@@ -301,7 +316,7 @@ class ViewerSession:
         least_bps: int = 0,
         share_bps: int | None = None,
     ) -> None:
-        """What is due by the clock: consent, ICE credentials, feedback that waits, the estimate, and sender reports.
+        """What is due by the clock: consent, ICE credentials, reports that wait, the estimate, and sender reports.
 
         ``ticks_at`` gives the timeline position of a wallclock time in ticks of a kind's clock; ``stream_bps`` is the
         most that could be sent to this viewer now, ``least_bps`` the least, ``share_bps`` what it could have of an
@@ -309,6 +324,7 @@ class ViewerSession:
         """
         try:
             self._catch_up()
+            self._looked_ns = now_ns
             self._follow(self.ice.handle_deadline(now_ns=now_ns))
             if self.connected:
                 self.sender.tick(stream_bps=stream_bps, least_bps=least_bps, share_bps=share_bps, now_ns=now_ns)
@@ -502,6 +518,7 @@ class ViewerSession:
             self._mux.expect_no_more(self.ice.tag)
 
     def _handle_ice(self, data: bytes, pair: Pair) -> None:
+        self._mux.take_reports()
         self._catch_up()  # what was told is of the path before this
         transaction = stun.transaction_of(data)
         if self._checks.get(transaction, pair) != pair:
@@ -543,17 +560,16 @@ class ViewerSession:
                 self._reached.set()
                 self._on_reached(self)
 
-    def _handle_rtcp(self, data: bytes) -> None:
+    def _handle_rtcp(self, data: bytes, came_ns: int) -> None:
         if self._unprotect_rtcp is None or len(data) > MAX_SRTCP:
             return
-        now_ns = self._clock.now_ns()
         # Many viewers tell of their packets at moments of their own. Where nothing depends on it the loop does not work
         # on each by itself: looking after one viewer after the other takes half the time.
-        if len(self._put_off) < MOST_PUT_OFF and is_feedback_alone(data) and self.sender.is_calm:
-            self._put_off.append((data, now_ns))
+        if len(self._put_off) < MOST_PUT_OFF and is_report_alone(data) and self.sender.is_calm:
+            self._put_off.append((data, came_ns))
             return
         self._catch_up()
-        self._take_rtcp(data, now_ns)
+        self._take_rtcp(data, came_ns)
 
     def _catch_up(self) -> None:
         if self._put_off:
@@ -563,6 +579,7 @@ class ViewerSession:
 
     def _take_rtcp(self, data: bytes, now_ns: int) -> None:
         assert self._unprotect_rtcp is not None
+        now_ns = self._looked_ns = max(now_ns, self._looked_ns)
         try:
             packets = parse_compound(self._unprotect_rtcp(data))
         except (ProtectionError, RtcpError):
@@ -583,11 +600,11 @@ class ViewerSession:
                 self.ask_keyframe()
             case ReceiverReport(_, blocks) | SenderReport(reports=blocks):
                 for block in blocks:
-                    self._handle_report(block)
+                    self._handle_report(block, now_ns)
             case _:
                 pass
 
-    def _handle_report(self, block: ReportBlock) -> None:
+    def _handle_report(self, block: ReportBlock, now_ns: int) -> None:
         stream = self._by_ssrc.get(block.ssrc)
         if stream is None:
             return
@@ -596,11 +613,11 @@ class ViewerSession:
         if block.fraction_lost and block.packets_lost <= before:
             block = replace(block, fraction_lost=0)
         stream.last_report = block
-        round_trip_ns = block.round_trip_ns(wallclock_ns=self._clock.wallclock_ns())
+        ago_ns = self._clock.now_ns() - now_ns
+        round_trip_ns = block.round_trip_ns(wallclock_ns=self._clock.wallclock_ns() - ago_ns)
         if round_trip_ns is not None:
             self.round_trip_ns = min(round_trip_ns, 1_000_000_000)
-        loss, now_ns = block.fraction_lost / 256, self._clock.now_ns()
-        self.sender.handle_report(loss=loss, round_trip_ns=round_trip_ns, now_ns=now_ns)
+        self.sender.handle_report(loss=block.fraction_lost / 256, round_trip_ns=round_trip_ns, now_ns=now_ns)
 
     def _send_plain(self, data: bytes) -> None:
         pair = self.ice.selected or self.sender.pair

@@ -389,6 +389,7 @@ class Viewers:
                     seated.cover()
 
     def _tick(self) -> None:  # by itself: what the loop has looked at last is not kept until the next time
+        self._mux.take_reports()
         now_ns = self._holding.now_ns()
         if now_ns >= self._next_decision_ns:
             self._decide()
@@ -403,6 +404,7 @@ class Viewers:
                 share_bps=self.rungs.share_bps(session),
             )
             self._seated[session.id].cover()
+        self._mux.hold_reports(all(session.reports_can_wait for session in self.sessions.values()))
         self.channels.tick(now_ns=now_ns)
         self.registry.tick()
 

@@ -25,7 +25,14 @@ from flowstream import Caller, EncodedCaps, EncodedPacket, ViewerRegistry
 from flowstream.control.tokens import TokenStore
 from flowstream.proto import stun
 from flowstream.proto.ice import Address, Pair
-from flowstream.proto.rtcp import RtcpPacket, SenderReport, looks_like_rtcp, pack_compound, parse_compound
+from flowstream.proto.rtcp import (
+    RtcpPacket,
+    SenderReport,
+    is_report_alone,
+    looks_like_rtcp,
+    pack_compound,
+    parse_compound,
+)
 from flowstream.proto.rtp import RtpPacket
 from flowstream.testing import Change, Delivery, Link, VirtualClock
 from flowstream_nodes.webrtc._mux import UdpMux
@@ -66,6 +73,28 @@ class LinkMux(UdpMux):
         super().__init__(SERVER[0], SERVER[1], log=LOG)
         port: Any = SimpleNamespace(socket=_LinkSocket(network), address=SERVER, cuts_up=False)
         self._ports[SERVER[0]] = port
+        self._now_ns = network.clock.now_ns
+        self.waiting: list[tuple[bytes, Pair, int]] = []
+        """Reports that have not been asked for, and when they came."""
+
+    def arrive(self, data: bytes, pair: Pair) -> None:
+        """A datagram from a viewer. As with the kernel's sockets, reports come in by themselves."""
+        if not is_report_alone(data):
+            self._dispatch(data, pair)
+        elif self._is_held:
+            self.waiting.append((data, pair, self._now_ns()))
+        else:
+            self._pass_on(data, pair, 0)
+
+    def hold_reports(self, is_held: bool) -> None:
+        self._is_held = is_held
+        if not is_held and self.waiting:
+            asyncio.get_running_loop().call_soon(self.take_reports)
+
+    def take_reports(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for data, pair, came_ns in waiting:
+            self._pass_on(data, pair, self._now_ns() - came_ns)
 
     def candidates(self) -> list[Address]:
         return [SERVER]
@@ -79,10 +108,10 @@ class Network:
     """Links between the server and its viewers, and when what is on them arrives."""
 
     def __init__(self, clock: VirtualClock) -> None:
+        self.clock = clock
         self.mux = LinkMux(self)
         self.viewers: dict[Address, Watcher] = {}
         self.spoofed = 0
-        self._clock = clock
         self._links: dict[Link, Callable[[Delivery], None]] = {}
         self._timers: dict[Link, asyncio.TimerHandle] = {}
         self._addresses = 0
@@ -106,12 +135,12 @@ class Network:
 
     def send(self, link: Link, data: bytes, tag: Any) -> None:
         """Puts a datagram on a link."""
-        link.send(data, self._clock.now_ns(), tag)
+        link.send(data, self.clock.now_ns(), tag)
         self._work(link)
 
     def change(self, link: Link, **changes: Any) -> None:
         """Other conditions from now on."""
-        link.set(self._clock.now_ns(), **changes)
+        link.set(self.clock.now_ns(), **changes)
         self._work(link)
 
     def close(self) -> None:
@@ -121,7 +150,7 @@ class Network:
         self._links.clear()
 
     def _work(self, link: Link) -> None:
-        for delivery in link.poll(self._clock.now_ns()):
+        for delivery in link.poll(self.clock.now_ns()):
             self._links[link](delivery)
         if (timer := self._timers.pop(link, None)) is not None:
             timer.cancel()
@@ -335,7 +364,7 @@ class VirtualStage:
 
     def arrive_up(self, delivery: Delivery) -> None:
         """A datagram comes out at the server, from the address that its viewer has now."""
-        self.network.mux._dispatch(delivery.data, Pair(SERVER, delivery.tag.address))
+        self.network.mux.arrive(delivery.data, Pair(SERVER, delivery.tag.address))
 
     async def play(self) -> None:
         """Encodes until cancelled."""

@@ -63,7 +63,7 @@ def attack(main: Attack, *, seconds: float = 7, has_sound: bool = False) -> tupl
 def come_in(stage: VirtualStage, data: bytes, remote: tuple[str, int]) -> None:
     """A datagram from an address, whoever sent it; the socket gives none that is empty."""
     if data:
-        stage.network.mux._dispatch(data, Pair(SERVER, remote))
+        stage.network.mux.arrive(data, Pair(SERVER, remote))
 
 
 # --- forged and replayed ----------------------------------------------------------------------------------------------

@@ -272,7 +272,7 @@ def test_what_is_told_of_a_wide_link_waits_for_the_next_look_at_the_clock_and_of
         found: list[float] = []
 
         async def note(stage: VirtualStage, watcher: Watcher) -> None:
-            sender, came = watcher.session.sender, watcher.session.handle_datagram
+            sender, came = watcher.session.sender, stage.network.mux.arrive
             arrived_ns: dict[int, None] = {}
             take = sender.handle_feedback
 
@@ -287,7 +287,7 @@ def test_what_is_told_of_a_wide_link_waits_for_the_next_look_at_the_clock_and_of
                 take(packet, now_ns=now_ns)
 
             await stage.until(4)
-            watcher.session.handle_datagram = arrive  # type: ignore[method-assign]
+            stage.network.mux.arrive = arrive  # type: ignore[method-assign]
             sender.handle_feedback = handle  # type: ignore[method-assign]
 
         link = {"rate": rate, "delay": "33ms", "queue_time": "300ms"}  # or feedback comes when the clock is looked at
@@ -307,7 +307,7 @@ def test_a_request_for_what_is_missed_waits_for_nothing() -> None:
     async def ask(stage: VirtualStage, watcher: Watcher) -> None:
         await stage.until(5)
         session = watcher.session
-        while not session._put_off:
+        while not stage.network.mux.waiting:
             await stage.clock.sleep_until_ns(stage.clock.now_ns() + MS)
         resent = session.streams["video"].packets_resent
         number = session.streams["video"]._sequence_number - 1

@@ -26,6 +26,8 @@ from flowstream.proto.rtcp import (
     ReportBlock,
     SenderReport,
     SourceDescription,
+    pack_compound,
+    to_ntp,
 )
 from flowstream.proto.rtp import RtpPacket, Unwrapper
 from flowstream.proto.sdpfrag import Fragment
@@ -329,8 +331,32 @@ async def test_a_loss_that_no_count_bears_out_is_none(stage_of: Any, make_viewer
         await send_pictures(stage, viewer, 2)
         for lost, fraction, believed in ((0, 249, 0), (3, 25, 25), (3, 200, 0), (9, 200, 200)):
             block = ReportBlock(viewer.ssrcs[0], fraction, lost, 9, 0, 0, 0)
-            session._handle_report(block)
+            session._handle_report(block, session._clock.now_ns())
             assert session.streams["video"].last_report == replace(block, fraction_lost=believed)
+
+
+async def test_a_report_counts_when_it_came_but_for_the_sender_time_does_not_go_back(
+    stage_of: Any, make_viewer: MakeViewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage_of() as stage:
+        viewer = make_viewer()
+        session = await join(stage, viewer)
+        told: list[tuple[int, int]] = []
+        monkeypatch.setattr(
+            session.sender, "handle_report", lambda *, loss, round_trip_ns, now_ns: told.append((round_trip_ns, now_ns))
+        )
+        wallclock_ns, now_ns = session._clock.wallclock_ns(), session._clock.now_ns()
+        session._looked_ns = 0  # at no tick since
+        sent = to_ntp(wallclock_ns - 300_000_000) >> 16 & 0xFFFFFFFF
+        for waited_ns in (100_000_000, 200_000_000):
+            report = ReceiverReport(1, (ReportBlock(viewer.ssrcs[0], 0, 0, 9, 0, sent, 0),))
+            data = viewer.dtls._tx_srtp.protect_rtcp(pack_compound([report]))
+            session.handle_reports(data, session.sender.pair, waited_ns=waited_ns)
+        passed_ns = session._clock.now_ns() - now_ns
+        (first_trip_ns, first_ns), (_, second_ns) = told
+        assert 0 <= first_ns - (now_ns - 100_000_000) <= passed_ns
+        assert 199_000_000 <= first_trip_ns <= 200_000_000 + passed_ns, "it took no longer for having waited here"
+        assert second_ns == first_ns, "it came before the other one, but was heard after it"
 
 
 async def test_a_new_node_feeds_the_same_viewer_and_nothing_jumps(
