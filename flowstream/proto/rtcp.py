@@ -302,7 +302,8 @@ def is_report_alone(data: bytes) -> bool:
     """Whether a protected datagram is transport-wide feedback or receiver reports and nothing else, as far as its clear
     header tells.
 
-    The header of the first packet is not encrypted (RFC 3711 section 3.4), and no packet fits into what SRTCP adds.
+    The header of the first packet is not encrypted (RFC 3711 section 3.4), and nothing that is answered fits into what
+    SRTCP adds.
     """
     if len(data) < 4 or data[0] >> 6 != 2:
         return False

@@ -27,7 +27,7 @@ NOTES_BYTES: Final = 64
 LONGEST_NS: Final = 1_000_000_000
 """Nothing is taken to have waited for longer: the wall clock may have been set meanwhile."""
 
-_TIME: Final = struct.Struct("=qq")
+_TIME: Final = struct.Struct("@ll")
 _INSTRUCTION: Final = struct.Struct("=HBBI")
 _BYTE, _HALF, _LENGTH, _KEEP, _ADD, _SHIFT, _AND, _LESS_KEPT = 0x30, 0x28, 0x80, 0x07, 0x04, 0x64, 0x54, 0x1C
 _IF_EQUAL, _IF_MORE, _RETURN = 0x15, 0x25, 0x06
@@ -67,19 +67,26 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
 
 
-def split_off(bound: socket.socket) -> socket.socket | None:
+def split_off(bound: socket.socket, *, buffer_bytes: int) -> socket.socket | None:
     """A second socket at the address of ``bound``, to which reports and nothing else come from now on.
 
     Reports are what `is_report_alone` takes for such. None where the kernel cannot do that; then ``bound`` gets all, as
-    before. The address has been bound for this process alone, so that nobody shares it unnoticed.
+    before. A kernel may also say that it can and do nothing: what comes in on the second socket has to be looked at.
+
+    ``bound`` was bound for this process alone, so that nobody had the port. From now on another program of the same
+    user could bind it too, if it asks for SO_REUSEPORT as well; it gets nothing.
 
     Source: socket(7), SO_REUSEPORT and SO_ATTACH_REUSEPORT_CBPF.
     """
     if sys.platform != "linux":
         return None
-    aside = socket.socket(bound.family, socket.SOCK_DGRAM)
+    try:
+        aside = socket.socket(bound.family, socket.SOCK_DGRAM)
+    except OSError:
+        return None
     try:
         aside.setblocking(False)
+        aside.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
         if bound.family == socket.AF_INET6:
             aside.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         aside.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)

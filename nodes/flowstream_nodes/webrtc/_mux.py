@@ -16,6 +16,7 @@ from typing import Final, Protocol, cast
 from flowstream.proto import stun
 from flowstream.proto.ice import Address, Pair, local_ufrag
 from flowstream.proto.ice_agent import asker_of
+from flowstream.proto.rtcp import is_report_alone
 from flowstream_nodes.webrtc._aside import NOTES_BYTES, split_off, waited_ns
 from flowstream_nodes.webrtc._layout import Even, evens
 
@@ -26,7 +27,7 @@ MAX_BURST: Final = 64
 """Datagrams read from one socket before everybody else gets a turn."""
 
 MOST_TAKEN: Final = 1024
-"""Reports that are fetched from one address at a time; the rest is left for the next time."""
+"""Reports that are fetched for all peers of one address at a time; the rest is left for the next time."""
 
 MAX_SOCKETS: Final = 32
 """Local addresses that are bound at a time."""
@@ -197,11 +198,15 @@ class UdpMux:
         for port in self._ports.values():
             self._watch_aside(port)
 
-    def take_reports(self) -> None:
-        """Passes the reports on that have come in."""
-        for port in list(self._ports.values()):
-            if port.aside is not None:
-                self._read_aside(port.aside, port, MOST_TAKEN)
+    def take_reports(self) -> int:
+        """Passes the reports on that have come in; gives how many came, whoever sent them."""
+        return sum(self._read_aside(port, MOST_TAKEN) for port in list(self._ports.values()))
+
+    def take_reports_before(self, pair: Pair) -> None:
+        """Passes those on that may have come in on ``pair`` before what is looked at now."""
+        port = self._ports.get(pair.local[0])
+        if port is not None:
+            self._read_aside(port, MAX_BURST)
 
     def register(self, ufrag: str, receiver: Receiver) -> None:
         """Peers that name ``ufrag`` as the session they want are ``receiver``'s."""
@@ -316,7 +321,7 @@ class UdpMux:
             bound.close()
             raise
         self._ports[host] = port
-        port.aside = split_off(bound)
+        port.aside = split_off(bound, buffer_bytes=BUFFER_BYTES)
         self._watch_aside(port)
 
     def _watch_aside(self, port: _Port) -> None:
@@ -326,7 +331,7 @@ class UdpMux:
         if self._is_held:
             loop.remove_reader(port.aside)
         else:
-            loop.add_reader(port.aside, self._read_aside, port.aside, port, MAX_BURST)
+            loop.add_reader(port.aside, self._read_aside, port, MAX_BURST)
 
     def _readable(self, port: _Port) -> None:
         for _ in range(MAX_BURST):
@@ -340,13 +345,37 @@ class UdpMux:
             if data:
                 self._dispatch(data, Pair(port.address, source[:2]))
 
-    def _read_aside(self, aside: socket.socket, port: _Port, most: int) -> None:
-        for _ in range(most):
+    def _read_aside(self, port: _Port, most: int) -> int:
+        aside = port.aside
+        if aside is None:
+            return 0
+        count, is_mixed = 0, False
+        while count < most:
             try:
                 data, notes, _, source = aside.recvmsg(MAX_DATAGRAM, NOTES_BYTES)
-            except OSError:  # nothing more, or what it says of the way back, which the other socket says too
-                return
-            self._pass_on(data, Pair(port.address, source[:2]), waited_ns(notes))
+            except BlockingIOError:
+                if is_mixed:
+                    self._put_together(port, aside)
+                break
+            except OSError as error:
+                self._log.debug("receiving on %s: %s", port.address, error)
+                break
+            count += 1
+            pair = Pair(port.address, source[:2])
+            if is_report_alone(data):
+                self._pass_on(data, pair, waited_ns(notes))
+            else:
+                is_mixed = True
+                if data:  # a turn of its own, as if it had come where it belongs
+                    asyncio.get_running_loop().call_soon(self._dispatch, data, pair)
+        return count
+
+    def _put_together(self, port: _Port, aside: socket.socket) -> None:
+        """The kernel does not tell reports apart, although it said that it would: all comes in together again."""
+        self._log.info("on %s the system does not tell reports of viewers from all else", port.address)
+        asyncio.get_running_loop().remove_reader(aside)
+        aside.close()
+        port.aside = None
 
     def _pass_on(self, data: bytes, pair: Pair, waited_ns: int) -> None:
         if self._is_local and pair.remote[0] not in self._own:

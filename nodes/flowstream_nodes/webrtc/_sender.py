@@ -246,10 +246,11 @@ class Sender:
         self._follow_target(self._wakeups.now_ns())
 
     def handle_report(self, *, loss: float, round_trip_ns: int | None, now_ns: int) -> None:
-        """What a receiver report tells; it counts where nothing better comes."""
+        """What a receiver report tells; it counts where nothing better comes, and came at ``now_ns``, maybe a while
+        ago."""
         self._has_reports = True
         self.estimator.handle_report(loss=loss, round_trip_ns=round_trip_ns, now_ns=now_ns)
-        self._follow_target(now_ns)
+        self._follow_target(self._wakeups.now_ns())
 
     def tick(self, *, stream_bps: int, least_bps: int, share_bps: int | None = None, now_ns: int) -> None:
         """What is due by the clock.

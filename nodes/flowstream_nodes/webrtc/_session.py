@@ -245,8 +245,7 @@ class ViewerSession:
             await self._closed.wait()
         except Exception as error:  # noqa: BLE001
             # Whatever one peer provokes, the others must not notice.
-            self._log.exception("viewer %s failed", self.id)
-            self.close(f"failed: {error}")
+            self._give_up(error)
         finally:
             self.close("the stream's server stopped")
             with anyio.CancelScope(shield=True):
@@ -262,6 +261,10 @@ class ViewerSession:
             if self._protection is None:  # else the last words go out before the path closes
                 self._path.close()
 
+    def _give_up(self, error: Exception) -> None:
+        self._log.error("viewer %s failed", self.id, exc_info=error)
+        self.close(f"failed: {error}")
+
     def handle_datagram(self, data: bytes, pair: Pair) -> None:
         """Takes one datagram of this viewer: STUN, DTLS or RTCP (RFC 7983)."""
         if self.closed_because is not None:
@@ -274,18 +277,23 @@ class ViewerSession:
             if data[0] == APPLICATION_DATA and self._protection is not None:
                 self._has_keys.set()
         elif looks_like_rtcp(data):
-            self._mux.take_reports()  # what came before it
+            self._mux.take_reports_before(pair)
             self._handle_rtcp(data, self._clock.now_ns())
 
     def handle_reports(self, data: bytes, pair: Pair, *, waited_ns: int) -> None:
         """Takes RTCP of nothing but feedback or receiver reports that came in a while ago."""
-        if self.closed_because is None and looks_like_rtcp(data):
+        if self.closed_because is not None:
+            return
+        try:
             self._handle_rtcp(data, self._clock.now_ns() - waited_ns)
+        except Exception as error:  # noqa: BLE001
+            # As in `tick`: those of others are taken along with it.
+            self._give_up(error)
 
     @property
     def reports_can_wait(self) -> bool:
         """Whether nothing depends on when is looked at what this viewer reports of its packets."""
-        return self.connected and (not self._tells_of_packets or self.sender.is_calm)
+        return not self.connected or not self._tells_of_packets or self.sender.is_calm
 
     def restart_ice(self, said: Fragment) -> None:
         """New credentials and a new tag; media goes on where it goes until the peer nominates a pair under them."""
@@ -331,8 +339,7 @@ class ViewerSession:
                 self._send_reports(ticks_at, now_ns)
         except Exception as error:  # noqa: BLE001
             # As in `run`: this is called for one viewer after the other.
-            self._log.exception("viewer %s failed", self.id)
-            self.close(f"failed: {error}")
+            self._give_up(error)
 
     def _send_reports(self, ticks_at: Callable[[Kind, int], int], now_ns: int) -> None:
         if not self.connected or now_ns < self._next_report_ns:
@@ -518,7 +525,7 @@ class ViewerSession:
             self._mux.expect_no_more(self.ice.tag)
 
     def _handle_ice(self, data: bytes, pair: Pair) -> None:
-        self._mux.take_reports()
+        self._mux.take_reports_before(pair)
         self._catch_up()  # what was told is of the path before this
         transaction = stun.transaction_of(data)
         if self._checks.get(transaction, pair) != pair:

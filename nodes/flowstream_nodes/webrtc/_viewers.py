@@ -53,6 +53,12 @@ TICK_S: Final = 0.05
 DECISION_NS: Final = 200_000_000
 """How often it is decided anew who gets which rung; whenever a viewer needs a keyframe, too."""
 
+MOST_REPORTS: Final = 8
+"""More than a viewer has to report between two ticks."""
+
+FLOOD_NS: Final = 5_000_000_000
+"""After so many that they cannot be the viewers', reports are read as they come for so long."""
+
 AUTO: Final = "auto"
 """What a viewer says that leaves the choice to its link."""
 
@@ -116,6 +122,7 @@ class Viewers:
         self._sound = Timeline(CLOCK_RATES["audio"])
         self._sound_meter = RateMeter()
         self._next_decision_ns = 0
+        self._hold_again_ns = 0
         self._wakeups = Wakeups(holding.now_ns)
         self._feeders: list[Feeder] = []
         self._current: dict[tuple[Kind, int], Feeder] = {}
@@ -389,7 +396,7 @@ class Viewers:
                     seated.cover()
 
     def _tick(self) -> None:  # by itself: what the loop has looked at last is not kept until the next time
-        self._mux.take_reports()
+        taken = self._mux.take_reports()
         now_ns = self._holding.now_ns()
         if now_ns >= self._next_decision_ns:
             self._decide()
@@ -404,9 +411,17 @@ class Viewers:
                 share_bps=self.rungs.share_bps(session),
             )
             self._seated[session.id].cover()
-        self._mux.hold_reports(all(session.reports_can_wait for session in self.sessions.values()))
+        self._hold_reports(taken, now_ns)
         self.channels.tick(now_ns=now_ns)
         self.registry.tick()
+
+    def _hold_reports(self, taken: int, now_ns: int) -> None:
+        """Whether reports wait for the next tick: while nothing depends on them, and nobody sends so many of them that
+        there might be no room for those that count."""
+        if taken > MOST_REPORTS * (len(self.sessions) + 1):
+            self._hold_again_ns = now_ns + FLOOD_NS
+        is_calm = all(session.reports_can_wait for session in self.sessions.values())
+        self._mux.hold_reports(is_calm and now_ns >= self._hold_again_ns)
 
     async def close(self) -> None:
         """Says goodbye to everybody and closes the sockets."""

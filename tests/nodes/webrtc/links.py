@@ -35,7 +35,7 @@ from flowstream.proto.rtcp import (
 )
 from flowstream.proto.rtp import RtpPacket
 from flowstream.testing import Change, Delivery, Link, VirtualClock
-from flowstream_nodes.webrtc._mux import UdpMux
+from flowstream_nodes.webrtc._mux import MOST_TAKEN, UdpMux
 from flowstream_nodes.webrtc._viewers import Feeder, Viewers
 from tests.nodes.webrtc.player import LoopbackViewer
 from tests.nodes.webrtc.receiver import MS, NS_PER_S, Receiver, Shown, freezes_ns, name_picture
@@ -91,10 +91,14 @@ class LinkMux(UdpMux):
         if not is_held and self.waiting:
             asyncio.get_running_loop().call_soon(self.take_reports)
 
-    def take_reports(self) -> None:
-        waiting, self.waiting = self.waiting, []
-        for data, pair, came_ns in waiting:
+    def take_reports(self) -> int:
+        taken, self.waiting = self.waiting[:MOST_TAKEN], self.waiting[MOST_TAKEN:]
+        for data, pair, came_ns in taken:
             self._pass_on(data, pair, self._now_ns() - came_ns)
+        return len(taken)
+
+    def take_reports_before(self, pair: Pair) -> None:
+        self.take_reports()
 
     def candidates(self) -> list[Address]:
         return [SERVER]

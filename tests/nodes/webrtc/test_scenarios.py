@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from flowstream.proto.ice import Pair
-from flowstream.proto.rtcp import Nack, TransportFeedback
+from flowstream.proto.rtcp import Nack, ReceiverReport, TransportFeedback, pack_compound
 from flowstream.testing import Change, VirtualClock, run_virtual
 from flowstream_nodes.webrtc._viewers import TICK_S
 from tests.nodes.webrtc.links import (
     FPS,
+    SERVER,
     Story,
     VirtualStage,
     Watcher,
@@ -316,6 +317,49 @@ def test_a_request_for_what_is_missed_waits_for_nothing() -> None:
         assert session.streams["video"].packets_resent == resent + 1
 
     watch({"rate": "40M", "delay": "20ms", "queue_time": "300ms"}, seconds=6, play=ask)
+
+
+@pytest.mark.parametrize("what", ["request", "check"])
+def test_what_was_reported_before_something_else_is_known_before_it(what: str) -> None:
+    """Else a report would be taken for one of the path that a check has led to."""
+
+    async def ask(stage: VirtualStage, watcher: Watcher) -> None:
+        await stage.until(5)
+        mux, session = stage.network.mux, watcher.session
+        while not mux.waiting:
+            await stage.clock.sleep_until_ns(stage.clock.now_ns() + MS)
+        data = watcher.request()
+        if what == "request":
+            data = watcher.dtls._tx_srtp.protect_rtcp(pack_compound([Nack(1, watcher.ssrcs[0], (1,))]))
+        mux.arrive(data, Pair(SERVER, watcher.address))
+        assert not mux.waiting
+        assert not session._put_off
+
+    watch({"rate": "40M", "delay": "20ms", "queue_time": "300ms"}, seconds=6, play=ask)
+
+
+def test_more_reports_than_viewers_can_have_are_read_as_they_come() -> None:
+    """A stranger's flood must not leave those that count without room."""
+
+    async def flood(stage: VirtualStage, watcher: Watcher) -> None:
+        await stage.until(5)
+        mux = stage.network.mux
+        fake = ReceiverReport(1).to_bytes() + bytes(14)
+        until_ns = stage.clock.now_ns() + 2 * NS_PER_S
+        most = 0
+        while stage.clock.now_ns() < until_ns:
+            for _ in range(5):
+                mux.arrive(fake, Pair(SERVER, ("203.0.113.7", 7)))
+            most = max(most, len(mux.waiting))
+            await stage.clock.sleep_until_ns(stage.clock.now_ns() + MS)
+            if stage.clock.now_ns() > until_ns - NS_PER_S:
+                assert not mux.waiting
+        assert most > 100, "at first they wait"
+        await stage.until(13)
+        while not mux.waiting:
+            await stage.clock.sleep_until_ns(stage.clock.now_ns() + MS)
+
+    watch({"rate": "40M", "delay": "20ms", "queue_time": "300ms"}, seconds=14, play=flood)
 
 
 def test_a_viewer_on_a_bad_link_troubles_nobody_else() -> None:

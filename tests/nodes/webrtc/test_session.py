@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import socket
+import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -357,6 +358,71 @@ async def test_a_report_counts_when_it_came_but_for_the_sender_time_does_not_go_
         assert 0 <= first_ns - (now_ns - 100_000_000) <= passed_ns
         assert 199_000_000 <= first_trip_ns <= 200_000_000 + passed_ns, "it took no longer for having waited here"
         assert second_ns == first_ns, "it came before the other one, but was heard after it"
+
+
+async def test_what_fails_at_a_report_ends_that_session_only(
+    stage_of: Any, make_viewer: MakeViewer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with stage_of() as stage:
+        bad, good = make_viewer(), make_viewer()
+        sessions = [await join(stage, viewer) for viewer in (bad, good)]
+        monkeypatch.setattr(sessions[0].sender, "handle_report", lambda **given: 1 // 0)
+        for viewer in (bad, good):
+            viewer.send_rtcp(ReceiverReport(1, (ReportBlock(viewer.ssrcs[0], 0, 0, 9, 0, 0, 0),)))
+        with anyio.fail_after(10):
+            while sessions[1].streams["video"].last_report is None:
+                await anyio.lowlevel.checkpoint()
+        assert sessions[0].closed_because == "failed: integer division or modulo by zero"
+        assert sessions[1].closed_because is None
+        assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all comes in on one socket")
+@pytest.mark.parametrize("is_calm", [True, False])
+async def test_reports_wait_for_the_next_tick_while_all_viewers_are_calm(
+    stage_of: Any, make_viewer: MakeViewer, monkeypatch: pytest.MonkeyPatch, is_calm: bool
+) -> None:
+    monkeypatch.setattr(_session.ViewerSession, "reports_can_wait", property(lambda session: is_calm))
+    ticks: list[int] = []
+    heard: list[int] = []
+    async with stage_of() as stage:
+        viewer, mux = make_viewer(), stage.viewers._mux
+        session = await join(stage, viewer)
+        await send_pictures(stage, viewer, 2)
+        take, handle = mux.take_reports, session.handle_reports
+
+        def tick() -> int:
+            ticks.append(len(heard))
+            taken = take()
+            ticks.append(len(heard))
+            return taken
+
+        def hear(data: bytes, pair: Any, *, waited_ns: int) -> None:
+            heard.append(waited_ns)
+            handle(data, pair, waited_ns=waited_ns)
+
+        monkeypatch.setattr(mux, "take_reports", tick)
+        monkeypatch.setattr(session, "handle_reports", hear)
+        with anyio.fail_after(10):
+            while mux._is_held != is_calm:
+                await anyio.lowlevel.checkpoint()
+            for count in range(1, 8):
+                viewer.send_rtcp(ReceiverReport(1, (ReportBlock(viewer.ssrcs[0], 0, 0, 9, 0, 0, 0),)))
+                while len(heard) < count:
+                    await anyio.lowlevel.checkpoint()
+        in_ticks = sum(after - before for before, after in zip(ticks[::2], ticks[1::2], strict=True))
+        # A tick that was due just then may have been quicker than the loop.
+        assert in_ticks == len(heard) if is_calm else in_ticks < len(heard) // 2
+
+
+async def test_a_player_that_tells_nothing_of_packets_keeps_no_report_from_waiting(
+    stage_of: Any, make_viewer: MakeViewer
+) -> None:
+    async with stage_of() as stage:
+        for numbers in (False, True):
+            session = await join(stage, make_viewer(), numbers=numbers)
+            assert not session.sender.is_calm
+            assert session.reports_can_wait == (not numbers)
 
 
 async def test_a_new_node_feeds_the_same_viewer_and_nothing_jumps(
