@@ -15,6 +15,7 @@ from itertools import count
 from typing import Any, Final
 
 from flowstream.proto.rtcp import ReceiverReport, ReportBlock, SenderReport, looks_like_rtcp
+from flowstream_nodes.webrtc._aside import SO_TIMESTAMPNS
 from tests.nodes.webrtc.player import LoopbackViewer, parse_protected
 
 BEAT_S: Final = 0.01
@@ -25,7 +26,6 @@ REPORTS_EVERY: Final = 100
 CHECKS_EVERY: Final = 250
 """Consent is kept up every 2.5 s, as by Chromium."""
 
-SO_TIMESTAMPNS: Final = 35  # asm-generic/socket.h; Python has no name for it
 RECEIVE_BUFFER: Final = 1 << 20
 NUMBERS: Final = 6
 """The id of the transport-wide number in the offer of `LoopbackViewer`."""

@@ -377,15 +377,19 @@ class UdpMux:
         aside.close()
         port.aside = None
 
+    def _is_foreign(self, pair: Pair) -> bool:
+        """Whether it comes from another machine, where only this one may watch."""
+        return self._is_local and pair.remote[0] not in self._own
+
     def _pass_on(self, data: bytes, pair: Pair, waited_ns: int) -> None:
-        if self._is_local and pair.remote[0] not in self._own:
+        if self._is_foreign(pair):
             return
         peer = self._peers.get(pair)
         if peer is not None:
             peer.handle_reports(data, pair, waited_ns=waited_ns)
 
     def _dispatch(self, data: bytes, pair: Pair) -> None:
-        if self._is_local and pair.remote[0] not in self._own:
+        if self._is_foreign(pair):
             return
         receiver: Receiver | None = self._peers.get(pair)
         if stun.looks_like_stun(data):

@@ -282,13 +282,8 @@ class ViewerSession:
 
     def handle_reports(self, data: bytes, pair: Pair, *, waited_ns: int) -> None:
         """Takes RTCP of nothing but feedback or receiver reports that came in a while ago."""
-        if self.closed_because is not None:
-            return
-        try:
+        if self.closed_because is None:
             self._handle_rtcp(data, self._clock.now_ns() - waited_ns)
-        except Exception as error:  # noqa: BLE001
-            # As in `tick`: those of others are taken along with it.
-            self._give_up(error)
 
     @property
     def reports_can_wait(self) -> bool:
@@ -575,8 +570,12 @@ class ViewerSession:
         if len(self._put_off) < MOST_PUT_OFF and is_report_alone(data) and self.sender.is_calm:
             self._put_off.append((data, came_ns))
             return
-        self._catch_up()
-        self._take_rtcp(data, came_ns)
+        try:
+            self._catch_up()
+            self._take_rtcp(data, came_ns)
+        except Exception as error:  # noqa: BLE001
+            # As in `tick`: what others say may be taken along with it.
+            self._give_up(error)
 
     def _catch_up(self) -> None:
         if self._put_off:

@@ -238,7 +238,7 @@ async def test_nobody_else_gets_the_port(scene: _Scene) -> None:
 def test_how_long_it_waited_is_never_less_than_nothing_nor_more_than_a_second() -> None:
     def said(ago_s: float) -> list[tuple[int, int, bytes]]:
         at_ns = time.time_ns() - int(ago_s * 1e9)
-        return [(socket.SOL_SOCKET, _aside.SO_TIMESTAMPNS, struct.pack("=qq", *divmod(at_ns, 10**9)))]
+        return [(socket.SOL_SOCKET, _aside.SO_TIMESTAMPNS, _aside._TIME.pack(*divmod(at_ns, 10**9)))]
 
     assert _aside.waited_ns([]) == 0
     assert _aside.waited_ns([(socket.SOL_SOCKET, 1, b"else")]) == 0

@@ -17,7 +17,7 @@ MOST_ALLOCATED = 1_500_000
 MOST_RESIDENT = 8_000_000
 MOST_OBJECTS = 600
 """Growth over the part that is judged that is none: caches that fill, and for the resident set the holes in malloc's
-arenas, of which each new thread may get another one, up to eight for each processor."""
+arenas."""
 
 ENOUGH = 5
 """From so many points on a trend can be told from chance at all: five rise one after the other by chance in one of 120
