@@ -165,29 +165,29 @@ class DelayMeter:
     def add(self, arrivals: list[Arrival]) -> None:
         """Takes what one feedback told."""
         group = self._group
-        burst_ns: int | None = None  # when the packets left that need no second look
-        for arrived_ns, sent_ns, size, _ in arrivals:
+        for arrival in arrivals:
+            arrived_ns, sent_ns, size, _, last_ns, sizes, _ = arrival
             if group is None:
-                group = self._begin(sent_ns, arrived_ns, size)
-                burst_ns = sent_ns
-                continue
-            if sent_ns == burst_ns:
-                group.last_arrived_ns = arrived_ns
-                group.size += size
+                group = self._begin(arrived_ns, sent_ns, size, last_ns)
                 continue
             since_ns = sent_ns - group.first_sent_ns
             if since_ns < 0:
                 continue  # overtaken by the group before: it says nothing about queues
-            if since_ns <= GROUP_NS or self._is_caught_up(group, sent_ns, arrived_ns):
+            if since_ns <= GROUP_NS:
                 if sent_ns > group.last_sent_ns:
                     group.last_sent_ns = sent_ns
-                group.last_arrived_ns = arrived_ns
+                group.last_arrived_ns = last_ns
                 group.size += size
-                burst_ns = sent_ns if since_ns <= GROUP_NS else None
-            else:
-                self._complete(group)
-                group = self._begin(sent_ns, arrived_ns, size)
-                burst_ns = sent_ns
+                continue
+            if self._is_caught_up(group, sent_ns, arrived_ns):
+                group.last_sent_ns, group.last_arrived_ns = sent_ns, arrived_ns
+                group.size += sizes[0]
+                if len(sizes) == 1:
+                    continue
+                # How fast the others come after it tells of the path.
+                arrived_ns, size = arrival.times_ns[1], size - sizes[0]
+            self._complete(group)
+            group = self._begin(arrived_ns, sent_ns, size, last_ns)
         self._group = group
 
     def reset(self) -> None:
@@ -261,10 +261,10 @@ class DelayMeter:
             self._base_ns[0] = one_way_ns
         return max(0, one_way_ns - min(self._base_ns))
 
-    def _begin(self, sent_ns: int, arrived_ns: int, size: int) -> Group:
+    def _begin(self, arrived_ns: int, sent_ns: int, size: int, last_ns: int) -> Group:
         waited_ns = self._waited_ns(arrived_ns - sent_ns, arrived_ns)
         self.queue_ns = (self.queue_ns + waited_ns) // 2
-        return Group(sent_ns, sent_ns, arrived_ns, arrived_ns, size, waited_ns)
+        return Group(sent_ns, sent_ns, arrived_ns, last_ns, size, waited_ns)
 
     def _is_caught_up(self, group: Group, sent_ns: int, arrived_ns: int) -> bool:
         """Whether a packet was held up with those before it and comes in one burst, as Wi-Fi and LTE give them."""

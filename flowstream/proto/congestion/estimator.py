@@ -353,7 +353,7 @@ class BandwidthEstimator:
 
     def _count_losses(self, told: Told, now_ns: int) -> None:
         self._loss.add(
-            received=len(told.arrivals),
+            received=told.received,
             lost=told.lost - told.late,
             size=told.size,
             estimate_bps=int(self._bps),

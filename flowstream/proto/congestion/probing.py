@@ -152,24 +152,26 @@ class Probing:
         found: Found | None = None
         if not self._trains:
             return None
-        for arrived_ns, sent_ns, size, number in arrivals:
+        for arrival in arrivals:
+            number, sent_ns = arrival.probe, arrival.sent_ns
             if not number:
                 continue
-            train = self._trains.get(number)
-            if train is None:
-                continue
-            if not train.packets:
-                train.first_sent_ns = sent_ns
-                train.first_arrived_ns = arrived_ns
-                train.first_arrived_size = size
-            train.packets += 1
-            train.size += size
-            train.last_sent_ns, train.last_sent_size = sent_ns, size
-            train.last_arrived_ns = arrived_ns
-            if train.packets >= LEAST_PACKETS and train.size >= _ENOUGH_ARRIVED * train.probe.size:
-                del self._trains[number]
-                found = _measure(train) or found
-                self._follow(train.probe, found, estimate_bps)
+            for arrived_ns, size in zip(arrival.times_ns, arrival.sizes, strict=True):
+                train = self._trains.get(number)
+                if train is None:
+                    break
+                if not train.packets:
+                    train.first_sent_ns = sent_ns
+                    train.first_arrived_ns = arrived_ns
+                    train.first_arrived_size = size
+                train.packets += 1
+                train.size += size
+                train.last_sent_ns, train.last_sent_size = sent_ns, size
+                train.last_arrived_ns = arrived_ns
+                if train.packets >= LEAST_PACKETS and train.size >= _ENOUGH_ARRIVED * train.probe.size:
+                    del self._trains[number]
+                    found = _measure(train) or found
+                    self._follow(train.probe, found, estimate_bps)
         return found
 
     def _is_worth(self, estimate_bps: int, most_bps: int, *, is_idle: bool) -> bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple, Self, cast
 
 from flowstream.proto.rtcp import TransportFeedback
 from flowstream.proto.rtp import Unwrapper
@@ -13,29 +12,65 @@ from flowstream.proto.rtp import Unwrapper
 SPAN: Final = 4096
 """Packets remembered: more than two seconds at 20 Mbit/s. Feedback on older ones is ignored."""
 
-_TICK_NS: Final = 250_000
+TICK_NS: Final = 250_000
+"""What feedback counts time in."""
+
 _TICKS_PER_REFERENCE: Final = 256  # 64 ms
 _IN_FLIGHT, _ARRIVED, _LOST, _UNKNOWN = range(4)
 
 
-Arrival = tuple[int, int, int, int]
-"""A packet that arrived: when, on the receiver's clock, and when it was sent, on ours, both in ns; its size in bytes;
-and the number of the probe that it belongs to, 0 for none."""
+class Arrival(NamedTuple):
+    """Packets that were sent together, one behind the other, and arrived so; times are in ns.
+
+    The first of them arrived at ``arrived_ns``, the last at ``last_ns``, by the receiver's clock; all were sent at
+    ``sent_ns``, by ours. They have ``size`` bytes together and ``sizes`` each. ``probe`` is the number of the probe
+    that they belong to, 0 for none. ``ticks`` are when each arrived, in `TICK_NS` from any beginning.
+    """
+
+    arrived_ns: int
+    sent_ns: int
+    size: int
+    probe: int
+    last_ns: int
+    sizes: Sequence[int]
+    ticks: Sequence[int]
+
+    @classmethod
+    def alone(cls, arrived_ns: int, sent_ns: int, size: int, probe: int) -> Self:
+        """That of one packet."""
+        return cls(arrived_ns, sent_ns, size, probe, arrived_ns, (size,), (0,))
+
+    @property
+    def times_ns(self) -> list[int]:
+        """When each arrived."""
+        return [self.arrived_ns + (ticks - self.ticks[0]) * TICK_NS for ticks in self.ticks]
 
 
 class Told(NamedTuple):
     """What one feedback says that was not known yet.
 
-    ``arrivals`` are in the order of arrival and have ``size`` bytes together. ``lost`` counts packets that had not
-    arrived, ``late`` those that count as lost before and have arrived after all. ``round_trip_ns`` is that of the
-    newest packet that arrived, with the time that the receiver took to tell; None when none did.
+    ``arrivals`` are in the order of arrival; they are of ``received`` packets, which have ``size`` bytes together.
+    ``lost`` counts packets that had not arrived, ``late`` those that count as lost before and have arrived after all.
+    ``round_trip_ns`` is that of the newest packet that arrived, with the time that the receiver took to tell; None when
+    none did.
     """
 
     arrivals: list[Arrival]
+    received: int
     lost: int
     late: int
     round_trip_ns: int | None
     size: int
+
+
+class _Run(NamedTuple):
+    """Packets that were sent together; the first of them has the number ``first`` (not wrapped)."""
+
+    first: int
+    sent_ns: int
+    sizes: Sequence[int]
+    size: int
+    probe: int
 
 
 class SentPackets:
@@ -44,10 +79,7 @@ class SentPackets:
     def __init__(self) -> None:
         self.in_flight_bytes: int = 0
         self._next = 0  # not wrapped
-        # Of `SPAN` from the first packet on: who never connects takes no room.
-        self._sent_ns = array("q")
-        self._sizes = array("q")
-        self._probes = array("q")
+        self._runs: list[_Run] = []  # that of each packet: `SPAN` of them from the first on
         self._states = bytearray([_ARRIVED]) * SPAN
         self._told_to = 0  # all below are told of, or never will be
         self._reference = Unwrapper(24)
@@ -58,69 +90,69 @@ class SentPackets:
         return self._next & 0xFFFF
 
     def add(self, sizes: Sequence[int], *, now_ns: int, probe: int = 0) -> int:
-        """Packets that were sent just now, numbered from `next_number` on; ``sizes`` in bytes as on the wire.
+        """Packets that were sent just now, numbered from `next_number` on; gives the sum of their sizes.
 
-        Gives the sum of them.
+        ``sizes`` are in bytes as on the wire, and must not change any more.
         """
-        if not self._sent_ns:
-            self._sent_ns, self._sizes, self._probes = (array("q", bytes(8 * SPAN)) for _ in range(3))
-        first, count = self._next % SPAN, len(sizes)
+        if not self._runs:
+            self._runs = [_Run(0, now_ns, (), 0, 0)] * SPAN  # who never connects takes no room
+        number, count = self._next, len(sizes)
+        first = number % SPAN
         end = first + count
         if end > SPAN:
             room = SPAN - first
             return sum(self.add(some, now_ns=now_ns, probe=probe) for some in (sizes[:room], sizes[room:]) if some)
         states = self._states
         if states.find(_IN_FLIGHT, first, end) >= 0:
-            self._give_up(self._next - SPAN, self._next - SPAN + count)
+            self._give_up(number - SPAN, number - SPAN + count)
         states[first:end] = bytes(count)
-        self._sent_ns[first:end] = array("q", (now_ns,)) * count
-        self._sizes[first:end] = array("q", sizes)
-        self._probes[first:end] = array("q", (probe,)) * count
-        self._next += count
-        total = sum(sizes)
-        self.in_flight_bytes += total
-        return total
+        size = sum(sizes)
+        self._runs[first:end] = [_Run(number, now_ns, sizes, size, probe)] * count
+        self._next = number + count
+        self.in_flight_bytes += size
+        return size
 
     def take(self, feedback: TransportFeedback, *, now_ns: int) -> Told:
         """What a feedback tells; packets that were never sent, or that it told of before, are left out."""
         number = self._next - ((self._next - feedback.base_number) & 0xFFFF)
         oldest = max(0, self._next - SPAN)
-        arrived_ns = self._reference.unwrap(feedback.reference_time & 0xFFFFFF) * _TICKS_PER_REFERENCE * _TICK_NS
+        arrived_ns = self._reference.unwrap(feedback.reference_time & 0xFFFFFF) * _TICKS_PER_REFERENCE * TICK_NS
         self._give_up(max(oldest, self._told_to), min(number, self._next))
         told = self._take_whole(number, feedback.deltas, arrived_ns, now_ns)
         if told is not None:
             return told
         arrivals: list[Arrival] = []
-        lost = late = size = 0
+        lost = late = 0
         newest_sent_ns: int | None = None
         in_order = True
-        states, kept, probes = self._states, self._sizes, self._probes
+        states, runs = self._states, self._runs
         for delta in feedback.deltas:
             if delta is not None:
-                arrived_ns += delta * _TICK_NS
+                arrived_ns += delta * TICK_NS
                 in_order = in_order and delta >= 0
             if oldest <= number < self._next:
                 slot = number % SPAN
-                state = states[slot]
+                state, run = states[slot], runs[slot]
+                size = run.sizes[number - run.first]
                 if delta is None:
                     if not state:
                         states[slot] = _LOST
-                        self.in_flight_bytes -= kept[slot]
+                        self.in_flight_bytes -= size
                         lost += 1
                 elif state != _ARRIVED:
                     if not state:
-                        self.in_flight_bytes -= kept[slot]
+                        self.in_flight_bytes -= size
                     elif state == _LOST:
                         late += 1
                     states[slot] = _ARRIVED
-                    newest_sent_ns = self._sent_ns[slot]
-                    size += kept[slot]
-                    arrivals.append((arrived_ns, newest_sent_ns, kept[slot], probes[slot]))
+                    newest_sent_ns = run.sent_ns
+                    arrivals.append(Arrival.alone(arrived_ns, run.sent_ns, size, run.probe))
             number += 1
         self._told_to = max(self._told_to, min(number, self._next))
         if not in_order:
             arrivals.sort()
-        return Told(arrivals, lost, late, None if newest_sent_ns is None else max(0, now_ns - newest_sent_ns), size)
+        round_trip_ns = None if newest_sent_ns is None else max(0, now_ns - newest_sent_ns)
+        return Told(arrivals, len(arrivals), lost, late, round_trip_ns, sum(each.size for each in arrivals))
 
     def _take_whole(self, number: int, deltas: Sequence[int | None], arrived_ns: int, now_ns: int) -> Told | None:
         """The same for nearly all feedback: all has arrived, in order, and none of it was told before. None for other.
@@ -137,14 +169,28 @@ class SentPackets:
         steps = cast("Sequence[int]", deltas)
         if min(steps) < 0:
             return None
-        sizes, sent_ns = self._sizes[first:end], self._sent_ns[first:end]
-        times = [arrived_ns + ticks * _TICK_NS for ticks in accumulate(steps)]
-        arrivals = list(zip(times, sent_ns, sizes, self._probes[first:end], strict=True))
+        ticks = list(accumulate(steps))
+        arrivals: list[Arrival] = []
+        runs, place, total = self._runs, 0, 0
+        while place < count:
+            run_first, sent_ns, sizes, size, probe = runs[first + place]
+            begin = number + place - run_first
+            until = min(begin + count - place, len(sizes))
+            if until - begin < len(sizes):
+                sizes = sizes[begin:until]
+                size = sum(sizes)
+            some = ticks[place : place + until - begin]
+            arrivals.append(
+                Arrival(
+                    arrived_ns + some[0] * TICK_NS, sent_ns, size, probe, arrived_ns + some[-1] * TICK_NS, sizes, some
+                )
+            )
+            place += until - begin
+            total += size
         self._states[first:end] = bytes((_ARRIVED,)) * count
-        size = sum(sizes)
-        self.in_flight_bytes -= size
+        self.in_flight_bytes -= total
         self._told_to = max(self._told_to, number + count)
-        return Told(arrivals, 0, 0, max(0, now_ns - sent_ns[-1]), size)
+        return Told(arrivals, count, 0, 0, max(0, now_ns - arrivals[-1].sent_ns), total)
 
     def forget(self) -> None:
         """Nothing counts as in flight any more: the path was dead, or is another one."""
@@ -156,4 +202,5 @@ class SentPackets:
             slot = number % SPAN
             if not self._states[slot]:
                 self._states[slot] = _UNKNOWN
-                self.in_flight_bytes -= self._sizes[slot]
+                run = self._runs[slot]
+                self.in_flight_bytes -= run.sizes[number - run.first]

@@ -1,17 +1,15 @@
 """Queues and trends from hand-made arrivals."""
 
+from itertools import accumulate
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream.proto.congestion.delay import DelayMeter
-from flowstream.proto.congestion.sent import Arrival
+from flowstream.proto.congestion.sent import TICK_NS, Arrival
 
 MS = 1_000_000
-
-
-def arrival(arrived_ns: int, sent_ns: int, size: int, probe: int) -> Arrival:
-    return (arrived_ns, sent_ns, size, probe)
 
 
 def arrive(
@@ -21,7 +19,7 @@ def arrive(
     ahead_ns = 3600 * 1_000_000_000
     meter.add(
         [
-            arrival(
+            Arrival.alone(
                 round((since_ms + every_ms * index + delay) * MS) + ahead_ns,
                 (since_ms + every_ms * index) * MS,
                 size,
@@ -87,7 +85,9 @@ def test_packets_that_come_in_bursts_are_one_group() -> None:
     meter = DelayMeter()
     arrivals = []
     for burst in range(50):  # everything of 40 ms comes at once, as Wi-Fi gives it
-        arrivals += [arrival((burst * 40 + 80) * MS, (burst * 40 + 10 * index) * MS, 1000, 0) for index in range(4)]
+        arrivals += [
+            Arrival.alone((burst * 40 + 80) * MS, (burst * 40 + 10 * index) * MS, 1000, 0) for index in range(4)
+        ]
     meter.add(arrivals)
     assert meter.trend.usage == "normal"
     assert len(meter.done) == 49
@@ -107,9 +107,37 @@ def test_a_jump_of_a_clock_starts_anew() -> None:
 )
 def test_any_arrivals_are_taken(raw: list[tuple[int, int, int]], is_sorted: bool) -> None:
     meter = DelayMeter()
-    arrivals = [arrival(arrived, sent, size, 0) for arrived, sent, size in raw]
+    arrivals = [Arrival.alone(arrived, sent, size, 0) for arrived, sent, size in raw]
     meter.add(sorted(arrivals) if is_sorted else arrivals)
     assert meter.queue_ns >= 0
     assert len(meter.done) <= 256
     for value in (meter.busy_bps(span_ns=MS, waited_ns=0), meter.received_bps(span_ns=MS)):
         assert value is None or value >= 0
+
+
+@given(
+    bursts=st.lists(
+        st.tuples(
+            st.integers(0, 12), st.integers(0, 30), st.lists(st.integers(0, 24), min_size=1, max_size=6), st.booleans()
+        ),
+        min_size=1,
+        max_size=60,
+    )
+)
+def test_bursts_say_the_same_as_their_packets(bursts: list[tuple[int, int, list[int], bool]]) -> None:
+    together, one_by_one = DelayMeter(), DelayMeter()
+    sent_ns = arrived_ns = 0
+    for after_ms, waits, gaps, is_overtaken in bursts:
+        sent_ns += after_ms * MS
+        arrived_ns = max(arrived_ns, sent_ns) + waits * TICK_NS
+        ticks = list(accumulate(gaps[1:], initial=0))
+        sizes = [100 + gap for gap in gaps]
+        sent = max(0, sent_ns - 20 * MS) if is_overtaken else sent_ns
+        last_ns = arrived_ns + ticks[-1] * TICK_NS
+        burst = Arrival(arrived_ns, sent, sum(sizes), 0, last_ns, sizes, ticks)
+        together.add([burst])
+        one_by_one.add([Arrival.alone(t, sent, s, 0) for t, s in zip(burst.times_ns, sizes, strict=True)])
+        arrived_ns = last_ns
+    assert together.queue_ns == one_by_one.queue_ns
+    assert list(together.done) == list(one_by_one.done)
+    assert together.trend.slope == one_by_one.trend.slope

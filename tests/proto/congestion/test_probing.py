@@ -6,12 +6,6 @@ from flowstream.proto.congestion.probing import Found, Probe, Probing
 from flowstream.proto.congestion.sent import Arrival
 
 MS = 1_000_000
-
-
-def arrival(arrived_ns: int, sent_ns: int, size: int, probe: int) -> Arrival:
-    return (arrived_ns, sent_ns, size, probe)
-
-
 MOST = 10_000_000
 
 
@@ -23,7 +17,7 @@ def train(probe: Probe, *, path_bps: int, packets: int = 0, since_ns: int = 0) -
     for index in range(count):
         sent_ns = since_ns + index * 1200 * 8 * 1_000_000_000 // probe.bps
         free_ns = max(free_ns, sent_ns) + 1200 * 8 * 1_000_000_000 // path_bps
-        arrivals.append(arrival(free_ns + 20 * MS, sent_ns, 1200, probe.number))
+        arrivals.append(Arrival.alone(free_ns + 20 * MS, sent_ns, 1200, probe.number))
     return arrivals
 
 
@@ -90,8 +84,8 @@ def test_half_a_train_says_nothing_and_one_in_no_time_nothing_either() -> None:
     first = poll(probing, 0)
     assert first is not None
     assert probing.add(train(first, path_bps=10**7)[:3], estimate_bps=300_000) is None
-    assert probing.add([arrival(5, 0, 9000, first.number)] * 5, estimate_bps=300_000) is None
-    assert probing.add([arrival(5, 0, 9000, 99)], estimate_bps=300_000) is None
+    assert probing.add([Arrival.alone(5, 0, 9000, first.number)] * 5, estimate_bps=300_000) is None
+    assert probing.add([Arrival.alone(5, 0, 9000, 99)], estimate_bps=300_000) is None
 
 
 def test_nothing_is_tried_beyond_what_is_wanted_or_below_what_it_costs() -> None:

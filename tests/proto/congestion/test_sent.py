@@ -11,8 +11,12 @@ from flowstream.proto.rtcp import TransportFeedback, parse_compound
 MS = 1_000_000
 
 
-def arrival(arrived_ns: int, sent_ns: int, size: int, probe: int) -> Arrival:
-    return (arrived_ns, sent_ns, size, probe)
+def one_by_one(arrivals: list[Arrival]) -> list[Arrival]:
+    return [
+        Arrival.alone(arrived_ns, each.sent_ns, size, each.probe)
+        for each in arrivals
+        for arrived_ns, size in zip(each.times_ns, each.sizes, strict=True)
+    ]
 
 
 def feedback(base: int, deltas: tuple[int | None, ...], *, reference: int = 0) -> TransportFeedback:
@@ -25,7 +29,7 @@ def test_feedback_says_what_arrived_when_and_what_did_not() -> None:
     packets.add([300], now_ns=20 * MS, probe=7)
     assert (packets.next_number, packets.in_flight_bytes) == (3, 600)
     told = packets.take(feedback(0, (4, None, 8), reference=1), now_ns=50 * MS)
-    assert told.arrivals == [arrival(65 * MS, 10 * MS, 100, 0), arrival(67 * MS, 20 * MS, 300, 7)]
+    assert told.arrivals == [Arrival.alone(65 * MS, 10 * MS, 100, 0), Arrival.alone(67 * MS, 20 * MS, 300, 7)]
     assert (told.lost, told.late, told.round_trip_ns) == (1, 0, 30 * MS)
     assert packets.in_flight_bytes == 0
 
@@ -35,7 +39,7 @@ def test_what_was_told_counts_once_and_a_late_packet_is_taken_back() -> None:
     packets.add([100, 100], now_ns=0)
     packets.take(feedback(0, (0, None)), now_ns=MS)
     again = packets.take(feedback(0, (0, 40)), now_ns=2 * MS)
-    assert again.arrivals == [arrival(10 * MS, 0, 100, 0)]
+    assert again.arrivals == [Arrival.alone(10 * MS, 0, 100, 0)]
     assert (again.lost, again.late) == (0, 1)
     assert packets.take(feedback(0, (0, 40)), now_ns=3 * MS).arrivals == []
 
@@ -51,14 +55,14 @@ def test_packets_whose_feedback_was_lost_are_neither_lost_nor_in_flight() -> Non
     packets = SentPackets()
     packets.add([100] * 4, now_ns=0)
     told = packets.take(feedback(2, (0, 0)), now_ns=MS)
-    assert (told.lost, len(told.arrivals), packets.in_flight_bytes) == (0, 2, 0)
+    assert (told.lost, told.received, packets.in_flight_bytes) == (0, 2, 0)
 
 
 def test_feedback_on_what_was_never_sent_is_ignored() -> None:
     packets = SentPackets()
     packets.add([100], now_ns=0)
     told = packets.take(feedback(0, (0, 0, 0)), now_ns=MS)
-    assert len(told.arrivals) == 1
+    assert told.received == 1
     assert packets.take(feedback(40_000, (0,)), now_ns=MS).arrivals == []
     assert SentPackets().take(feedback(5, (1, None)), now_ns=MS).lost == 0
 
@@ -73,24 +77,27 @@ def test_memory_is_bounded_and_the_oldest_are_given_up() -> None:
     assert packets.in_flight_bytes == 0
 
 
-def test_feedback_on_whole_bursts_tells_as_much_as_packet_by_packet() -> None:
+@pytest.mark.parametrize("first", [SPAN - 20, SPAN - 402])
+def test_feedback_on_whole_bursts_tells_as_much_as_packet_by_packet(first: int) -> None:
     whole, single = SentPackets(), SentPackets()
     for packets in (whole, single):
         for burst in range(SPAN // 8 + 3):  # beyond the end of what is remembered, and on from its beginning
             packets.add([100] * 5 + [burst % 90 + 1], now_ns=burst * MS, probe=burst % 3)
             packets.add([7] * 2, now_ns=burst * MS + 1)
-    first, count = SPAN - 20, 36
+    count = 36
     deltas = tuple(range(count))
     told = whole.take(feedback(first, deltas), now_ns=10**9)
     reference, arrivals = 0, []
     for index in range(count):
         reference += deltas[index]
         arrivals += single.take(feedback(first + index, (reference,)), now_ns=10**9).arrivals
-    assert told.arrivals == arrivals
+    assert len(told.arrivals) == (count if first + count > SPAN else 10)
+    assert one_by_one(told.arrivals) == one_by_one(arrivals)
+    assert (told.received, told.size) == (count, sum(each.size for each in arrivals))
     assert len(arrivals) == count
     assert whole.in_flight_bytes == single.in_flight_bytes
     assert whole.take(feedback(first, deltas), now_ns=10**9).arrivals == []
-    others = [len(each.take(feedback(first - 10, (0,) * 20), now_ns=10**9).arrivals) for each in (whole, single)]
+    others = [each.take(feedback(first - 10, (0,) * 20), now_ns=10**9).received for each in (whole, single)]
     assert others == [10, 10]
 
 
@@ -115,10 +122,12 @@ def test_any_feedback_leaves_the_books_in_order(steps: list[tuple[int, int, list
         packets.add([100] * count, now_ns=index * MS)
         sent += count
         outcome = packets.take(feedback(base % 50, tuple(deltas)), now_ns=index * MS)
-        told += len(outcome.arrivals)
+        told += outcome.received
         assert told <= sent
         assert 0 <= packets.in_flight_bytes <= 100 * sent
-        assert [each[0] for each in outcome.arrivals] == sorted(a[0] for a in outcome.arrivals)
+        assert [each.arrived_ns for each in one_by_one(outcome.arrivals)] == sorted(
+            a.arrived_ns for a in one_by_one(outcome.arrivals)
+        )
     packets.forget()
     assert packets.in_flight_bytes == 0
 
@@ -139,7 +148,7 @@ def test_the_sender_learns_each_arrival_that_the_receiver_recorded(
         while (told := arrivals.take(media_ssrc=2)) is not None:
             (read,) = parse_compound(told.to_bytes())
             assert isinstance(read, TransportFeedback)
-            learned.extend(each[0] for each in packets.take(read, now_ns=now_ns).arrivals)
+            learned.extend(each.arrived_ns for each in one_by_one(packets.take(read, now_ns=now_ns).arrivals))
 
     for arrives, later_ms, tells in fates:
         number = packets.next_number
