@@ -1,4 +1,4 @@
-"""How the packets of a burst lie in memory: worked out once for all viewers that get the same payloads."""
+"""Access units as all viewers share them: their packets, and how these lie in memory, worked out once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Final, NamedTuple
 
 _KEPT: Final = 64
-"""Layouts of a picture differ by what its viewers have agreed on and by how it is paced: a few at a time are in use."""
+"""Layouts of an access unit differ by what its viewers have agreed on and by how it is paced: most have few."""
 
 
 class Even(NamedTuple):
@@ -41,39 +41,51 @@ class Layout:
     payloads: Sequence[bytes]
 
 
-class Layouts:
-    """Remembers the layouts that were asked for last."""
+class AccessUnit:
+    """An access unit in packets, and how these lie in memory: what all viewers share who get it.
 
-    def __init__(self) -> None:
-        self._layouts: dict[tuple[int, int, int, int, int, int], tuple[Sequence[bytes], Layout]] = {}
-        self._sizes: dict[tuple[int, int], tuple[Sequence[bytes], list[int], int]] = {}
+    ``payloads`` must not change any more. ``captured_ns`` is when it was captured, UTC in ns; ``is_droppable`` says
+    that no other picture needs it.
+    """
 
-    def sizes(self, payloads: Sequence[bytes], extra: int) -> tuple[list[int], int]:
-        """The size of each packet and of all, with ``extra`` bytes each; ``payloads`` must not change any more."""
-        key = (id(payloads), extra)
-        known = self._sizes.get(key)
+    __slots__ = ("_layouts", "_sizes", "captured_ns", "codec", "is_droppable", "is_keyframe", "payloads")
+
+    def __init__(
+        self,
+        payloads: Sequence[bytes],
+        codec: str,
+        *,
+        captured_ns: int | None = None,
+        is_keyframe: bool = False,
+        is_droppable: bool = False,
+    ) -> None:
+        self.payloads = payloads
+        self.codec = codec
+        self.captured_ns = captured_ns
+        self.is_keyframe = is_keyframe
+        self.is_droppable = is_droppable
+        self._layouts: dict[tuple[int, int, int, int, int], Layout] = {}
+        self._sizes: dict[int, tuple[list[int], int]] = {}
+
+    def sizes(self, extra: int) -> tuple[list[int], int]:
+        """The size of each packet and of all, with ``extra`` bytes each."""
+        known = self._sizes.get(extra)
         if known is None:
-            if len(self._sizes) >= _KEPT:
-                self._sizes.clear()
-            sizes = [len(payload) + extra for payload in payloads]
-            known = self._sizes[key] = (payloads, sizes, sum(sizes))  # what is kept keeps its identity
-        return known[1], known[2]
+            sizes = [len(payload) + extra for payload in self.payloads]
+            known = self._sizes[extra] = (sizes, sum(sizes))
+        return known
 
-    def layout(
-        self, payloads: Sequence[bytes], first: int, end: int, *, header: int, trailer: int, overhead: int
-    ) -> Layout:
-        """That of packets ``first`` to ``end`` with headers and trailers of so many bytes.
-
-        ``overhead`` is of UDP and IP. ``payloads`` must not change any more.
-        """
-        key = (id(payloads), first, end, header, trailer, overhead)
+    def layout(self, first: int, end: int, header: int, trailer: int, overhead: int) -> Layout:
+        """That of packets ``first`` to ``end`` with headers and trailers of so many bytes; ``overhead`` is of UDP and
+        IP."""
+        key = (first, end, header, trailer, overhead)
         known = self._layouts.get(key)
         if known is None:
             if len(self._layouts) >= _KEPT:
                 self._layouts.clear()
-            some = payloads if end - first == len(payloads) else payloads[first:end]
-            known = self._layouts[key] = (payloads, _lay_out(some, header, trailer, overhead))
-        return known[1]
+            payloads = self.payloads if end - first == len(self.payloads) else self.payloads[first:end]
+            known = self._layouts[key] = _lay_out(payloads, header, trailer, overhead)
+        return known
 
 
 def _lay_out(payloads: Sequence[bytes], header: int, trailer: int, overhead: int) -> Layout:

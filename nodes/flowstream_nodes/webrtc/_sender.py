@@ -12,7 +12,7 @@ from flowstream.proto.ice import Pair
 from flowstream.proto.retransmit import RTX_HEADER, SentPacket
 from flowstream.proto.rtcp import ReceiverEstimate, TransportFeedback
 from flowstream.proto.sdp import Kind
-from flowstream_nodes.webrtc._layout import Layouts
+from flowstream_nodes.webrtc._layout import AccessUnit
 from flowstream_nodes.webrtc._protection import MOST, Protection, ProtectionError
 from flowstream_nodes.webrtc._stream import PADDING, RtpStream
 from flowstream_nodes.webrtc._wakeups import Wakeups
@@ -60,20 +60,14 @@ SETTLES_NS: Final = 500_000_000
 _TRAILER: Final = 16  # of SRTP; the exact size counts when a packet leaves
 _UDP_OVER_IPV4, _UDP_OVER_IPV6 = 28, 48
 
-_layouts: Final = Layouts()
-"""For all viewers there are: what they share is laid out once."""
-
 
 @dataclass(eq=False, slots=True)
-class Unit:
-    """An access unit on its way to one viewer."""
+class Waiting:
+    """An access unit that waits for its turn to go to one viewer."""
 
     stream: RtpStream
-    codec: str
-    payloads: Sequence[bytes]
+    unit: AccessUnit
     ticks: int
-    captured_ns: int | None
-    is_keyframe: bool
 
 
 @dataclass(eq=False, slots=True)
@@ -125,7 +119,7 @@ class Sender:
         self._next_alive_ns = 0
         self._now_ns = now_ns
         self._most_bps = LEAST_OF_USE_BPS
-        self._pacer: Pacer[Unit | Again] = Pacer(now_ns=now_ns, bps=start_bps, opening=OPENING)
+        self._pacer: Pacer[Waiting | Again] = Pacer(now_ns=now_ns, bps=start_bps, opening=OPENING)
         self._streams = streams
         self._mux = mux
         self._wakeups = wakeups
@@ -163,41 +157,31 @@ class Sender:
 
     # --- what is to be sent -------------------------------------------------------------------------------------------
 
-    def send(
-        self,
-        kind: Kind,
-        payloads: Sequence[bytes],
-        *,
-        codec: str,
-        ticks: int,
-        now_ns: int,
-        captured_ns: int | None = None,
-        is_keyframe: bool = False,
-        is_droppable: bool = False,
-    ) -> bool:
+    def send(self, kind: Kind, unit: AccessUnit, *, ticks: int, now_ns: int) -> bool:
         """An access unit at a position of the timeline; whether it will be sent, as far as that can be said now."""
-        if self._protection is None or (self.is_dead and kind == "video"):
+        protection = self._protection
+        if protection is None or (self.is_dead and kind == "video"):
             return False
-        stream = self._streams[kind]
-        unit = Unit(stream, codec, payloads, ticks, captured_ns, is_keyframe)
-        sizes, total = _layouts.sizes(payloads, stream.header_size + _TRAILER + self._overhead)
-        if payloads and not self.is_broken and self._pacer.passes(total, sizes[-1], now_ns=now_ns):
-            self._send_unit(unit, 0, len(payloads), 0, now_ns)
+        stream, count = self._streams[kind], len(unit.payloads)
+        sizes, total = unit.sizes(stream.header_size + (protection.trailer or _TRAILER) + self._overhead)
+        if count and not self.is_broken and self._pacer.passes(total, sizes[-1], now_ns=now_ns):
+            self._send_packets(stream, unit, ticks, 0, count, 0, now_ns)
             return True
+        waiting = Waiting(stream, unit, ticks)
         dropped = self._pacer.enqueue(
-            unit,
+            waiting,
             sizes,
             Urgency.VIDEO if kind == "video" else Urgency.AUDIO,
             now_ns=now_ns,
-            is_keyframe=is_keyframe,
-            is_droppable=is_droppable,
+            is_keyframe=unit.is_keyframe,
+            is_droppable=unit.is_droppable,
         )
-        if kind == "video" and is_keyframe:
+        if kind == "video" and unit.is_keyframe:
             self.is_broken = False
         if dropped:
             self._give_up(dropped)
         self._poll(now_ns)
-        return not any(each.item is unit for each in dropped)
+        return not any(each.item is waiting for each in dropped)
 
     def resend(self, stream: RtpStream, sequence_numbers: Sequence[int], *, round_trip_ns: int, now_ns: int) -> None:
         """What the viewer misses. What it cannot have any more makes it begin anew."""
@@ -332,8 +316,8 @@ class Sender:
                     self._pad(burst, now_ns)
                     continue
                 item, first, end, probe = burst
-                if isinstance(item, Unit):
-                    self._send_unit(item, first, end, probe, now_ns)
+                if isinstance(item, Waiting):
+                    self._send_packets(item.stream, item.unit, item.ticks, first, end, probe, now_ns)
                 elif item.codec == item.stream.codec:
                     self._send_again(item.stream, item.packets[first:end], probe, now_ns)
             if dropped:
@@ -345,59 +329,61 @@ class Sender:
             self.is_broken = False
             self._on_break()
 
-    def _send_unit(self, unit: Unit, first: int, end: int, probe: int, now_ns: int) -> None:
-        count = len(unit.payloads)
+    def _send_packets(
+        self, stream: RtpStream, unit: AccessUnit, ticks: int, first: int, end: int, probe: int, now_ns: int
+    ) -> None:
+        """Packets ``first`` to ``end`` leave."""
         if unit.is_keyframe and not first:
             self._begins_anew = False
-            unit.stream.begin_keyframe()
+            stream.begin_keyframe()
         for start in range(first, end, MOST):
             stop = min(start + MOST, end)
             captured_ns = None if start else unit.captured_ns
-            if self._send_even(unit, start, stop, captured_ns, probe, now_ns):
+            # Nearly always; not before it is known how long protected packets are, nor with a header that is longer
+            # than the others.
+            protection = self._protection
+            if protection is not None and protection.trailer and stream.is_even(unit.codec, captured_ns, now_ns):
+                self._send_even(protection, stream, unit, ticks, start, stop, probe, now_ns)
                 continue
-            packets = unit.stream.write(
+            packets = stream.write(
                 unit.payloads[start:stop],
                 codec=unit.codec,
-                ticks=unit.ticks,
-                is_end=stop == count,
+                ticks=ticks,
+                is_end=stop == len(unit.payloads),
                 number=self.estimator.packets.next_number,
                 now_ns=now_ns,
                 captured_ns=captured_ns,
             )
             self._transmit(packets, probe, now_ns)
 
-    def _send_even(self, unit: Unit, first: int, end: int, captured_ns: int | None, probe: int, now_ns: int) -> bool:
-        """The short way for nearly all there is: headers go where other viewers' have been; whether it could be gone.
-
-        Not before it is known how long protected packets are, nor with a header that is longer than the others.
-        """
-        protection, pair, stream = self._protection, self.pair, unit.stream
-        if protection is None or pair is None or protection.trailer is None:
-            return False
-        if not stream.is_even(unit.codec, captured_ns=captured_ns, now_ns=now_ns):
-            return False
-        layout = _layouts.layout(
-            unit.payloads,
-            first,
-            end,
-            header=stream.header_size,
-            trailer=protection.trailer,
-            overhead=self._overhead,
-        )
-        number = self.estimator.packets.next_number
+    def _send_even(
+        self,
+        protection: Protection,
+        stream: RtpStream,
+        unit: AccessUnit,
+        ticks: int,
+        first: int,
+        end: int,
+        probe: int,
+        now_ns: int,
+    ) -> None:
+        """The short way: headers go where other viewers' have been."""
+        pair, estimator = self.pair, self.estimator
+        if pair is None:
+            return
+        assert protection.trailer is not None
+        layout = unit.layout(first, end, stream.header_size, protection.trailer, self._overhead)
         try:
             burst = protection.spread(layout)
-            is_end = end == len(unit.payloads)
-            stream.write_into(burst, layout, ticks=unit.ticks, is_end=is_end, number=number, now_ns=now_ns)
+            stream.write_into(burst, layout, ticks, end == len(unit.payloads), estimator.packets.next_number, now_ns)
             protection.protect_spread(layout)
         except ProtectionError as error:
             self.close()
             self._on_failure(error)
-            return True
+            return
         # Others had their turn since now_ns: what they took must not look like a queue on this one's path.
-        self.estimator.sent(layout.on_the_wire, now_ns=self._wakeups.now_ns(), probe=probe)
+        estimator.sent(layout.on_the_wire, now_ns=self._wakeups.now_ns(), probe=probe)
         self._mux.send_evens(burst, layout.runs, pair)
-        return True
 
     def _send_again(self, stream: RtpStream, packets: Sequence[SentPacket], probe: int, now_ns: int) -> None:
         for start in range(0, len(packets), MOST):
@@ -434,7 +420,7 @@ class Sender:
         self.estimator.sent([size + overhead for size in sizes], now_ns=self._wakeups.now_ns(), probe=probe)
         self._mux.send_run(data, sizes, self.pair)
 
-    def _give_up(self, dropped: Sequence[Dropped[Unit | Again]]) -> None:
+    def _give_up(self, dropped: Sequence[Dropped[Waiting | Again]]) -> None:
         for each in dropped:
             if each.urgency != Urgency.VIDEO:
                 continue

@@ -50,6 +50,7 @@ from flowstream.proto.rtcp import (
 from flowstream.proto.sdp import Agreement, Kind, Stream
 from flowstream.proto.sdpfrag import Fragment
 from flowstream.proto.switching import Picture, RungSwitch
+from flowstream_nodes.webrtc._layout import AccessUnit
 from flowstream_nodes.webrtc._protection import Protection, ProtectionError, Unprotection
 from flowstream_nodes.webrtc._sender import Sender
 from flowstream_nodes.webrtc._stream import RtpStream
@@ -186,6 +187,8 @@ class ViewerSession:
             on_break=self._start_anew,
             on_failure=self._fail,
         )
+        video = self.streams.get("video")
+        self._plays = frozenset[str]() if video is None else video.codecs
         self._checks: dict[bytes, Pair] = {}  # by transaction: where each check came in
         self._tells_of_packets = any(
             track.transport_number_extension is not None for track in agreement.tracks.values()
@@ -199,6 +202,7 @@ class ViewerSession:
         self.cap_bps: int | None = None
         self.priority = 0
         self._withheld: frozenset[Kind] = frozenset()
+        self._shows_pictures = video is not None
         self._cname = cname
         self._mux = mux
         self._clock = clock
@@ -217,8 +221,7 @@ class ViewerSession:
         self.association: Association | None = None
         if agreement.data is not None:
             self.association = Association(self._dtls, agreement.data, now_ns=clock.now_ns, log=log, viewer=session_id)
-        self.captured: tuple[int, int] | None = None
-        """The RTP timestamp of a picture, and when it was captured: UTC in ns."""
+        self._shown: tuple[int, int] | None = None  # the position of a picture, and when it was captured
         self._dtls_parameters = dtls.RTCDtlsParameters(
             fingerprints=[dtls.RTCDtlsFingerprint(algorithm, value) for algorithm, value in agreement.fingerprints]
         )
@@ -356,8 +359,7 @@ class ViewerSession:
 
     def can_play(self, codec: str) -> bool:
         """Whether the viewer takes a picture codec."""
-        stream = self.streams.get("video")
-        return stream is not None and stream.can_send(codec)
+        return codec in self._plays
 
     def picture_bps(self, *, sound_bps: int) -> int | None:
         """What the link carries beside the sound; None while nothing is known."""
@@ -397,7 +399,7 @@ class ViewerSession:
 
         None goes out that needs one that did not.
         """
-        if not self.connected or "video" not in self.streams or "video" in self._withheld:
+        if not self.connected or not self._shows_pictures:
             return None
         if self.awaits_keyframe and not picture.is_keyframe:
             return None
@@ -423,40 +425,32 @@ class ViewerSession:
             cap_bps=self.cap_bps,
         )
 
-    def send(
-        self,
-        kind: Kind,
-        payloads: Sequence[bytes],
-        *,
-        codec: str,
-        ticks: int,
-        now_ns: int,
-        captured_ns: int | None = None,
-        picture: Picture | None = None,
-    ) -> None:
-        """Sends one access unit at a position of the timeline, as soon as the link has room for it."""
-        if kind not in self.streams or not self.connected or kind in self._withheld:
-            return
-        is_sent = self.sender.send(
-            kind,
-            payloads,
-            codec=codec,
-            ticks=ticks,
-            now_ns=now_ns,
-            captured_ns=captured_ns,
-            is_keyframe=picture is not None and picture.is_keyframe,
-            is_droppable=picture is not None and picture.is_droppable,
-        )
-        if captured_ns is not None and picture is not None:
-            self.captured = (self.streams[kind].timestamp_at(ticks), captured_ns)
-        if picture is not None and not is_sent:
+    def send_picture(self, unit: AccessUnit, picture: Picture, *, ticks: int, now_ns: int) -> None:
+        """Sends a picture at the position of the timeline that `offer` gave, as soon as the link has room for it."""
+        if not self.sender.send("video", unit, ticks=ticks, now_ns=now_ns):
             self.switch.dropped(picture)
             self.awaits_keyframe = True
+        if unit.captured_ns is not None:
+            self._shown = (ticks, unit.captured_ns)
+
+    def send_sound(self, unit: AccessUnit, *, ticks: int, now_ns: int) -> None:
+        """Sends sound at a position of the timeline."""
+        if self.connected and "audio" in self.streams and "audio" not in self._withheld:
+            self.sender.send("audio", unit, ticks=ticks, now_ns=now_ns)
+
+    @property
+    def captured(self) -> tuple[int, int] | None:
+        """The RTP timestamp of the last picture that says so, and when it was captured: UTC in ns."""
+        if self._shown is None:
+            return None
+        ticks, captured_ns = self._shown
+        return self.streams["video"].timestamp_at(ticks), captured_ns
 
     def withhold(self, kinds: frozenset[Kind]) -> None:
         """Sends nothing of these kinds from now on, not even what was sent before; the picture then begins anew."""
         may_again = "video" in self._withheld - kinds
         self._withheld = kinds
+        self._shows_pictures = "video" in self.streams and "video" not in kinds
         self.sender.may_repeat = "video" not in kinds
         if "video" in kinds:
             self.sender.clear()
@@ -467,7 +461,7 @@ class ViewerSession:
     def send_cover(self, payloads: Sequence[bytes], *, ticks: int, now_ns: int) -> None:
         """Sends one picture, of H.264, in the place of those that are withheld; nothing to a viewer that lacks it."""
         if self.connected and self.can_play("h264"):
-            self.sender.send("video", payloads, codec="h264", ticks=ticks, now_ns=now_ns, is_keyframe=True)
+            self.sender.send("video", AccessUnit(payloads, "h264", is_keyframe=True), ticks=ticks, now_ns=now_ns)
 
     def ask_keyframe(self) -> None:
         """Asks for a keyframe, when this viewer may have one and can be reached."""

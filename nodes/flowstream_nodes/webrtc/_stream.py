@@ -43,7 +43,7 @@ class RtpStream:
         self.last_report: ReportBlock | None = None
         self.codec: str | None = None
         self._track = track
-        self._codecs = frozenset(choice.codec for choice in track.choices)
+        self.codecs: frozenset[str] = frozenset(choice.codec for choice in track.choices)
         extensions: list[tuple[int, bytes]] = []
         if track.mid_extension is not None:
             extensions.append((track.mid_extension, track.mid.encode()))
@@ -60,10 +60,6 @@ class RtpStream:
         self._rtx_sequence_number = secrets.randbelow(1 << 15)
         self._timestamp_offset = secrets.randbits(32)
         self._last_timestamp = 0
-
-    def can_send(self, codec: str) -> bool:
-        """Whether the viewer takes a codec."""
-        return codec in self._codecs
 
     def _take_codec(self, choice: Choice) -> None:
         number_id = self._track.transport_number_extension
@@ -96,15 +92,13 @@ class RtpStream:
         """The RTP timestamp of a position on the timeline, in ticks of the stream's clock."""
         return (self._timestamp_offset + ticks) & 0xFFFFFFFF
 
-    def is_even(self, codec: str, *, captured_ns: int | None, now_ns: int) -> bool:
+    def is_even(self, codec: str, captured_ns: int | None, now_ns: int) -> bool:
         """Whether `write_into` will do for what is written next: all headers have `header_size` bytes."""
         if codec != self.codec:
             return False
-        return captured_ns is None or self._capture_time_id is None or now_ns < self._next_capture_time_ns
+        return captured_ns is None or now_ns < self._next_capture_time_ns or self._capture_time_id is None
 
-    def write_into(
-        self, burst: memoryview, layout: Layout, *, ticks: int, is_end: bool, number: int, now_ns: int
-    ) -> None:
+    def write_into(self, burst: memoryview, layout: Layout, ticks: int, is_end: bool, number: int, now_ns: int) -> None:
         """As `write`, in the codec of the last packets: into a burst that has the payloads in place."""
         timestamp = self._last_timestamp = self.timestamp_at(ticks)
         first, count = self._sequence_number, len(layout.offsets)
@@ -141,7 +135,7 @@ class RtpStream:
         """
         if codec != self.codec:
             choice = self._track.choice(codec)
-            assert choice is not None, "whoever sends has asked can_send()"
+            assert choice is not None, "whoever sends has looked at `codecs`"
             self._take_codec(choice)
         timestamp = self._last_timestamp = self.timestamp_at(ticks)
         first, count = self._sequence_number, len(payloads)

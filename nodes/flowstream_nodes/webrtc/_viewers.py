@@ -35,6 +35,7 @@ from flowstream.proto.switching import Picture
 from flowstream_nodes.webrtc._channels import Around, Channels, Delivery
 from flowstream_nodes.webrtc._codecs import codec_of, payloads_of
 from flowstream_nodes.webrtc._gathering import Gatherer, Reach
+from flowstream_nodes.webrtc._layout import AccessUnit
 from flowstream_nodes.webrtc._mux import UdpMux
 from flowstream_nodes.webrtc._rate import RateMeter
 from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD, Rung, Rungs, Timeline
@@ -267,27 +268,24 @@ class Viewers:
         self._pass_on(packet, picture, self._seated.values(), now_ns)
 
     def _pass_on(self, packet: EncodedPacket, picture: Picture, to: Iterable[Seated], now_ns: int) -> None:
-        payloads: list[bytes] | None = None
-        codec = codec_of(packet)
-        captured_ns = self._captured_ns(packet, now_ns)
-        size = len(packet.data)
+        unit: AccessUnit | None = None
+        codec, size = codec_of(packet), len(packet.data)
         for seated in to:
-            if not seated.session.can_play(codec):
+            session = seated.session
+            if not session.can_play(codec):
                 continue
             ticks = seated.offer(picture, size, now_ns=now_ns)
             if ticks is None:
                 continue
-            if payloads is None:  # once for all, and only if anybody takes it
-                payloads = payloads_of(packet, max_size=MAX_PAYLOAD)
-            seated.session.send(
-                "video",
-                payloads,
-                codec=codec,
-                ticks=ticks,
-                now_ns=now_ns,
-                captured_ns=captured_ns,
-                picture=picture,
-            )
+            if unit is None:  # once for all, and only if anybody takes it
+                unit = AccessUnit(
+                    payloads_of(packet, max_size=MAX_PAYLOAD),
+                    codec,
+                    captured_ns=self._captured_ns(packet, now_ns),
+                    is_keyframe=picture.is_keyframe,
+                    is_droppable=picture.is_droppable,
+                )
+            session.send_picture(unit, picture, ticks=ticks, now_ns=now_ns)
 
     def send_audio(self, packet: EncodedPacket, feeder: Feeder) -> None:
         """One Opus packet to everybody; it is one RTP payload (RFC 7587)."""
@@ -296,9 +294,9 @@ class Viewers:
         ticks = self._sound.advance(packet.time_ns)
         now_ns = self._holding.now_ns()
         self._sound_meter.add(len(packet.data) + SOUND_OVERHEAD, now_ns=now_ns)
-        captured_ns = self._captured_ns(packet, now_ns)
+        unit = AccessUnit((packet.data,), "opus", captured_ns=self._captured_ns(packet, now_ns))
         for session in self.sessions.values():
-            session.send("audio", (packet.data,), codec="opus", ticks=ticks, now_ns=now_ns, captured_ns=captured_ns)
+            session.send_sound(unit, ticks=ticks, now_ns=now_ns)
 
     def send_record(self, record: Record[Any], node: str) -> None:
         """A record of a node, to everybody who has data channels and may have it."""

@@ -13,7 +13,7 @@ from flowstream.proto.ice import Pair
 from flowstream.proto.rtp import RtpPacket
 from flowstream.proto.sdp import Stream, agree, parse_offer
 from flowstream.testing import VirtualClock, run_virtual
-from flowstream_nodes.webrtc._layout import Even
+from flowstream_nodes.webrtc._layout import AccessUnit, Even
 from flowstream_nodes.webrtc._protection import Protection, ProtectionError, Unprotection
 from flowstream_nodes.webrtc._sender import Sender
 from flowstream_nodes.webrtc._stream import RtpStream
@@ -95,7 +95,7 @@ def play(
 
 
 def send(sender: Sender, payloads: list[bytes], clock: VirtualClock, *, ticks: int, **options: Any) -> None:
-    sender.send("video", payloads, codec="h264", ticks=ticks, now_ns=clock.now_ns(), **options)
+    sender.send("video", AccessUnit(payloads, "h264", **options), ticks=ticks, now_ns=clock.now_ns())
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -135,8 +135,8 @@ def test_a_packet_is_stamped_when_it_leaves_and_not_when_its_picture_came() -> N
         await anyio.sleep(0.5)
         came_ns = clock.now_ns()
         await anyio.sleep(0.012)  # others' turns
-        sender.send("video", [b"y"], codec="h264", ticks=3000, now_ns=came_ns)
-        assert list(sender.estimator.packets._sent_ns[:2]) == [began_ns, clock.now_ns()]
+        sender.send("video", AccessUnit([b"y"], "h264"), ticks=3000, now_ns=came_ns)
+        assert [run.sent_ns for run in sender.estimator.packets._runs[:2]] == [began_ns, clock.now_ns()]
 
     assert len(play(scene).packets) == 2
 
