@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     import pylibsrtp
 
-    from flowstream_nodes.webrtc._layout import Layout
-
 MOST: Final = 40
 """Packets of a burst; with 1,500 bytes each they stay below what one call may send."""
 
-_ROOM: Final = 1_500
-_TRAILER: Final = 144
+ROOM: Final = 1_500
+"""Bytes for a packet."""
+
+TRAILER: Final = 144
+"""What libsrtp may write behind a packet, at most."""
+
+LONGEST: Final = ROOM - TRAILER
+"""Bytes of a packet before it is protected."""
 
 
 class ProtectionError(Exception):
@@ -33,8 +37,9 @@ class Protection:
         from pylibsrtp._binding import lib
 
         self._session = session  # frees the context with its last reference
-        self._context: Any = session._srtp[0]
-        self._call: Any = lib.srtp_protect
+        self.context: Any = session._srtp[0]
+        self.call: Any = lib.srtp_protect
+        """libsrtp's function, which takes ``context``, where a packet begins, and a pointer to its length."""
         self._error = Error
         self._buffer, self._view, self._length = _workspace()
         self.trailer: int | None = None
@@ -46,12 +51,12 @@ class Protection:
         Raises:
             ProtectionError: libsrtp refuses, or a packet is too long.
         """
-        call, context, buffer, view, length = self._call, self._context, self._buffer, self._view, self._length
+        call, context, buffer, view, length = self.call, self.context, self._buffer, self._view, self._length
         sizes: list[int] = []
         start = 0
         for packet in packets:
             size = len(packet)
-            if size > _ROOM - _TRAILER:
+            if size > LONGEST:
                 raise ProtectionError(f"a packet of {size} bytes is too long")
             view[start : start + size] = packet
             length[0] = size
@@ -61,31 +66,6 @@ class Protection:
             sizes.append(length[0])
             start += length[0]
         return view[:start], sizes
-
-    def spread(self, layout: Layout) -> memoryview:
-        """A burst of up to `MOST` packets, whose headers are to be written where ``layout`` has room for them.
-
-        Raises:
-            ProtectionError: a packet is too long.
-        """
-        if layout.longest > _ROOM - _TRAILER:
-            raise ProtectionError(f"a packet of {layout.longest} bytes is too long")
-        burst = self._view[: len(layout.template)]
-        burst[:] = layout.template
-        return burst
-
-    def protect_spread(self, layout: Layout) -> None:
-        """Protects the burst that `spread` gave; `trailer` is known and is the layout's.
-
-        Raises:
-            ProtectionError: libsrtp refuses.
-        """
-        call, context, length = self._call, self._context, self._length
-        places = _places(layout.offsets)
-        for place, size in zip(places, layout.lengths, strict=True):
-            length[0] = size
-            if status := call(context, place, length):
-                raise ProtectionError(f"libsrtp says {status}")
 
     def protect_rtcp(self, data: bytes) -> bytes:
         """Protects one RTCP packet.
@@ -117,7 +97,7 @@ class Unprotection:
             ProtectionError: it is forged, damaged, came before, or is too long.
         """
         size = len(data)
-        if size > _ROOM:
+        if size > ROOM:
             raise ProtectionError(f"a packet of {size} bytes is too long")
         self._view[:size] = data
         self._length[0] = size
@@ -126,17 +106,10 @@ class Unprotection:
         return bytes(self._view[: self._length[0]])
 
 
-@functools.lru_cache(maxsize=256)
-def _places(offsets: tuple[int, ...]) -> list[Any]:
-    """Pointers into the buffer."""
-    buffer = _workspace()[0]
-    return [buffer + offset for offset in offsets]
-
-
 @functools.cache
 def _workspace() -> tuple[Any, memoryview, Any]:
     """One buffer for all viewers: each burst is sent before the next one is protected."""
     from pylibsrtp._binding import ffi
 
-    buffer = ffi.new("char[]", MOST * _ROOM + _TRAILER)
+    buffer = ffi.new("char[]", MOST * ROOM + TRAILER)
     return buffer, memoryview(ffi.buffer(buffer)), ffi.new("int *")

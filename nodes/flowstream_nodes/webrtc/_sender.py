@@ -18,7 +18,9 @@ from flowstream_nodes.webrtc._stream import PADDING, RtpStream
 from flowstream_nodes.webrtc._wakeups import Wakeups
 
 if TYPE_CHECKING:
+    from flowstream_nodes.webrtc._layout import Layout
     from flowstream_nodes.webrtc._mux import UdpMux
+    from flowstream_nodes.webrtc._outbox import Outbox
 
 START_BPS: Final = 600_000
 """What a link is taken to carry before anything is known of it, at least; a stream of a higher rate is begun with
@@ -92,6 +94,7 @@ class Sender:
         streams: Mapping[Kind, RtpStream],
         *,
         mux: UdpMux,
+        outbox: Outbox,
         wakeups: Wakeups,
         start_bps: int,
         now_ns: int,
@@ -122,6 +125,8 @@ class Sender:
         self._pacer: Pacer[Waiting | Again] = Pacer(now_ns=now_ns, bps=start_bps, opening=OPENING)
         self._streams = streams
         self._mux = mux
+        self._outbox = outbox
+        self._is_leaving = False  # something of it is in the outbox
         self._wakeups = wakeups
         self._on_break = on_break
         self._on_failure = on_failure
@@ -299,7 +304,7 @@ class Sender:
         stream = self._streams.get("video")
         if stream is not None and now_ns >= self._next_alive_ns:
             self._next_alive_ns = now_ns + ALIVE_NS
-            if empty := stream.fill(1, number=self.estimator.packets.next_number):
+            if empty := stream.fill(1, number=self._next_number()):
                 self._transmit(empty, 0, now_ns)
 
     def _follow_target(self, now_ns: int) -> None:
@@ -350,7 +355,7 @@ class Sender:
                 codec=unit.codec,
                 ticks=ticks,
                 is_end=stop == len(unit.payloads),
-                number=self.estimator.packets.next_number,
+                number=self._next_number(),
                 now_ns=now_ns,
                 captured_ns=captured_ns,
             )
@@ -368,28 +373,44 @@ class Sender:
         now_ns: int,
     ) -> None:
         """The short way: headers go where other viewers' have been."""
-        pair, estimator = self.pair, self.estimator
+        pair, outbox = self.pair, self._outbox
         if pair is None:
             return
         assert protection.trailer is not None
         layout = unit.layout(first, end, stream.header_size, protection.trailer, self._overhead)
+        number = self._next_number()
         try:
-            burst = protection.spread(layout)
-            stream.write_into(burst, layout, ticks, end == len(unit.payloads), estimator.packets.next_number, now_ns)
-            protection.protect_spread(layout)
+            burst = outbox.room(layout)
         except ProtectionError as error:
-            self.close()
-            self._on_failure(error)
+            self.fails(error)
             return
-        # Others had their turn since now_ns: what they took must not look like a queue on this one's path.
-        estimator.sent(layout.on_the_wire, now_ns=self._wakeups.now_ns(), probe=probe)
-        self._mux.send_evens(burst, layout.runs, pair)
+        stream.write_into(burst, layout, ticks, end == len(unit.payloads), number, now_ns)
+        self._is_leaving = True
+        outbox.put(self, protection, layout, burst, pair, probe)
+
+    def _next_number(self) -> int:
+        """The transport-wide number of what is written next."""
+        if self._is_leaving:
+            self._outbox.flush()  # or it would get the same
+        return self.estimator.packets.next_number
+
+    def leaves(self, layout: Layout, probe: int) -> None:
+        """What was put into the outbox leaves now."""
+        # Others had their turn since it was put there: what they took must not look like a queue on this one's path.
+        self._is_leaving = False
+        self.estimator.sent(layout.on_the_wire, now_ns=self._wakeups.now_ns(), probe=probe)
+
+    def fails(self, error: ProtectionError) -> None:
+        """Packets cannot be protected: it is over."""
+        self._is_leaving = False
+        self.close()
+        self._on_failure(error)
 
     def _send_again(self, stream: RtpStream, packets: Sequence[SentPacket], probe: int, now_ns: int) -> None:
         for start in range(0, len(packets), MOST):
             some = packets[start : start + MOST]
             stream.packets_resent += len(some)
-            self._transmit(stream.rewrite(some, number=self.estimator.packets.next_number), probe, now_ns)
+            self._transmit(stream.rewrite(some, number=self._next_number()), probe, now_ns)
 
     def _pad(self, padding: Padding, now_ns: int) -> None:
         """Fills the path for a probe: with what was sent before, else with packets of nothing."""
@@ -401,10 +422,10 @@ class Sender:
         left = padding.size - sum(len(each.payload) + overhead + RTX_HEADER for each in packets)
         for start in range(0, len(packets), MOST):
             some = packets[start : start + MOST]
-            self._transmit(stream.rewrite(some, number=self.estimator.packets.next_number), padding.probe, now_ns)
+            self._transmit(stream.rewrite(some, number=self._next_number()), padding.probe, now_ns)
         empty = max(round(left / (PADDING + overhead)), 0 if packets else 1)
         for start in range(0, empty, MOST):
-            nothing = stream.fill(min(empty - start, MOST), number=self.estimator.packets.next_number)
+            nothing = stream.fill(min(empty - start, MOST), number=self._next_number())
             self._transmit(nothing, padding.probe, now_ns)
 
     def _transmit(self, packets: Sequence[bytes], probe: int, now_ns: int) -> None:
@@ -413,8 +434,7 @@ class Sender:
         try:
             data, sizes = self._protection.protect(packets)
         except ProtectionError as error:
-            self.close()
-            self._on_failure(error)
+            self.fails(error)
             return
         overhead = self._overhead
         self.estimator.sent([size + overhead for size in sizes], now_ns=self._wakeups.now_ns(), probe=probe)

@@ -58,6 +58,7 @@ from flowstream_nodes.webrtc._wakeups import Wakeups
 
 if TYPE_CHECKING:
     from flowstream_nodes.webrtc._mux import UdpMux
+    from flowstream_nodes.webrtc._outbox import Outbox
 
 SETUP_S: Final = 15.0
 """A viewer that is not connected this long after its offer is given up."""
@@ -145,6 +146,7 @@ class ViewerSession:
         certificate: Any,
         cname: str,
         mux: UdpMux,
+        outbox: Outbox,
         wakeups: Wakeups,
         start_bps: int,
         clock: Clock,
@@ -181,6 +183,7 @@ class ViewerSession:
         self.sender = Sender(
             self.streams,
             mux=mux,
+            outbox=outbox,
             wakeups=wakeups,
             start_bps=start_bps,
             now_ns=clock.now_ns(),

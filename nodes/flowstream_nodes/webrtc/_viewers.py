@@ -37,6 +37,7 @@ from flowstream_nodes.webrtc._codecs import codec_of, payloads_of
 from flowstream_nodes.webrtc._gathering import Gatherer, Reach
 from flowstream_nodes.webrtc._layout import AccessUnit
 from flowstream_nodes.webrtc._mux import UdpMux
+from flowstream_nodes.webrtc._outbox import Outbox
 from flowstream_nodes.webrtc._rate import RateMeter
 from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD, Rung, Rungs, Timeline
 from flowstream_nodes.webrtc._seats import Covers, Seated
@@ -124,7 +125,8 @@ class Viewers:
         self._sound_meter = RateMeter()
         self._next_decision_ns = 0
         self._hold_again_ns = 0
-        self._wakeups = Wakeups(holding.now_ns)
+        self._outbox = Outbox(mux)
+        self._wakeups = Wakeups(holding.now_ns, together=self._outbox.gathering)
         self._feeders: list[Feeder] = []
         self._current: dict[tuple[Kind, int], Feeder] = {}
         self._epoch_ns: int | None = None
@@ -207,6 +209,7 @@ class Viewers:
             certificate=self._certificate,
             cname=self._cname,
             mux=self._mux,
+            outbox=self._outbox,
             wakeups=self._wakeups,
             start_bps=min((rate.bitrate_bps for rate in self.rungs.rates(now_ns=now_ns)), default=0),
             clock=self._holding,
@@ -265,7 +268,8 @@ class Viewers:
             self._covers.fit(packet.caps)
             if rung.codec != codec_before:
                 self._part_from_incapable()
-        self._pass_on(packet, picture, self._seated.values(), now_ns)
+        with self._outbox.gathering():
+            self._pass_on(packet, picture, self._seated.values(), now_ns)
 
     def _pass_on(self, packet: EncodedPacket, picture: Picture, to: Iterable[Seated], now_ns: int) -> None:
         unit: AccessUnit | None = None
@@ -295,8 +299,9 @@ class Viewers:
         now_ns = self._holding.now_ns()
         self._sound_meter.add(len(packet.data) + SOUND_OVERHEAD, now_ns=now_ns)
         unit = AccessUnit((packet.data,), "opus", captured_ns=self._captured_ns(packet, now_ns))
-        for session in self.sessions.values():
-            session.send_sound(unit, ticks=ticks, now_ns=now_ns)
+        with self._outbox.gathering():
+            for session in self.sessions.values():
+                session.send_sound(unit, ticks=ticks, now_ns=now_ns)
 
     def send_record(self, record: Record[Any], node: str) -> None:
         """A record of a node, to everybody who has data channels and may have it."""

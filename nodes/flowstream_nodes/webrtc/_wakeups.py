@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 TOGETHER_NS: Final = 1_000_000
@@ -16,9 +17,13 @@ class Wakeups:
     The bursts of many viewers fall together, so that the loop wakes up as often for fifty of them as for one.
     """
 
-    def __init__(self, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self, now_ns: Callable[[], int], together: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        """Those who are due at the same time are called within ``together``."""
         self.now_ns = now_ns
         """The clock itself."""
+        self._together = together
         self._due_ns: dict[Callable[[int], None], int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
@@ -51,9 +56,10 @@ class Wakeups:
         self._timer = None
         now_ns = self.now_ns()
         until_ns = now_ns + TOGETHER_NS
-        for callback in [each for each, due_ns in self._due_ns.items() if due_ns <= until_ns]:
-            if self._due_ns.pop(callback, None) is not None:
-                callback(now_ns)
+        with self._together():
+            for callback in [each for each, due_ns in self._due_ns.items() if due_ns <= until_ns]:
+                if self._due_ns.pop(callback, None) is not None:
+                    callback(now_ns)
         if self._due_ns:
             next_ns = min(self._due_ns.values())
             if self._timer is None or next_ns < self._timer_ns:

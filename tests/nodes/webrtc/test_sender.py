@@ -14,6 +14,7 @@ from flowstream.proto.rtp import RtpPacket
 from flowstream.proto.sdp import Stream, agree, parse_offer
 from flowstream.testing import VirtualClock, run_virtual
 from flowstream_nodes.webrtc._layout import AccessUnit, Even
+from flowstream_nodes.webrtc._outbox import Outbox
 from flowstream_nodes.webrtc._protection import Protection, ProtectionError, Unprotection
 from flowstream_nodes.webrtc._sender import Sender
 from flowstream_nodes.webrtc._stream import RtpStream
@@ -79,6 +80,7 @@ def play(
         sender = Sender(
             {"video": stream},
             mux=link,  # type: ignore[arg-type]
+            outbox=Outbox(link),
             wakeups=wakeups,
             start_bps=bps,
             now_ns=clock.now_ns(),
