@@ -69,6 +69,15 @@ class RungSwitch:
         Timestamps rise by one at least: when the wanted rung lags behind, its keyframe comes right after the last
         picture.
         """
+        if (
+            picture.number == self._next_number
+            and picture.rung == self._current
+            and self._is_whole[0]
+            and not picture.temporal_id
+            and not picture.is_keyframe
+        ):
+            self._next_number += 1  # nearly always: the next one of the lowest layer
+            return self._next_ticks(picture.ticks)
         if picture.is_keyframe and picture.rung == self._wanted:
             if self._current != picture.rung:
                 self.switches += self._current is not None
@@ -89,10 +98,11 @@ class RungSwitch:
             self._miss(layer, picture.is_droppable)
             return None
         self._is_whole[layer] = True
-        if self._last_ticks is not None and picture.ticks <= self._last_ticks:
-            self._last_ticks += 1
-        else:
-            self._last_ticks = picture.ticks
+        return self._next_ticks(picture.ticks)
+
+    def _next_ticks(self, ticks: int) -> int:
+        last = self._last_ticks
+        self._last_ticks = ticks if last is None or ticks > last else last + 1
         return self._last_ticks
 
     def dropped(self, picture: Picture) -> None:

@@ -5,6 +5,7 @@ Addresses that TURN servers lend are ports beside them: they carry the same data
 
 import asyncio
 import errno
+import functools
 import ipaddress
 import logging
 import socket
@@ -284,7 +285,7 @@ class UdpMux:
             if count == 1:
                 port.socket.sendto(data, remote)
             else:
-                port.socket.sendmsg((data,), ((SOL_UDP, UDP_SEGMENT, _SEGMENT.pack(size)),), 0, remote)
+                port.socket.sendmsg((data,), _cut_into(size), 0, remote)
         except OSError as error:
             if count > 1 and error.errno in _CANNOT_CUT:
                 port.cuts_up = False
@@ -400,6 +401,12 @@ class UdpMux:
                 receiver = self._sessions.get(ufrag)
         if receiver is not None:
             receiver.handle_datagram(data, pair)
+
+
+@functools.cache
+def _cut_into(size: int) -> tuple[tuple[int, int, bytes]]:
+    """What tells the kernel to cut up what it is given; there are no more sizes than `MAX_SEGMENT`."""
+    return ((SOL_UDP, UDP_SEGMENT, _SEGMENT.pack(size)),)
 
 
 def _is_address(host: str) -> bool:

@@ -70,6 +70,8 @@ class RtpStream:
             extensions=self._extensions,
             transport_number_extension=number_id,
         )
+        self.header_size: int = self._header.size
+        """Bytes before the payload; a few more in packets that carry a capture time."""
         self._rtx_header = None
         if choice.rtx_payload_type is not None and self.rtx_ssrc is not None:
             self._rtx_header = HeaderWriter(
@@ -82,11 +84,6 @@ class RtpStream:
         self._history = None
         if "nack" in self._track.feedback(choice):
             self._history = History(max_packets=MAX_PACKETS_BY_RTX) if self._rtx_header is not None else History()
-
-    @property
-    def header_size(self) -> int:
-        """Bytes before the payload; a few more in packets that carry a capture time."""
-        return self._header.size
 
     def timestamp_at(self, ticks: int) -> int:
         """The RTP timestamp of a position on the timeline, in ticks of the stream's clock."""
