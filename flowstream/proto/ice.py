@@ -226,8 +226,7 @@ class IceLite(Responder):
 
     def handle_deadline(self, *, now_ns: int) -> list[Outcome]:
         """`Expired`, once, when consent has run out by ``now_ns``."""
-        deadline_ns = self.deadline_ns
-        if deadline_ns is None or now_ns < deadline_ns:
+        if self._expired or now_ns < self._heard_ns + self._consent_ns:
             return []
         self._expired = True
         return [Expired()]
@@ -261,13 +260,12 @@ class IceLite(Responder):
 
 
 def local_ufrag(data: bytes) -> str | None:
-    """The first half of USERNAME in a STUN request: which session of a shared port it is for; None if there is none."""
-    try:
-        message = stun.Message.parse(data)
-    except stun.StunError:
-        return None
-    username = message.get(stun.USERNAME)
-    if username is None or message.kind is not stun.Class.REQUEST:
+    """The first half of USERNAME in a STUN request: which session of a shared port it is for; None if there is none.
+
+    Nothing else of the request is looked at.
+    """
+    username = stun.peek(data, stun.USERNAME) if stun.is_request(data) else None
+    if username is None:
         return None
     ufrag, separator, _ = username.partition(b":")
     if not separator or not ufrag.isascii():

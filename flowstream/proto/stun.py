@@ -149,6 +149,29 @@ def looks_like_stun(data: bytes) -> bool:
     return len(data) >= HEADER_SIZE and data[0] < 4 and data[4:8] == b"\x21\x12\xa4\x42"
 
 
+def is_request(data: bytes) -> bool:
+    """Whether a datagram looks like a STUN request."""
+    return looks_like_stun(data) and not data[0] & 0x01 and not data[1] & 0x10
+
+
+def peek(data: bytes, attribute: int) -> bytes | None:
+    """The first value of an attribute in what looks like STUN, which need not be sound; None if there is none.
+
+    What follows MESSAGE-INTEGRITY or FINGERPRINT does not count.
+    """
+    position = HEADER_SIZE
+    while position + 4 <= len(data):
+        number, size = _ATTRIBUTE.unpack_from(data, position)
+        position += 4
+        if number == attribute:
+            value = data[position : position + size]
+            return value if len(value) == size else None
+        if number in (MESSAGE_INTEGRITY, FINGERPRINT):
+            return None
+        position += size + (-size % 4)
+    return None
+
+
 def transaction_of(data: bytes) -> bytes:
     """The transaction id of what looks like STUN, read or not."""
     return data[8:HEADER_SIZE]

@@ -1,5 +1,7 @@
 """The lite ICE agent on scripted datagrams and clock."""
 
+import struct
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -229,3 +231,29 @@ def test_no_datagram_upsets_it(datagrams: list[bytes]) -> None:
         assert all(isinstance(outcome, Reply) for outcome in outcomes)
         local_ufrag(data)
     assert ice.selected is None
+
+
+@given(
+    username=st.none() | st.binary(max_size=30),
+    before=st.lists(st.tuples(st.sampled_from([0x0024, 0x8022, 0x802A]), st.binary(max_size=9)), max_size=3),
+    kind=st.sampled_from(list(Class)),
+    is_protected=st.booleans(),
+    cut=st.integers(0, 40) | st.just(0),
+)
+def test_who_is_asked_for_is_found_without_reading_the_rest(
+    username: bytes | None, before: list[tuple[int, bytes]], kind: Class, is_protected: bool, cut: int
+) -> None:
+    attributes = [*before, *([] if username is None else [(stun.USERNAME, username)])]
+    message = stun.Message(stun.BINDING, kind, bytes(12), tuple(attributes))
+    data = message.to_bytes(b"key" if is_protected else None)
+    found = local_ufrag(data[: len(data) - cut])
+    name, colon, _ = (username or b"").partition(b":")
+    is_named = kind is Class.REQUEST and colon and name.isascii()
+    expected = name.decode() if is_named else None
+    assert found == expected if not cut else found in (None, expected)
+
+
+def test_a_name_behind_what_vouches_for_the_message_is_nobodys() -> None:
+    data = check(username=None)
+    assert local_ufrag(data + struct.pack("!HH8s", stun.USERNAME, 6, b"ours:x")) is None
+    assert local_ufrag(data[:20] + struct.pack("!HH8s", stun.USERNAME, 6, b"ours:x")) == "ours"

@@ -67,6 +67,9 @@ SETTLES_S: Final = 0.01
 """Our end of the handshake has its keys before the viewer's has: what is sent at once, some players cannot read yet.
 So long it takes at most, less where a viewer says something under its keys before."""
 
+SELDOM_NS: Final = 90_000_000
+"""A link that carries more than enough is looked at so seldom, not at every tick."""
+
 REPORT_INTERVAL_NS: Final = 1_000_000_000
 """Between sender reports (RFC 3550 allows less than its 5 s for video of some rate)."""
 
@@ -217,6 +220,7 @@ class ViewerSession:
         self._has_keys = asyncio.Event()
         self._closed = asyncio.Event()
         self._next_report_ns = 0
+        self._next_look_ns = 0
         self._path = _DtlsPath(self._send_plain)
         self._dtls = dtls.RTCDtlsTransport(self._path, [certificate])  # type: ignore[arg-type]
         # As server the handshake is one flight shorter, and ours is the choice of cipher.
@@ -288,8 +292,8 @@ class ViewerSession:
 
     def handle_reports(self, data: bytes, pair: Pair, *, waited_ns: int) -> None:
         """Takes RTCP of nothing but feedback or receiver reports that came in a while ago."""
-        if self.closed_because is None:
-            self._handle_rtcp(data, self._clock.now_ns() - waited_ns)
+        if self.closed_because is None and self._unprotect_rtcp is not None:
+            self._hear_reports(data, self._clock.now_ns() - waited_ns)
 
     @property
     def reports_can_wait(self) -> bool:
@@ -334,17 +338,20 @@ class ViewerSession:
         try:
             self._catch_up()
             self._looked_ns = now_ns
-            self._follow(self.ice.handle_deadline(now_ns=now_ns))
-            if self.connected:
+            if outcomes := self.ice.handle_deadline(now_ns=now_ns):
+                self._follow(outcomes)
+            if not self.connected:
+                return
+            if now_ns >= self._next_look_ns or not self.sender.is_calm:
+                self._next_look_ns = now_ns + SELDOM_NS
                 self.sender.tick(stream_bps=stream_bps, least_bps=least_bps, share_bps=share_bps, now_ns=now_ns)
+            if now_ns >= self._next_report_ns:
                 self._send_reports(ticks_at, now_ns)
         except Exception as error:  # noqa: BLE001
             # As in `run`: this is called for one viewer after the other.
             self._give_up(error)
 
     def _send_reports(self, ticks_at: Callable[[Kind, int], int], now_ns: int) -> None:
-        if not self.connected or now_ns < self._next_report_ns:
-            return
         wallclock_ns = self._clock.wallclock_ns()
         active = [stream for stream in self.streams.values() if stream.packets_sent]
         if active:
@@ -560,12 +567,23 @@ class ViewerSession:
                 self._on_reached(self)
 
     def _handle_rtcp(self, data: bytes, came_ns: int) -> None:
-        if self._unprotect_rtcp is None or len(data) > MAX_SRTCP:
+        if self._unprotect_rtcp is None:
             return
+        if is_report_alone(data):
+            self._hear_reports(data, came_ns)
+        else:
+            self._hear(data, came_ns)
+
+    def _hear_reports(self, data: bytes, came_ns: int) -> None:
         # Many viewers tell of their packets at moments of their own. Where nothing depends on it the loop does not work
         # on each by itself: looking after one viewer after the other takes half the time.
-        if len(self._put_off) < MOST_PUT_OFF and is_report_alone(data) and self.sender.is_calm:
+        if len(self._put_off) < MOST_PUT_OFF and len(data) <= MAX_SRTCP and self.sender.is_calm:
             self._put_off.append((data, came_ns))
+        else:
+            self._hear(data, came_ns)
+
+    def _hear(self, data: bytes, came_ns: int) -> None:
+        if len(data) > MAX_SRTCP:
             return
         try:
             self._catch_up()
