@@ -300,6 +300,11 @@ class ViewerSession:
         """Whether nothing depends on when is looked at what this viewer reports of its packets."""
         return not self.connected or not self._tells_of_packets or self.sender.is_calm
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether it watches, and its link carries more than enough."""
+        return self.connected and self.sender.is_calm
+
     def restart_ice(self, said: Fragment) -> None:
         """New credentials and a new tag; media goes on where it goes until the peer nominates a pair under them."""
         self.etag = secrets.token_urlsafe(9)

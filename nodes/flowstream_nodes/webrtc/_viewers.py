@@ -52,6 +52,12 @@ SOUND_OVERHEAD: Final = 70
 TICK_S: Final = 0.05
 """How often the sessions' clocks are looked at."""
 
+ALONG_NS: Final = 45_000_000
+"""The same, while all links carry more than enough: with the next picture after this."""
+
+PATIENCE_S: Final = 0.25
+"""For so long no picture may come then."""
+
 DECISION_NS: Final = 200_000_000
 """How often it is decided anew who gets which rung; whenever a viewer needs a keyframe, too."""
 
@@ -125,6 +131,11 @@ class Viewers:
         self._sound_meter = RateMeter()
         self._next_decision_ns = 0
         self._hold_again_ns = 0
+        self._is_calm = False
+        self._looked_ns = holding.now_ns()
+        self._goes_along = False  # every clock is looked at when a picture has come
+        self._stopped = anyio.Event()
+        self._told_unsent = 0
         self._outbox = Outbox(mux)
         self._wakeups = Wakeups(holding.now_ns, together=self._outbox.gathering)
         self._feeders: list[Feeder] = []
@@ -236,6 +247,7 @@ class Viewers:
         self.sessions[session.id] = session
         self._seated[session.id] = seated
         self._holding.start_soon(self._live, session)
+        self._go_alone()
         return Admitted(session.id, session.etag, answer)
 
     def restart(self, session: ViewerSession, fragment: Fragment) -> str:
@@ -270,6 +282,7 @@ class Viewers:
                 self._part_from_incapable()
         with self._outbox.gathering():
             self._pass_on(packet, picture, self._seated.values(), now_ns)
+        self._go_along(now_ns)
 
     def _pass_on(self, packet: EncodedPacket, picture: Picture, to: Iterable[Seated], now_ns: int) -> None:
         unit: AccessUnit | None = None
@@ -380,14 +393,48 @@ class Viewers:
 
     async def tick_forever(self) -> None:
         """Looks at every clock from time to time; runs as long as the viewers are held."""
-        unsent_packets = 0
         while True:
-            await anyio.sleep(TICK_S)
-            self._tick()
-            self._poll_requests()
-            if self.unsent_packets != unsent_packets:
-                unsent_packets = self.unsent_packets
-                self._tell_change()
+            if not self._goes_along:
+                await anyio.sleep(TICK_S)
+            elif not await self._has_stopped():
+                continue
+            if not self._goes_along:
+                self._look_around()
+
+    async def _has_stopped(self) -> bool:
+        """Waits while pictures see to it that every clock is looked at; whether they no longer do."""
+        looked_ns = self._looked_ns
+        with anyio.move_on_after(PATIENCE_S):
+            await self._stopped.wait()
+        if self._goes_along and self._looked_ns == looked_ns:
+            self._goes_along = False
+        return not self._goes_along
+
+    def _go_along(self, now_ns: int) -> None:
+        """While nothing depends on it, clocks are looked at when a picture has come: the loop then wakes up for both
+        together, and it has all at hand."""
+        if not self._is_calm or now_ns - self._looked_ns < ALONG_NS:
+            return
+        self._look_around()
+        if self._is_calm:
+            self._goes_along = True
+        else:
+            self._go_alone()
+
+    def _go_alone(self) -> None:
+        """From now on every clock is looked at often, whether pictures come or not."""
+        self._is_calm = False
+        if self._goes_along:
+            self._goes_along = False
+            self._stopped.set()
+            self._stopped = anyio.Event()
+
+    def _look_around(self) -> None:
+        self._tick()
+        self._poll_requests()
+        if self.unsent_packets != self._told_unsent:
+            self._told_unsent = self.unsent_packets
+            self._tell_change()
 
     async def cover_forever(self) -> None:
         """Makes black pictures when they are wanted; runs as long as the viewers are held."""
@@ -400,7 +447,7 @@ class Viewers:
 
     def _tick(self) -> None:  # by itself: what the loop has looked at last is not kept until the next time
         taken = self._mux.take_reports()
-        now_ns = self._holding.now_ns()
+        now_ns = self._looked_ns = self._holding.now_ns()
         if now_ns >= self._next_decision_ns:
             self._decide()
         rates = [rate.bitrate_bps for rate in self.rungs.rates(now_ns=now_ns)]
@@ -423,8 +470,9 @@ class Viewers:
         there might be no room for those that count."""
         if taken > MOST_REPORTS * (len(self.sessions) + 1):
             self._hold_again_ns = now_ns + FLOOD_NS
-        is_calm = all(session.reports_can_wait for session in self.sessions.values())
-        self._mux.hold_reports(is_calm and now_ns >= self._hold_again_ns)
+        can_wait = all(session.reports_can_wait for session in self.sessions.values())
+        self._mux.hold_reports(can_wait and now_ns >= self._hold_again_ns)
+        self._is_calm = can_wait and all(session.is_calm for session in self.sessions.values())
 
     async def close(self) -> None:
         """Says goodbye to everybody and closes the sockets."""

@@ -16,7 +16,7 @@ import pytest
 from flowstream.proto.ice import Pair
 from flowstream.proto.rtcp import Nack, ReceiverReport, TransportFeedback, pack_compound
 from flowstream.testing import Change, VirtualClock, run_virtual
-from flowstream_nodes.webrtc._viewers import TICK_S
+from flowstream_nodes.webrtc._viewers import ALONG_NS
 from tests.nodes.webrtc.links import (
     FPS,
     SERVER,
@@ -287,8 +287,8 @@ def test_what_is_told_of_a_wide_link_waits_for_the_next_look_at_the_clock_and_of
                     found.append((stage.clock.now_ns() - now_ns) / MS)
                 take(packet, now_ns=now_ns)
 
-            await stage.until(4)
             stage.network.mux.arrive = arrive  # type: ignore[method-assign]
+            await stage.until(4)
             sender.handle_feedback = handle  # type: ignore[method-assign]
 
         link = {"rate": rate, "delay": "33ms", "queue_time": "300ms"}  # or feedback comes when the clock is looked at
@@ -298,10 +298,68 @@ def test_what_is_told_of_a_wide_link_waits_for_the_next_look_at_the_clock_and_of
 
     wide, narrow = delays_ms("40M"), delays_ms("3M")
     assert len(wide) > 60
-    assert max(wide) <= 1000 * TICK_S
+    # A look at the clock comes with the first picture after 45 ms: that of 30 a second is the second one.
+    assert max(wide) <= ALONG_NS / MS + 1000 / FPS
     assert sum(wide) / len(wide) > 5
     assert len(narrow) > 60
     assert max(narrow) == 0
+
+
+def looks_of(rate: str, play: Play, *, seconds: float) -> tuple[list[float], Seen]:
+    """When the viewers' clocks were looked at, in ms since the pictures began."""
+    looks: list[float] = []
+
+    async def note(stage: VirtualStage, watcher: Watcher) -> None:
+        tick = stage.viewers._tick
+
+        def noted() -> None:
+            looks.append((stage.clock.now_ns() - stage.begun_ns) / MS)
+            tick()
+
+        stage.viewers._tick = noted  # type: ignore[method-assign]
+        await play(stage, watcher)
+
+    seen = watch({"rate": rate, "delay": "33ms", "queue_time": "300ms"}, seconds=seconds, play=note)
+    return looks, seen
+
+
+def test_clocks_are_looked_at_when_a_picture_has_come_while_all_is_well_and_often_where_it_is_not() -> None:
+    async def nothing(stage: VirtualStage, watcher: Watcher) -> None:
+        pass
+
+    def from_fifth_second(looks: list[float]) -> list[float]:
+        return [each for each in looks if each >= 5000]
+
+    wide = from_fifth_second(looks_of("40M", nothing, seconds=9)[0])
+    assert {round(later - earlier) for earlier, later in pairwise(wide)} == {67}  # every second picture
+    assert all(min(each % (1000 / FPS), -each % (1000 / FPS)) < 0.01 for each in wide)
+    narrow = from_fifth_second(looks_of("3M", nothing, seconds=9)[0])
+    assert max(later - earlier for earlier, later in pairwise(narrow)) <= 51
+
+
+def test_clocks_are_looked_at_when_no_more_pictures_come() -> None:
+    async def stop(stage: VirtualStage, watcher: Watcher) -> None:
+        await stage.until(5)
+        stage.encoders.pictures = lambda *times: []  # type: ignore[assignment, method-assign]
+
+    looks, _ = looks_of("40M", stop, seconds=6)
+    gaps = [(later, later - earlier) for earlier, later in pairwise(looks) if later > 5000]
+    assert max(gap for _, gap in gaps) <= 250 + 250
+    assert all(gap <= 51 for at, gap in gaps if at > 5600)
+    assert gaps[-1][0] > 5900
+
+
+def test_clocks_are_looked_at_often_from_when_somebody_comes() -> None:
+    async def invite(stage: VirtualStage, watcher: Watcher) -> None:
+        await stage.until(5.01)
+        assert stage.viewers._goes_along
+        await stage.watcher({"delay": "33ms"}, seed=7).join(audio=False)
+
+    looks, seen = looks_of("40M", invite, seconds=7)
+    soon = [each for each in looks if 5000 < each < 5300]
+    assert max(later - earlier for earlier, later in pairwise(soon)) <= 67
+    assert sum(later - earlier < 51 for earlier, later in pairwise(soon)) >= 3
+    assert all(each.session.sender.has_feedback for each in seen.stage.watchers)
 
 
 def test_a_request_for_what_is_missed_waits_for_nothing() -> None:
@@ -309,6 +367,9 @@ def test_a_request_for_what_is_missed_waits_for_nothing() -> None:
         await stage.until(5)
         session = watcher.session
         while not stage.network.mux.waiting:
+            await stage.clock.sleep_until_ns(stage.clock.now_ns() + MS)
+        sent = session.streams["video"].packets_sent
+        while session.streams["video"].packets_sent == sent:  # it arrives between two pictures
             await stage.clock.sleep_until_ns(stage.clock.now_ns() + MS)
         resent = session.streams["video"].packets_resent
         number = session.streams["video"]._sequence_number - 1

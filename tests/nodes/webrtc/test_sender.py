@@ -177,3 +177,28 @@ def test_rtcp_is_taken_once_and_whole(profile: int) -> None:
     assert unprotection.unprotect_rtcp(data) == plain
     with pytest.raises(ProtectionError):  # a replay
         unprotection.unprotect_rtcp(data)
+
+
+def test_what_is_sent_to_one_viewer_while_others_are_served_keeps_its_numbers_and_its_order() -> None:
+    async def scene(sender: Sender, link: Link, clock: VirtualClock) -> None:
+        send(sender, [bytes(1100)] * 45, clock, ticks=0, is_keyframe=True)  # what a viewer is begun with is paced
+        await anyio.sleep(0.5)
+        before = len(link.packets)
+        with sender._outbox.gathering():
+            send(sender, [b"a", b"b"], clock, ticks=3000)
+            assert len(link.packets) == before
+            send(sender, [b"c"], clock, ticks=6000)
+            send(sender, [b"d"], clock, ticks=9000, captured_ns=clock.now_ns())
+            send(sender, [b"e"], clock, ticks=12000)
+            sender.resend(
+                sender._streams["video"], [link.packets[0].sequence_number], round_trip_ns=0, now_ns=clock.now_ns()
+            )
+
+    packets = play(scene).packets
+    media = [packet for packet in packets if packet.ssrc == 7]
+    assert [packet.payload for packet in media[45:]] == [b"a", b"b", b"c", b"d", b"e"]
+    for counter in (
+        [packet.sequence_number for packet in media],
+        [int.from_bytes(dict(packet.extensions)[6], "big") for packet in packets],
+    ):
+        assert counter == list(range(counter[0], counter[0] + len(counter)))
