@@ -49,6 +49,10 @@ WAVERS: Final = 0.2
 """A stream's rate is not the same all the time; it has to change by more than this share before a link that carries
 more than enough is looked at again."""
 
+PROMPT: Final = 8 * 20
+"""Bits of a byte, and the share of a second in which the link takes what waits to be sent while it carries more than
+enough."""
+
 DEAD_NS: Final = 1_000_000_000
 """After so long without feedback pictures are no longer sent: they would only keep the keyframe waiting that must come
 when the viewer is back."""
@@ -218,7 +222,9 @@ class Sender:
     def is_calm(self) -> bool:
         """Whether the link carries more than enough, so that what the viewer tells of it can wait until others are
         looked after."""
-        return self.has_feedback and self._pacer.is_empty and not self.is_broken and self.estimator.is_calm
+        pacer = self._pacer
+        is_prompt = pacer.waiting_bytes * PROMPT <= pacer.bps  # what waits is the rest of a burst, if anything
+        return self.has_feedback and is_prompt and not self.is_broken and self.estimator.is_calm
 
     def handle_feedback(self, packet: TransportFeedback | ReceiverEstimate, *, now_ns: int) -> None:
         """What the viewer tells of its link; it came at ``now_ns``, maybe a while ago."""
