@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 MAX_PACKETS: Final = 1024
 """Packets kept: what libsrtp's replay window lets a sender protect again when the peer has no RTX."""
@@ -38,11 +38,9 @@ class SentPacket:
     payload: bytes
 
 
-class _Run(NamedTuple):
-    sent_ns: int
-    timestamp: int
-    payloads: Sequence[bytes]
-    marks_last: bool
+_Run = tuple[int, int, Sequence[bytes], bool]
+"""Packets that were sent together: when, their timestamp, their payloads, and whether the last one carries the marker.
+(A plain tuple: one is made for each burst to each viewer.)"""
 
 
 class History:
@@ -90,12 +88,12 @@ class History:
             return
         first = self._next + ((first_number - self._next) & 0xFFFF)
         self._firsts.append(first)
-        self._runs.append(_Run(now_ns, timestamp, payloads, marks_last))
+        self._runs.append((now_ns, timestamp, payloads, marks_last))
         self._next = first + count
         self._count += count
         if self._credit < self._burst:
             self._credit = min(self._credit + 0.5 * count, float(self._burst))
-        age_ns = now_ns - self._runs[self._start].sent_ns
+        age_ns = now_ns - self._runs[self._start][0]
         if self._count > self._max_packets or age_ns > _SELDOM * self._max_age_ns:
             self._expire(now_ns)
 
@@ -153,19 +151,18 @@ class History:
         index = bisect_right(self._firsts, number, self._start) - 1
         if index < self._start:
             return None
-        run, offset = self._runs[index], number - self._firsts[index]
-        if offset >= len(run.payloads) or (index == self._start and offset < self._skipped):
+        _, timestamp, payloads, marks_last = self._runs[index]
+        offset = number - self._firsts[index]
+        if offset >= len(payloads) or (index == self._start and offset < self._skipped):
             return None
-        marker = run.marks_last and offset == len(run.payloads) - 1
-        return SentPacket(number & 0xFFFF, run.timestamp, marker, run.payloads[offset])
+        marker = marks_last and offset == len(payloads) - 1
+        return SentPacket(number & 0xFFFF, timestamp, marker, payloads[offset])
 
     def _expire(self, now_ns: int) -> None:
         runs = self._runs
-        while self._count and (
-            self._count > self._max_packets or now_ns - runs[self._start].sent_ns > self._max_age_ns
-        ):
-            left = len(runs[self._start].payloads) - self._skipped
-            is_old = now_ns - runs[self._start].sent_ns > self._max_age_ns
+        while self._count and (self._count > self._max_packets or now_ns - runs[self._start][0] > self._max_age_ns):
+            left = len(runs[self._start][2]) - self._skipped
+            is_old = now_ns - runs[self._start][0] > self._max_age_ns
             gone = left if is_old else min(left, self._count - self._max_packets)
             if self._resent_ns:
                 first = self._firsts[self._start] + self._skipped

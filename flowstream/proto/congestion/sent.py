@@ -63,14 +63,9 @@ class Told(NamedTuple):
     size: int
 
 
-class _Run(NamedTuple):
-    """Packets that were sent together; the first of them has the number ``first`` (not wrapped)."""
-
-    first: int
-    sent_ns: int
-    sizes: Sequence[int]
-    size: int
-    probe: int
+_Run = tuple[int, int, Sequence[int], int, int]
+"""Packets that were sent together: the number of the first (not wrapped), when they were sent, their sizes, the sum of
+these, and the probe that they belong to. (A plain tuple: one is made for each burst to each viewer.)"""
 
 
 class SentPackets:
@@ -95,7 +90,7 @@ class SentPackets:
         ``sizes`` are in bytes as on the wire, and must not change any more.
         """
         if not self._runs:
-            self._runs = [_Run(0, now_ns, (), 0, 0)] * SPAN  # who never connects takes no room
+            self._runs = [(0, now_ns, (), 0, 0)] * SPAN  # who never connects takes no room
         number, count = self._next, len(sizes)
         first = number % SPAN
         end = first + count
@@ -107,7 +102,7 @@ class SentPackets:
             self._give_up(number - SPAN, number - SPAN + count)
         states[first:end] = bytes(count)
         size = sum(sizes)
-        self._runs[first:end] = [_Run(number, now_ns, sizes, size, probe)] * count
+        self._runs[first:end] = [(number, now_ns, sizes, size, probe)] * count
         self._next = number + count
         self.in_flight_bytes += size
         return size
@@ -132,8 +127,9 @@ class SentPackets:
                 in_order = in_order and delta >= 0
             if oldest <= number < self._next:
                 slot = number % SPAN
-                state, run = states[slot], runs[slot]
-                size = run.sizes[number - run.first]
+                state = states[slot]
+                first, sent_ns, sizes, _, probe = runs[slot]
+                size = sizes[number - first]
                 if delta is None:
                     if not state:
                         states[slot] = _LOST
@@ -145,8 +141,8 @@ class SentPackets:
                     elif state == _LOST:
                         late += 1
                     states[slot] = _ARRIVED
-                    newest_sent_ns = run.sent_ns
-                    arrivals.append(Arrival.alone(arrived_ns, run.sent_ns, size, run.probe))
+                    newest_sent_ns = sent_ns
+                    arrivals.append(Arrival.alone(arrived_ns, sent_ns, size, probe))
             number += 1
         self._told_to = max(self._told_to, min(number, self._next))
         if not in_order:
@@ -202,5 +198,5 @@ class SentPackets:
             slot = number % SPAN
             if not self._states[slot]:
                 self._states[slot] = _UNKNOWN
-                run = self._runs[slot]
-                self.in_flight_bytes -= run.sizes[number - run.first]
+                begin, _, sizes, _, _ = self._runs[slot]
+                self.in_flight_bytes -= sizes[number - begin]

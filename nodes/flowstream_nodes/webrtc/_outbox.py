@@ -10,7 +10,7 @@ import functools
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from flowstream.proto.ice import Pair
 from flowstream_nodes.webrtc._protection import LONGEST, MOST, ROOM, TRAILER, ProtectionError
@@ -44,13 +44,9 @@ class Leaving(Protocol):
         """It could not be protected."""
 
 
-class _Burst(NamedTuple):
-    sender: Leaving
-    protection: Protection
-    layout: Layout
-    pair: Pair
-    probe: int
-    data: memoryview
+_Burst = tuple[Leaving, "Protection", "Layout", Pair, int, memoryview]
+"""Who sends it, how it is protected, how it lies, where it goes, its probe, and where it was written. (A plain tuple:
+one is made for each burst to each viewer.)"""
 
 
 class Outbox:
@@ -94,7 +90,7 @@ class Outbox:
         self, sender: Leaving, protection: Protection, layout: Layout, data: memoryview, pair: Pair, probe: int
     ) -> None:
         """What was written into `room` is complete: ``sender`` is told when it leaves."""
-        self._bursts.append(_Burst(sender, protection, layout, pair, probe, data))
+        self._bursts.append((sender, protection, layout, pair, probe, data))
         if not self._is_gathering:
             self.flush()
 
@@ -117,20 +113,19 @@ class Outbox:
         contexts: list[Any] = []
         places: list[Any] = []
         sizes: list[int] = []
-        for index, burst in enumerate(bursts):
-            layout = burst.layout
-            contexts += [burst.protection.context] * len(layout.lengths)
+        for index, (_, protection, layout, _, _, _) in enumerate(bursts):
+            contexts += [protection.context] * len(layout.lengths)
             places += _places(index, layout.offsets)
             sizes += layout.lengths
         lengths[: len(sizes)] = array("i", sizes)
-        call = bursts[0].protection.call
+        call = bursts[0][1].call
         statuses = list(map(call, contexts, places, length_places))
         if not any(statuses):
             return {}
         failed: dict[int, int] = {}
         first = 0
-        for index, burst in enumerate(bursts):
-            end = first + len(burst.layout.lengths)
+        for index, (_, _, layout, _, _, _) in enumerate(bursts):
+            end = first + len(layout.lengths)
             status = max(statuses[first:end])
             if status:
                 failed[index] = status

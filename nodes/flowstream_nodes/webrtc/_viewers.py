@@ -61,6 +61,9 @@ PATIENCE_S: Final = 0.25
 DECISION_NS: Final = 200_000_000
 """How often it is decided anew who gets which rung; whenever a viewer needs a keyframe, too."""
 
+CALM_DECISION_NS: Final = 500_000_000
+"""The same, while all links carry more than enough."""
+
 MOST_REPORTS: Final = 8
 """More than a viewer has to report between two ticks."""
 
@@ -551,7 +554,7 @@ class Viewers:
             self._gatherer.follow(self._feeders[-1].reach())
         watching = [session for session in self.sessions.values() if session.connected]
         now_ns = self._holding.now_ns()
-        self._next_decision_ns = now_ns + DECISION_NS
+        self._next_decision_ns = now_ns + (CALM_DECISION_NS if self._is_calm else DECISION_NS)
         self.rungs.decide(
             watching,
             uplink_bps=self._uplink_bps,
