@@ -6,7 +6,9 @@
 The stream is 720p30 at 2.5 Mbit/s, encoded beforehand. What is measured is the whole process that sends: ICE, DTLS,
 RTCP, feedback on packets, estimate, pacing, protection and system calls; the handshakes come before. The viewers are
 the same whoever sends. They decrypt nothing, report once a second, tell of every packet every 100 ms where the sender
-numbers them, and keep up their consent.
+numbers them, and keep up their consent. They have a processor to themselves, and whoever sends has the others: else the
+kernel wakes them up where the packet came from, and they interrupt who sends some hundred times a second, which no
+viewer on another machine can.
 
 Peers: Janus (its streaming plugin) and GStreamer's webrtcbin, both as Debian has them, and aiortc, which passes
 encoded packets on too. None of them paces, and none takes feedback on packets. As root on Debian, what is missing is
@@ -30,12 +32,12 @@ HUNDRED = 100
 
 async def watch(who: str, count: int, seconds: float, settles_s: float = SETTLES_S) -> tuple[float, int]:
     """So many viewers of a sender: the CPU time that it used, and the packets of media that arrived."""
-    from fanout_peers import SENDERS
+    from fanout_peers import SENDERS, apart
     from fanout_viewers import CountingViewer, tell_forever
 
     viewers = [CountingViewer() for _ in range(count)]
     joined: list[CountingViewer] = []
-    async with SENDERS[who](count) as sender:
+    async with apart(SENDERS[who](count)) as sender:
         telling = asyncio.ensure_future(tell_forever(joined))
         try:
             for viewer in viewers:

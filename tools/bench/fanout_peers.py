@@ -11,8 +11,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -84,6 +84,24 @@ def _has(look: Callable[[], bool], packages: Sequence[str], *, install: bool) ->
     command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
     subprocess.run(command, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=False)
     return look()
+
+
+@asynccontextmanager
+async def apart(starting: AbstractAsyncContextManager[Sender]) -> AsyncIterator[Sender]:
+    """Starts who sends on all processors but the last, which is ours as long as it runs; where there are several, and
+    the system lets us choose."""
+    if sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2:
+        async with starting as sender:
+            yield sender
+        return
+    *others, last = cpus = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, others)
+    try:
+        async with starting as sender:
+            os.sched_setaffinity(0, {last})
+            yield sender
+    finally:
+        os.sched_setaffinity(0, cpus)
 
 
 class Script:
