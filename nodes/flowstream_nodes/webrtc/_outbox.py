@@ -6,7 +6,6 @@ where a viewer is served from beginning to end before the next one, they are fet
 
 from __future__ import annotations
 
-import functools
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ SLOTS: Final = 32
 """Bursts that are together on their way: about as many as fit the second cache of a processor."""
 
 _SLOT: Final = MOST * ROOM + TRAILER
+_MOST_PLACES: Final = 1024
 
 
 class Way(Protocol):
@@ -59,6 +59,7 @@ class Outbox:
         self._way = way
         self._bursts: list[_Burst] = []
         self._is_gathering = False
+        self._workspace: _Workspace | None = None
 
     @contextmanager
     def gathering(self) -> Iterator[None]:
@@ -81,8 +82,10 @@ class Outbox:
             raise ProtectionError(f"a packet of {layout.longest} bytes is too long")
         if len(self._bursts) >= SLOTS:
             self.flush()
+        if self._workspace is None:
+            self._workspace = _Workspace()
         start = len(self._bursts) * _SLOT
-        burst = _workspace()[1][start : start + len(layout.template)]
+        burst = self._workspace.view[start : start + len(layout.template)]
         burst[:] = layout.template
         return burst
 
@@ -101,25 +104,26 @@ class Outbox:
         bursts, self._bursts = self._bursts, []
         failed = self._protect(bursts)
         for index, (sender, _, layout, pair, probe, data) in enumerate(bursts):
-            if index in failed:
-                sender.fails(ProtectionError(f"libsrtp says {failed[index]}"))
-                continue
-            sender.leaves(layout, probe)
-            self._way.send_evens(data, layout.runs, pair)
+            if index not in failed:
+                sender.leaves(layout, probe)
+                self._way.send_evens(data, layout.runs, pair)
+        for index, status in failed.items():  # last: whatever comes of it may put something in
+            bursts[index][0].fails(ProtectionError(f"libsrtp says {status}"))
 
     def _protect(self, bursts: Sequence[_Burst]) -> dict[int, int]:
         """Protects all packets of all bursts in place; gives which could not be, and why."""
-        lengths, length_places = _lengths()
+        workspace = self._workspace
+        assert workspace is not None, "something was written"
         contexts: list[Any] = []
         places: list[Any] = []
         sizes: list[int] = []
         for index, (_, protection, layout, _, _, _) in enumerate(bursts):
             contexts += [protection.context] * len(layout.lengths)
-            places += _places(index, layout.offsets)
+            places += workspace.places(index, layout.offsets)
             sizes += layout.lengths
-        lengths[: len(sizes)] = array("i", sizes)
+        workspace.lengths[: len(sizes)] = array("i", sizes)
         call = bursts[0][1].call
-        statuses = list(map(call, contexts, places, length_places))
+        statuses = list(map(call, contexts, places, workspace.length_places))
         if not any(statuses):
             return {}
         failed: dict[int, int] = {}
@@ -133,27 +137,26 @@ class Outbox:
         return failed
 
 
-@functools.lru_cache(maxsize=1024)
-def _places(slot: int, offsets: tuple[int, ...]) -> list[Any]:
-    """Pointers into the workspace."""
-    begin = _workspace()[0] + slot * _SLOT
-    return [begin + offset for offset in offsets]
+class _Workspace:
+    """Room for `SLOTS` bursts of `MOST` packets, and for the lengths of all these."""
 
+    def __init__(self) -> None:
+        from pylibsrtp._binding import ffi
 
-@functools.cache
-def _workspace() -> tuple[Any, memoryview]:
-    """Room for `SLOTS` bursts, for all outputs: each has sent what is in it before another one's turn."""
-    from pylibsrtp._binding import ffi
+        self._buffer: Any = ffi.new("char[]", SLOTS * _SLOT)  # what is never used takes no memory
+        self.view = memoryview(ffi.buffer(self._buffer))
+        self._lengths: Any = ffi.new("int[]", SLOTS * MOST)
+        self.lengths = memoryview(ffi.buffer(self._lengths)).cast("B").cast("i")
+        self.length_places: list[Any] = [self._lengths + index for index in range(SLOTS * MOST)]
+        self._places: dict[tuple[int, tuple[int, ...]], list[Any]] = {}
 
-    buffer = ffi.new("char[]", SLOTS * _SLOT)
-    return buffer, memoryview(ffi.buffer(buffer))
-
-
-@functools.cache
-def _lengths() -> tuple[memoryview, list[Any]]:
-    """The lengths of all packets of all slots, and a pointer to each."""
-    from pylibsrtp._binding import ffi
-
-    count = SLOTS * MOST
-    lengths = ffi.new("int[]", count)
-    return memoryview(ffi.buffer(lengths)).cast("B").cast("i"), [lengths + index for index in range(count)]
+    def places(self, slot: int, offsets: tuple[int, ...]) -> list[Any]:
+        """Pointers to where the packets of a slot begin."""
+        key = (slot, offsets)
+        known = self._places.get(key)
+        if known is None:
+            if len(self._places) >= _MOST_PLACES:
+                self._places.clear()
+            begin = self._buffer + slot * _SLOT
+            known = self._places[key] = [begin + offset for offset in offsets]
+        return known
