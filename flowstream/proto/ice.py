@@ -136,6 +136,11 @@ class Responder:
         return tuple(known.ufrag for known in (self._newest, self._before) if known is not None)
 
     @property
+    def is_settled(self) -> bool:
+        """Whether a pair is selected under the newest credentials, so that nothing is to be done but keep consent."""
+        return self.selected is not None and self._before is None
+
+    @property
     def pairs(self) -> tuple[Pair, ...]:
         """Every pair that has been verified and is not forgotten."""
         return tuple(self._pairs)
@@ -226,7 +231,8 @@ class IceLite(Responder):
 
     def handle_deadline(self, *, now_ns: int) -> list[Outcome]:
         """`Expired`, once, when consent has run out by ``now_ns``."""
-        if self._expired or now_ns < self._heard_ns + self._consent_ns:
+        deadline_ns = self.deadline_ns
+        if deadline_ns is None or now_ns < deadline_ns:
             return []
         self._expired = True
         return [Expired()]

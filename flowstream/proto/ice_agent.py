@@ -141,6 +141,11 @@ class IceAgent(Responder):
         self.add_remotes(remotes)
 
     @property
+    def is_settled(self) -> bool:
+        """As its base."""
+        return self._is_concluded
+
+    @property
     def deadline_ns(self) -> int | None:
         """When `handle_deadline` has something to say; None once consent has expired."""
         if self._expired:

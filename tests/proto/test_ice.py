@@ -257,3 +257,14 @@ def test_a_name_behind_what_vouches_for_the_message_is_nobodys() -> None:
     data = check(username=None)
     assert local_ufrag(data + struct.pack("!HH8s", stun.USERNAME, 6, b"ours:x")) is None
     assert local_ufrag(data[:20] + struct.pack("!HH8s", stun.USERNAME, 6, b"ours:x")) == "ours"
+
+
+def test_the_way_is_settled_when_a_pair_is_selected_under_the_newest_credentials() -> None:
+    ice = agent()
+    assert not ice.is_settled
+    ice.handle_datagram(check(nominate=True), HOME, now_ns=1)
+    assert ice.is_settled
+    ice.restart(Credentials("anew", PASSWORD.encode(), "later"))
+    assert not ice.is_settled
+    ice.handle_datagram(check(username=b"anew:later", nominate=True), AWAY, now_ns=2)
+    assert ice.is_settled

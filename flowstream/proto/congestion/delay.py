@@ -180,7 +180,9 @@ class DelayMeter:
                 group.size += size
                 continue
             if self._is_caught_up(group, sent_ns, arrived_ns):
-                group.last_sent_ns, group.last_arrived_ns = sent_ns, arrived_ns
+                if sent_ns > group.last_sent_ns:
+                    group.last_sent_ns = sent_ns
+                group.last_arrived_ns = arrived_ns
                 group.size += sizes[0]
                 if len(sizes) == 1:
                     continue

@@ -111,7 +111,8 @@ class BandwidthEstimator:
     """Follows one path. ``now_ns`` does not go back.
 
     `sent` is told of every packet, the ``handle`` methods of what comes back; `poll` is due now and then (every 20 to
-    50 ms) and gives the probe to send. `target_bps` is always up to date; `estimate` has the rest.
+    50 ms; more seldom while `is_calm`) and gives the probe to send. `target_bps` is always up to date; `estimate` has
+    the rest.
     """
 
     def __init__(

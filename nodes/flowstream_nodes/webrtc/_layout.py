@@ -36,7 +36,7 @@ class Layout:
     lengths: list[int]
     longest: int
     runs: list[Even]
-    on_the_wire: list[int]
+    on_the_wire: tuple[int, ...]
     payload_bytes: int
     payloads: Sequence[bytes]
 
@@ -98,7 +98,7 @@ def _lay_out(payloads: Sequence[bytes], header: int, trailer: int, overhead: int
         lengths=lengths,
         longest=max(lengths),
         runs=evens(sizes),
-        on_the_wire=[size + overhead for size in sizes],
+        on_the_wire=tuple([size + overhead for size in sizes]),
         payload_bytes=sum(map(len, payloads)),
         payloads=payloads,
     )

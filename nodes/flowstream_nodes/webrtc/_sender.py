@@ -443,7 +443,7 @@ class Sender:
             self.fails(error)
             return
         overhead = self._overhead
-        self.estimator.sent([size + overhead for size in sizes], now_ns=self._wakeups.now_ns(), probe=probe)
+        self.estimator.sent(tuple([size + overhead for size in sizes]), now_ns=self._wakeups.now_ns(), probe=probe)
         self._mux.send_run(data, sizes, self.pair)
 
     def _give_up(self, dropped: Sequence[Dropped[Waiting | Again]]) -> None:

@@ -302,8 +302,8 @@ class ViewerSession:
 
     @property
     def is_calm(self) -> bool:
-        """Whether it watches, and its link carries more than enough."""
-        return self.connected and self.sender.is_calm
+        """Whether it watches by a way that has been found, and its link carries more than enough."""
+        return self.connected and self.sender.is_calm and self.ice.is_settled
 
     def restart_ice(self, said: Fragment) -> None:
         """New credentials and a new tag; media goes on where it goes until the peer nominates a pair under them."""
@@ -335,6 +335,8 @@ class ViewerSession:
         share_bps: int | None = None,
     ) -> None:
         """What is due by the clock: consent, ICE credentials, reports that wait, the estimate, and sender reports.
+
+        The estimate is looked at seldom while the link carries more than enough.
 
         ``ticks_at`` gives the timeline position of a wallclock time in ticks of a kind's clock; ``stream_bps`` is the
         most that could be sent to this viewer now, ``least_bps`` the least, ``share_bps`` what it could have of an

@@ -50,7 +50,7 @@ SOUND_OVERHEAD: Final = 70
 """Bytes around a packet of sound: headers, protection, UDP and IP."""
 
 TICK_S: Final = 0.05
-"""How often the sessions' clocks are looked at."""
+"""How often the sessions' clocks are looked at, but while all links carry more than enough."""
 
 ALONG_NS: Final = 45_000_000
 """The same, while all links carry more than enough: with the next picture after this."""
@@ -397,21 +397,19 @@ class Viewers:
     async def tick_forever(self) -> None:
         """Looks at every clock from time to time; runs as long as the viewers are held."""
         while True:
-            if not self._goes_along:
-                await anyio.sleep(TICK_S)
-            elif not await self._has_stopped():
-                continue
-            if not self._goes_along:
+            while self._goes_along:
+                await self._wait_for_end()
+            if self._holding.now_ns() - self._looked_ns >= ALONG_NS:
                 self._look_around()
+            await anyio.sleep(TICK_S)
 
-    async def _has_stopped(self) -> bool:
-        """Waits while pictures see to it that every clock is looked at; whether they no longer do."""
+    async def _wait_for_end(self) -> None:
+        """Waits for the end of going along, or for a while; it ends when no picture has come for so long."""
         looked_ns = self._looked_ns
         with anyio.move_on_after(PATIENCE_S):
             await self._stopped.wait()
-        if self._goes_along and self._looked_ns == looked_ns:
+        if self._looked_ns == looked_ns:
             self._goes_along = False
-        return not self._goes_along
 
     def _go_along(self, now_ns: int) -> None:
         """While nothing depends on it, clocks are looked at when a picture has come: the loop then wakes up for both
@@ -476,6 +474,8 @@ class Viewers:
         can_wait = all(session.reports_can_wait for session in self.sessions.values())
         self._mux.hold_reports(can_wait and now_ns >= self._hold_again_ns)
         self._is_calm = can_wait and all(session.is_calm for session in self.sessions.values())
+        if not self._is_calm:
+            self._next_decision_ns = min(self._next_decision_ns, now_ns + DECISION_NS)
 
     async def close(self) -> None:
         """Says goodbye to everybody and closes the sockets."""

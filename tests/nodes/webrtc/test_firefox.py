@@ -69,8 +69,9 @@ async def test_data_channels_bring_records_and_the_delay(stage_of: Any, pictures
             "window.records = [], window.addEventListener('flowstream:data', (e) => window.records.push(e.detail)), 0"
         )
         # Pictures come before the channel is open, and what is sent until then reaches nobody.
-        while not await firefox.evaluate("window.records.length"):
-            stage.viewers.send_record(Record({"hear": "me"}, stage.media_ns()), "sensor")
+        with anyio.fail_after(30):
+            while not await firefox.evaluate("window.records.length"):
+                stage.viewers.send_record(Record({"hear": "me"}, stage.media_ns()), "sensor")
         for number in range(20):
             stage.viewers.send_record(Record({"degrees": number / 2}, stage.media_ns()), "sensor")
         degrees = "window.records.filter((each) => 'degrees' in each.value).map((each) => each.value.degrees)"

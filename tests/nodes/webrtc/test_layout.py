@@ -29,7 +29,7 @@ def test_a_layout_has_the_payloads_in_place_and_is_worked_out_once() -> None:
     unit = AccessUnit([b"aaaa", b"bbbb", b"cc"], "h264")
     layout = unit.layout(1, 3, 3, 2, 28)
     assert layout.template == bytes(3) + b"bbbb" + bytes(2) + bytes(3) + b"cc" + bytes(2)
-    assert (layout.offsets, layout.lengths, layout.on_the_wire) == ((0, 9), [7, 5], [37, 35])
+    assert (layout.offsets, layout.lengths, layout.on_the_wire) == ((0, 9), [7, 5], (37, 35))
     assert (layout.payloads, layout.payload_bytes) == ([b"bbbb", b"cc"], 6)
     assert unit.layout(1, 3, 3, 2, 28) is layout
     assert unit.layout(1, 3, 4, 2, 28) is not layout

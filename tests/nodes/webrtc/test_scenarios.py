@@ -6,6 +6,7 @@ stands still a little longer, a rung that is reached a little later, fails. Time
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -16,7 +17,7 @@ import pytest
 from flowstream.proto.ice import Pair
 from flowstream.proto.rtcp import Nack, ReceiverReport, TransportFeedback, pack_compound
 from flowstream.testing import Change, VirtualClock, run_virtual
-from flowstream_nodes.webrtc._viewers import ALONG_NS
+from flowstream_nodes.webrtc._viewers import ALONG_NS, DECISION_NS
 from tests.nodes.webrtc.links import (
     FPS,
     SERVER,
@@ -335,6 +336,59 @@ def test_clocks_are_looked_at_when_a_picture_has_come_while_all_is_well_and_ofte
     assert all(min(each % (1000 / FPS), -each % (1000 / FPS)) < 0.01 for each in wide)
     narrow = from_fifth_second(looks_of("3M", nothing, seconds=9)[0])
     assert max(later - earlier for earlier, later in pairwise(narrow)) <= 51
+
+
+@pytest.mark.parametrize(("rate", "ticks", "decisions"), [("40M", 7.5, 2), ("3M", 20, 5)])
+def test_a_calm_link_is_looked_at_and_decided_on_less_often(rate: str, ticks: float, decisions: float) -> None:
+    """``ticks`` and ``decisions`` are a second."""
+    counts: Counter[str] = Counter()
+
+    async def count(stage: VirtualStage, watcher: Watcher) -> None:
+        await stage.until(5)
+        sender, rungs = watcher.session.sender, stage.viewers.rungs
+        tick, decide = sender.tick, rungs.decide
+
+        def count_tick(**more: Any) -> None:
+            counts["ticks"] += 1
+            tick(**more)
+
+        def count_decision(*sessions: Any, **more: Any) -> Any:
+            counts["decisions"] += 1
+            return decide(*sessions, **more)
+
+        sender.tick = count_tick  # type: ignore[method-assign]
+        rungs.decide = count_decision  # type: ignore[method-assign]
+
+    watch({"rate": rate, "delay": "33ms", "queue_time": "300ms"}, seconds=15, play=count)
+    assert counts["ticks"] == pytest.approx(10 * ticks, abs=3)
+    assert counts["decisions"] == pytest.approx(10 * decisions, abs=3)
+
+
+def test_a_link_that_becomes_narrow_is_looked_at_and_decided_on_often_at_once() -> None:
+    looked: list[tuple[float, bool]] = []
+
+    async def note(stage: VirtualStage, watcher: Watcher) -> None:
+        await stage.until(5)
+        tick, viewers = watcher.session.sender.tick, stage.viewers
+
+        def noted(**more: Any) -> None:
+            looked.append(((stage.clock.now_ns() - stage.begun_ns) / MS, viewers._is_calm))
+            tick(**more)
+            if not viewers._is_calm:
+                assert viewers._next_decision_ns - stage.clock.now_ns() <= DECISION_NS
+
+        watcher.session.sender.tick = noted  # type: ignore[method-assign]
+
+    watch(
+        {"rate": "40M", "delay": "33ms", "queue_time": "300ms"},
+        seconds=9,
+        play=note,
+        changes=(Change("7s", rate="800k"),),
+    )
+    calm_until_ms = max(at_ms for at_ms, is_calm in looked if is_calm)
+    assert 7000 < calm_until_ms < 7600
+    after = [at_ms for at_ms, _ in looked if at_ms > calm_until_ms]
+    assert max(later - earlier for earlier, later in pairwise(after)) <= 51
 
 
 def test_clocks_are_looked_at_when_no_more_pictures_come() -> None:

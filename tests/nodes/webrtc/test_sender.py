@@ -9,7 +9,9 @@ import anyio
 import pytest
 from pylibsrtp import Policy, Session
 
+from flowstream.proto.congestion.sent import TICK_NS
 from flowstream.proto.ice import Pair
+from flowstream.proto.rtcp import TransportFeedback
 from flowstream.proto.rtp import RtpPacket
 from flowstream.proto.sdp import Stream, agree, parse_offer
 from flowstream.testing import VirtualClock, run_virtual
@@ -202,3 +204,61 @@ def test_what_is_sent_to_one_viewer_while_others_are_served_keeps_its_numbers_an
         [int.from_bytes(dict(packet.extensions)[6], "big") for packet in packets],
     ):
         assert counter == list(range(counter[0], counter[0] + len(counter)))
+
+
+def tell(sender: Sender, clock: VirtualClock, count: int) -> None:
+    """Feedback: the ``count`` packets that were sent last have arrived."""
+    first = (sender.estimator.packets.next_number - count) & 0xFFFF
+    reference, rest = divmod(clock.now_ns() // TICK_NS, 256)
+    packet = TransportFeedback(1, 7, first, reference & 0x7FFFFF, 0, (rest, *[0] * (count - 1)))
+    sender.handle_feedback(packet, now_ns=clock.now_ns())
+
+
+def test_a_link_that_carries_more_than_enough_is_calm_also_while_the_rest_of_a_burst_waits() -> None:
+    async def scene(sender: Sender, link: Link, clock: VirtualClock) -> None:
+        send(sender, [bytes(1100)] * 45, clock, ticks=0, is_keyframe=True)
+        await anyio.sleep(0.3)
+        tell(sender, clock, 45)
+        found = [sender.is_calm]  # nothing is known of what comes yet: any rate may be too much
+        sender.estimator.enough_bps = 1_000_000
+        found.append(sender.is_calm)
+        send(sender, [bytes(1100)] * 12, clock, ticks=3000)
+        assert not sender._pacer.is_empty
+        found.append(sender.is_calm)
+        send(sender, [bytes(1100)] * 90, clock, ticks=6000)
+        found.append(sender.is_calm)
+        assert found == [False, True, True, False]
+        await anyio.sleep(0.3)
+
+    play(scene)
+
+
+def test_what_cannot_be_protected_ends_its_viewers_sending_and_is_told() -> None:
+    async def run(clock: VirtualClock) -> None:
+        outgoing, incoming = halves(PROFILES[0])
+        agreement = agree(parse_offer(LoopbackViewer().offer(numbers=True, audio=False)), needed=frozenset({"video"}))
+        link, wakeups, told = Link(incoming, clock.now_ns), Wakeups(clock.now_ns), list[str]()
+        sender = Sender(
+            {"video": RtpStream(agreement.tracks[0], Stream(7, 8))},
+            mux=link,  # type: ignore[arg-type]
+            outbox=Outbox(link),
+            wakeups=wakeups,
+            start_bps=3_000_000,
+            now_ns=clock.now_ns(),
+            on_break=lambda: None,
+            on_failure=lambda error: told.append(str(error)),
+        )
+        protection = Protection(outgoing)
+        sender.go_by(PAIR, now_ns=clock.now_ns())
+        sender.open(protection)
+        send(sender, [b"key"], clock, ticks=0, is_keyframe=True)
+        await anyio.sleep(0.1)
+        protection.call = lambda context, place, length: 7
+        send(sender, [b"next"], clock, ticks=3000)
+        assert told == ["libsrtp says 7"]
+        send(sender, [b"after"], clock, ticks=6000, is_keyframe=True)
+        await anyio.sleep(0.1)
+        assert (len(link.packets), told) == (1, ["libsrtp says 7"])
+        wakeups.close()
+
+    run_virtual(run)
