@@ -76,7 +76,7 @@ class RungSwitch:
             and not picture.temporal_id
             and not picture.is_keyframe
         ):
-            self._next_number += 1  # nearly always: the next one of the lowest layer
+            self._next_number = picture.number + 1  # nearly always: the next one of the lowest layer
             return self._next_ticks(picture.ticks)
         if picture.is_keyframe and picture.rung == self._wanted:
             if self._current != picture.rung:
