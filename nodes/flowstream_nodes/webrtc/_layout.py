@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import accumulate
 from typing import Final, NamedTuple
 
@@ -41,6 +41,7 @@ class Layout:
     payloads: Sequence[bytes]
 
 
+@dataclass(eq=False, slots=True)
 class AccessUnit:
     """An access unit in packets, and how these lie in memory: what all viewers share who get it.
 
@@ -48,24 +49,14 @@ class AccessUnit:
     that no other picture needs it.
     """
 
-    __slots__ = ("_layouts", "_sizes", "captured_ns", "codec", "is_droppable", "is_keyframe", "payloads")
-
-    def __init__(
-        self,
-        payloads: Sequence[bytes],
-        codec: str,
-        *,
-        captured_ns: int | None = None,
-        is_keyframe: bool = False,
-        is_droppable: bool = False,
-    ) -> None:
-        self.payloads = payloads
-        self.codec = codec
-        self.captured_ns = captured_ns
-        self.is_keyframe = is_keyframe
-        self.is_droppable = is_droppable
-        self._layouts: dict[tuple[int, int, int, int, int], Layout] = {}
-        self._sizes: dict[int, tuple[list[int], int]] = {}
+    payloads: Sequence[bytes]
+    codec: str
+    _: KW_ONLY
+    captured_ns: int | None = None
+    is_keyframe: bool = False
+    is_droppable: bool = False
+    _layouts: dict[tuple[int, int, int, int, int], Layout] = field(default_factory=dict, init=False)
+    _sizes: dict[int, tuple[list[int], int]] = field(default_factory=dict, init=False)
 
     def sizes(self, extra: int) -> tuple[list[int], int]:
         """The size of each packet and of all, with ``extra`` bytes each."""

@@ -288,12 +288,12 @@ class ViewerSession:
                 self._has_keys.set()
         elif looks_like_rtcp(data):
             self._mux.take_reports_before(pair)
-            self._handle_rtcp(data, self._clock.now_ns())
+            self._handle_rtcp(data, self._clock.now_ns(), is_report=is_report_alone(data))
 
     def handle_reports(self, data: bytes, pair: Pair, *, waited_ns: int) -> None:
         """Takes RTCP of nothing but feedback or receiver reports that came in a while ago."""
-        if self.closed_because is None and self._unprotect_rtcp is not None:
-            self._hear_reports(data, self._clock.now_ns() - waited_ns)
+        if self.closed_because is None:
+            self._handle_rtcp(data, self._clock.now_ns() - waited_ns, is_report=True)
 
     @property
     def reports_can_wait(self) -> bool:
@@ -573,24 +573,13 @@ class ViewerSession:
                 self._reached.set()
                 self._on_reached(self)
 
-    def _handle_rtcp(self, data: bytes, came_ns: int) -> None:
-        if self._unprotect_rtcp is None:
+    def _handle_rtcp(self, data: bytes, came_ns: int, *, is_report: bool) -> None:
+        if self._unprotect_rtcp is None or len(data) > MAX_SRTCP:
             return
-        if is_report_alone(data):
-            self._hear_reports(data, came_ns)
-        else:
-            self._hear(data, came_ns)
-
-    def _hear_reports(self, data: bytes, came_ns: int) -> None:
         # Many viewers tell of their packets at moments of their own. Where nothing depends on it the loop does not work
         # on each by itself: looking after one viewer after the other takes half the time.
-        if len(self._put_off) < MOST_PUT_OFF and len(data) <= MAX_SRTCP and self.sender.is_calm:
+        if is_report and len(self._put_off) < MOST_PUT_OFF and self.sender.is_calm:
             self._put_off.append((data, came_ns))
-        else:
-            self._hear(data, came_ns)
-
-    def _hear(self, data: bytes, came_ns: int) -> None:
-        if len(data) > MAX_SRTCP:
             return
         try:
             self._catch_up()
