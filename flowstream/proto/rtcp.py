@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 MAX_SIZE: Final = 1500
 """Longest compound packet that is looked at, in bytes."""
@@ -18,6 +18,7 @@ _NTP_EPOCH_S: Final = 2_208_988_800
 
 _HEAD: Final = struct.Struct("!BBH")
 _FEEDBACK: Final = struct.Struct("!IIHHI")
+_FEEDBACK_ALONE: Final = struct.Struct("!BBHIIHHIH")
 _SENDER_INFO: Final = struct.Struct("!IQIII")
 _REPORT: Final = struct.Struct("!IIIIII")
 
@@ -28,6 +29,10 @@ MOST_TRAILER: Final = 20
 
 class RtcpError(ValueError):
     """The bytes are no RTCP compound packet, or a damaged one."""
+
+
+_FIRST_OF_FEEDBACK: Final = 0x8F  # version 2, format 15, whether padded or not
+_ALL_ARRIVED: Final = 0x2000  # a run of packets with deltas of one byte
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +296,37 @@ def parse_compound(data: bytes) -> list[RtcpPacket]:
                 packets.append(packet)
         position = end
     return packets
+
+
+class WholeFeedback(NamedTuple):
+    """`TransportFeedback` of packets that have all arrived, in their order, and none of them long after another.
+
+    Its ``deltas`` are a byte each.
+    """
+
+    base_number: int
+    reference_time: int
+    deltas: bytes
+
+
+def read_whole_feedback(data: bytes) -> WholeFeedback | None:
+    """What `parse_compound` reads of most feedback, in less time; None for all that is not just one of these."""
+    if len(data) < _FEEDBACK_ALONE.size:
+        return None
+    first, kind, words, _, _, base_number, count, rest, chunk = _FEEDBACK_ALONE.unpack_from(data)
+    if first & 0xDF != _FIRST_OF_FEEDBACK or kind != TransportFeedback.kind or 4 * words + 4 != len(data):
+        return None
+    end = len(data)
+    if first & 0x20:
+        if not data[-1]:
+            return None
+        end -= data[-1]
+    deltas_end = _FEEDBACK_ALONE.size + count
+    if not count or chunk != _ALL_ARRIVED | count or deltas_end > end:
+        return None
+    reference = rest >> 8
+    reference -= (reference & 0x800000) << 1
+    return WholeFeedback(base_number, reference, data[_FEEDBACK_ALONE.size : deltas_end])
 
 
 def pack_compound(packets: Sequence[RtcpPacket]) -> bytes:

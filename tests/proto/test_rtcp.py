@@ -1,6 +1,7 @@
 """RTCP compound packets: what a sender of video writes and reads."""
 
 import struct
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -19,10 +20,12 @@ from flowstream.proto.rtcp import (
     SenderReport,
     SourceDescription,
     TransportFeedback,
+    WholeFeedback,
     is_report_alone,
     looks_like_rtcp,
     pack_compound,
     parse_compound,
+    read_whole_feedback,
     to_ntp,
 )
 
@@ -220,3 +223,30 @@ def test_anything_may_be_asked_whether_it_is_a_report_alone(data: bytes) -> None
 def test_a_cname_has_at_most_255_bytes() -> None:
     with pytest.raises(RtcpError, match="256 bytes"):
         SourceDescription(((1, "x" * 256),)).to_bytes()
+
+
+@given(
+    st.lists(st.integers(0, 255), min_size=1, max_size=60),
+    st.integers(0, 0xFFFF),
+    st.integers(-(1 << 23), (1 << 23) - 1),
+)
+def test_feedback_on_packets_that_all_arrived_is_read_in_one_step(deltas: list[int], base: int, reference: int) -> None:
+    packet = TransportFeedback(1, 2, base, reference, 7, tuple(deltas))
+    assert read_whole_feedback(packet.to_bytes()) == WholeFeedback(base, reference, bytes(deltas))
+
+
+@given(PACKETS.map(lambda packet: packet.to_bytes()), st.integers(0, 40), st.integers(0, 255), st.binary(max_size=4))
+def test_what_is_read_in_one_step_is_read_alike_in_several(data: bytes, place: int, value: int, behind: bytes) -> None:
+    """Whatever is damaged in it."""
+    damaged = bytearray(data + behind)
+    damaged[place % len(damaged)] = value
+    whole = read_whole_feedback(bytes(damaged))
+    if whole is not None:
+        (packet,) = parse_compound(bytes(damaged))
+        assert isinstance(packet, TransportFeedback)
+        assert whole == (packet.base_number, packet.reference_time, bytes(cast("tuple[int, ...]", packet.deltas)))
+
+
+@pytest.mark.parametrize("deltas", [(None, 1), (1, None), (256,), (-1, 3)])
+def test_other_feedback_is_not(deltas: tuple[int | None, ...]) -> None:
+    assert read_whole_feedback(TransportFeedback(1, 2, 3, 4, 5, deltas).to_bytes()) is None

@@ -15,7 +15,7 @@ from typing import Protocol
 from flowstream.proto.congestion.arrivals import Arrivals
 from flowstream.proto.congestion.estimator import BandwidthEstimator
 from flowstream.proto.congestion.pacer import Pacer, Padding, Urgency
-from flowstream.proto.rtcp import TransportFeedback, parse_compound
+from flowstream.proto.rtcp import TransportFeedback, parse_compound, read_whole_feedback
 from flowstream.testing import Change, Delivery, Link
 
 MS = 1_000_000
@@ -118,7 +118,11 @@ class Ours:
             while (feedback := self._arrivals.take(media_ssrc=2)) is not None:
                 self._back.append((now_ns + ONE_WAY_MS * MS, feedback.to_bytes()))
         while self._back and self._back[0][0] <= now_ns:
-            for packet in parse_compound(self._back.popleft()[1]):
+            data = self._back.popleft()[1]
+            whole = read_whole_feedback(data)
+            if whole is not None and self.estimator.handle_whole(whole, now_ns=now_ns):
+                continue
+            for packet in parse_compound(data):
                 assert isinstance(packet, TransportFeedback)
                 self.estimator.handle_feedback(packet, now_ns=now_ns)
         if now_ns >= self._next_poll_ns:

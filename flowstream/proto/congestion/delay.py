@@ -192,6 +192,14 @@ class DelayMeter:
             group = self._begin(arrived_ns, sent_ns, size, last_ns)
         self._group = group
 
+    def waits_ns(self, one_way_ns: int) -> int | None:
+        """What a packet that took so long waited in queues; None while nothing is known of the path."""
+        return None if self._base_since_ns is None else max(0, one_way_ns - min(self._base_ns))
+
+    def glance(self, one_way_ns: int, arrived_ns: int) -> None:
+        """Follows the queue, but not its trend, by a packet that took so long."""
+        self.queue_ns = (self.queue_ns + self._waited_ns(one_way_ns, arrived_ns)) // 2
+
     def reset(self) -> None:
         """The path is another one, or a clock has jumped."""
         self.trend = Trend()

@@ -11,6 +11,7 @@ increase; decrease on a growing queue), and differs from it in what libwebrtc ha
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -18,8 +19,8 @@ from typing import Final, Literal
 from flowstream.proto.congestion.delay import DelayMeter
 from flowstream.proto.congestion.loss import LossMeter
 from flowstream.proto.congestion.probing import Found, Probe, Probing
-from flowstream.proto.congestion.sent import SentPackets, Told
-from flowstream.proto.rtcp import TransportFeedback
+from flowstream.proto.congestion.sent import Glance, SentPackets, Told
+from flowstream.proto.rtcp import TransportFeedback, WholeFeedback
 
 MS: Final = 1_000_000
 NS_PER_S: Final = 1_000_000_000
@@ -67,6 +68,9 @@ _IN_FLIGHT_NS = 250 * MS  # of the estimate beyond the round trip
 _FEW_LOSSES, _MANY_LOSSES = 0.02, 0.10
 _REMB_LASTS_NS = 5 * NS_PER_S
 _ROUND_TRIP_MOST_NS = 2 * NS_PER_S
+_OVER_FROM_NS = _EMPTY_NS // 2  # of queue: with less, a path is not too full whatever its trend
+_LOOKS_BACK_NS = NS_PER_S  # a trend is over about as long
+_MOST_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +125,12 @@ class BandwidthEstimator:
         self.target_bps: int = start_bps
         self.most_bps: int = most_bps
         """The highest rate that is of use: no probe goes beyond it."""
-        self.enough_bps: int = most_bps
-        """A path that carries so much is probed for more only now and then."""
+        self.is_quiet: bool = False
+        """Whether `handle_whole` may do for feedback."""
         self.packets: SentPackets = SentPackets()
+        self._is_calm = False
+        self._seen: deque[tuple[Glance, int]] = deque()  # what the trend was not told of, and when it came
+        self._enough_bps = most_bps
         self._bps = float(start_bps)
         self._start_bps = start_bps
         self._least_bps = least_bps
@@ -175,7 +182,11 @@ class BandwidthEstimator:
         self._now_ns = now_ns
         self._measure_sending(now_ns)
         self._watch_silence(now_ns)
-        self._set_target()
+        probe = self._probe(now_ns)
+        self._settle()
+        return probe
+
+    def _probe(self, now_ns: int) -> Probe | None:
         if self._fed_ns is None:
             # Before anything comes back nothing can be found; the first packets of media show that it does.
             return None
@@ -186,7 +197,7 @@ class BandwidthEstimator:
                 estimate_bps=int(self._bps), most_bps=self.most_bps, is_quiet=is_idle, is_idle=is_idle, now_ns=now_ns
             )
         is_quiet = self._state in ("starting", "rising") and self._delay.queue_ns < _EMPTY_NS
-        is_enough = self._bounded_bps() >= self.enough_bps and self._doubt is None
+        is_enough = self._bounded_bps() >= self._enough_bps and self._doubt is None
         limit_bps = self._loss.limit_bps
         is_quiet = is_quiet and (limit_bps is None or limit_bps > self._bps)
         if is_idle and not self.packets.in_flight_bytes:
@@ -202,8 +213,44 @@ class BandwidthEstimator:
 
     # --- what comes back --------------------------------------------------------------------------------------------
 
+    def handle_whole(self, feedback: WholeFeedback, *, now_ns: int) -> bool:
+        """Feedback on packets that have all arrived, while the path `is_quiet`; whether that was all there is to it.
+
+        If not, `handle_feedback` is to be called with it. As long as packets hardly wait, nothing depends on the trend
+        of their delays; it is made up for when something does.
+        """
+        if not self.is_quiet:
+            return False
+        seen = self.packets.glance(feedback)
+        if seen is None:
+            return False
+        one_way_ns = seen.arrived_ns - seen.sent_ns
+        waits_ns = self._delay.waits_ns(one_way_ns)
+        if waits_ns is None or waits_ns >= _OVER_FROM_NS:
+            return False
+        self.packets.pass_over(seen)
+        self._delay.glance(one_way_ns, seen.arrived_ns)
+        self._now_ns = self._fed_ns = now_ns
+        self._bound = "most" if self._bps >= self.most_bps else "sender"
+        self._follow_round_trip(max(0, now_ns - seen.sent_ns))
+        count, packets = len(seen.deltas), self._seen
+        self._loss.add(
+            received=count,
+            lost=0,
+            size=seen.size,
+            estimate_bps=int(self._bps),
+            least_bps=self._least_bps,
+            now_ns=now_ns,
+        )
+        packets.append((seen, now_ns))
+        while now_ns - packets[0][1] > _LOOKS_BACK_NS or len(packets) > _MOST_KEPT:
+            oldest, _ = packets.popleft()
+            self.packets.let_go(oldest.number, len(oldest.deltas))
+        return True
+
     def handle_feedback(self, feedback: TransportFeedback, *, now_ns: int) -> None:
         """Transport-wide feedback."""
+        self._look_back()
         told = self.packets.take(feedback, now_ns=now_ns)
         if not told.arrivals and not told.lost:
             return
@@ -239,7 +286,7 @@ class BandwidthEstimator:
         else:
             self._increase(elapsed_ns, now_ns)
         self._is_guess = self._is_guess and found is None and self._fell_ns is None
-        self._set_target()
+        self._settle()
 
     def handle_remb(self, bps: int, *, now_ns: int) -> None:
         """What the receiver estimates (REMB): a bound where there is transport-wide feedback, else the estimate."""
@@ -248,7 +295,7 @@ class BandwidthEstimator:
         if self._fed_ns is None:
             self._bps = float(min(self._remb[0], self.most_bps))
             self._state, self._bound = "rising", "receiver"
-        self._set_target()
+        self._settle()
 
     def handle_report(self, *, loss: float, round_trip_ns: int | None, now_ns: int) -> None:
         """A receiver report: ``loss`` is a share. It counts only where there is neither feedback nor REMB.
@@ -271,11 +318,12 @@ class BandwidthEstimator:
                 self._bps = max(self._bps * 1.08, self._sent_bps or 0.0)
                 self._state, self._bound = "rising", "nothing"
             self._bps = min(max(self._bps, self._least_bps), self.most_bps)
-        self._set_target()
+        self._settle()
 
     def path_changed(self, *, now_ns: int) -> None:
         """The peer is reached by another path: what was learned of the old one says nothing about it."""
         self._now_ns = now_ns
+        self._look_not_back()
         self.packets.forget()
         self._delay.reset()
         self._loss.reset()
@@ -291,7 +339,7 @@ class BandwidthEstimator:
         self._is_guess = True
         self._probing.restart()
         self._probing.ask(int(before_bps))
-        self._set_target()
+        self._settle()
 
     # --- what is known ----------------------------------------------------------------------------------------------
 
@@ -301,14 +349,20 @@ class BandwidthEstimator:
         return self._silent_ns is not None
 
     @property
+    def enough_bps(self) -> int:
+        """A path that carries so much is probed for more only now and then."""
+        return self._enough_bps
+
+    @enough_bps.setter
+    def enough_bps(self, bps: int) -> None:
+        if bps != self._enough_bps:
+            self._enough_bps = bps
+            self._settle()
+
+    @property
     def is_calm(self) -> bool:
         """Whether the path carries more than enough and nothing is on its way to become worse."""
-        return (
-            self._state == "rising"
-            and self._bounded_bps() >= self.enough_bps
-            and self._delay.queue_ns < _EMPTY_NS
-            and self._doubt is None
-        )
+        return self._is_calm
 
     @property
     def is_held_up(self) -> bool:
@@ -318,6 +372,8 @@ class BandwidthEstimator:
     @property
     def received_bps(self) -> int:
         """What came through lately, of all that was sent."""
+        if self._seen:  # all has
+            return int(self._sent_bps or 0)
         return self._delay.received_bps(span_ns=_RECEIVED_SPAN_NS) or 0
 
     @property
@@ -379,7 +435,7 @@ class BandwidthEstimator:
         is_long = self._over_since_ns is not None and trend.slope >= 0
         # Where a queue stays that is not of our making, only one that is longer yet may be.
         is_theirs = self._patience_ns > _QUEUE_NS and queue_ns <= self._patience_ns
-        return (trend.usage == "over" and queue_ns >= _EMPTY_NS // 2 and not is_theirs) or is_long
+        return (trend.usage == "over" and queue_ns >= _OVER_FROM_NS and not is_theirs) or is_long
 
     def _is_carried(self) -> bool:
         """Whether far less is sent than is thought to be possible, and all of it comes through: delays that come and go
@@ -532,11 +588,37 @@ class BandwidthEstimator:
             bps = min(bps, self._remb[0])
         return max(bps, float(self._least_bps))
 
+    def _look_back(self) -> None:
+        """Makes up for what the trend was not told of."""
+        while self._seen:
+            seen, _ = self._seen.popleft()
+            self._delay.add(self.packets.look_back(seen))
+            self.packets.let_go(seen.number, len(seen.deltas))
+
+    def _look_not_back(self) -> None:
+        while self._seen:
+            seen, _ = self._seen.popleft()
+            self.packets.let_go(seen.number, len(seen.deltas))
+
     def _window_bytes(self) -> float:
         return self._bps * (self._least_trip_ns + _IN_FLIGHT_NS) / 8e9
 
-    def _set_target(self) -> None:
+    def _settle(self) -> None:
+        """What follows from all that is known."""
         bps = self._bounded_bps()
+        self._is_calm = (
+            self._state == "rising"
+            and bps >= self._enough_bps
+            and self._delay.queue_ns < _EMPTY_NS
+            and self._doubt is None
+        )
+        self.is_quiet = (
+            self._is_calm
+            and self._sent_bps is not None
+            and self._sent_bps < _SENDER_BOUND * self._bps <= _SENDER_BOUND * self.most_bps
+            and self._delay.trend.usage == "normal"
+            and not self._probing.is_open
+        )
         if self._state == "draining":
             bps *= max(_LEAST_DRAINING, 1 - self._delay.queue_ns / _DRAINS_IN_NS)
         if self._fed_ns is not None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final, NamedTuple, Self, cast
 
-from flowstream.proto.rtcp import TransportFeedback
+from flowstream.proto.rtcp import TransportFeedback, WholeFeedback
 from flowstream.proto.rtp import Unwrapper
 
 SPAN: Final = 4096
@@ -46,6 +46,22 @@ class Arrival(NamedTuple):
         return [self.arrived_ns + (ticks - self.ticks[0]) * TICK_NS for ticks in self.ticks]
 
 
+class Glance(NamedTuple):
+    """What `SentPackets.glance` sees: packets that all arrived, the first of them ``number`` (not wrapped).
+
+    ``deltas`` are between their arrivals, in `TICK_NS`, the first since ``reference_ns`` by the receiver's clock.
+    ``arrived_ns`` is when that came which was sent last, ``sent_ns`` when it was sent (if that was several packets, the
+    first of them); they all have ``size`` bytes together.
+    """
+
+    number: int
+    deltas: bytes
+    reference_ns: int
+    arrived_ns: int
+    sent_ns: int
+    size: int
+
+
 class Told(NamedTuple):
     """What one feedback says that was not known yet.
 
@@ -63,11 +79,12 @@ class Told(NamedTuple):
     size: int
 
 
-_Run = tuple[int, int, Sequence[int], int, int]
+_Run = tuple[int, int, Sequence[int], int, int, int]
 """Packets that were sent together: the number of the first (not wrapped), when they were sent, their sizes, the sum of
-these, and the probe that they belong to. (A plain tuple: one is made for each burst to each viewer.)"""
+these, the probe that they belong to, and the sum of all that was sent before. (A plain tuple: one is made for each
+burst to each viewer.)"""
 
-_TOLD: Final[_Run] = (0, 0, (), 0, 0)
+_TOLD: Final[_Run] = (0, 0, (), 0, 0, 0)
 """In the place of a run whose packets have arrived: nothing more is to be known of them."""
 
 
@@ -80,6 +97,7 @@ class SentPackets:
     def __init__(self) -> None:
         self.in_flight_bytes: int = 0
         self._next = 0  # not wrapped
+        self._bytes = 0  # of all that was sent
         self._runs: list[_Run] = []  # that of each packet: `SPAN` of them from the first on
         self._states = bytearray([_ARRIVED]) * SPAN
         self._told_to = 0  # all below are told of, or never will be
@@ -108,8 +126,9 @@ class SentPackets:
             self._give_up(number - SPAN, number - SPAN + count)
         states[first:end] = bytes(count)
         size = sum(sizes)
-        self._runs[first:end] = [(number, now_ns, sizes, size, probe)] * count
+        self._runs[first:end] = [(number, now_ns, sizes, size, probe, self._bytes)] * count
         self._next = number + count
+        self._bytes += size
         self.in_flight_bytes += size
         return size
 
@@ -137,11 +156,11 @@ class SentPackets:
                 if delta is None:
                     if not state:
                         states[slot] = _LOST
-                        first, _, sizes, _, _ = runs[slot]
+                        first, _, sizes, _, _, _ = runs[slot]
                         self.in_flight_bytes -= sizes[number - first]
                         lost += 1
                 elif state != _ARRIVED:
-                    first, sent_ns, sizes, _, probe = runs[slot]
+                    first, sent_ns, sizes, _, probe, _ = runs[slot]
                     size = sizes[number - first]
                     if not state:
                         self.in_flight_bytes -= size
@@ -162,21 +181,73 @@ class SentPackets:
 
         ``number`` is that of the first packet; ``arrived_ns`` is what the first delta counts from.
         """
-        first, count = number % SPAN, len(deltas)
-        end = first + count
-        is_known = max(0, self._next - SPAN) <= number and number + count <= self._next and end <= SPAN
-        if not is_known or not count or self._states.count(_IN_FLIGHT, first, end) != count:
-            return None
-        if None in deltas:
+        count = len(deltas)
+        if not self._is_news(number, count) or None in deltas:
             return None
         steps = cast("Sequence[int]", deltas)
         if min(steps) < 0:
             return None
+        arrivals = self._arrivals(number, steps, arrived_ns)
+        first = number % SPAN
+        self._states[first : first + count] = bytes((_ARRIVED,)) * count
+        self.let_go(number, count)
+        size = sum([arrival.size for arrival in arrivals])
+        self.in_flight_bytes -= size
+        self._told_to = max(self._told_to, number + count)
+        return Told(arrivals, count, 0, 0, max(0, now_ns - arrivals[-1].sent_ns), size)
+
+    def glance(self, feedback: WholeFeedback) -> Glance | None:
+        """What a feedback tells, by its end alone: None if it is not just what was to be told next, or of a place where
+        the numbers begin anew. Nothing counts as told before `pass_over`."""
+        number, deltas = self._told_to, feedback.deltas
+        count = len(deltas)
+        if feedback.base_number != number & 0xFFFF or not self._is_news(number, count):
+            return None
+        reference_ns = self._reference.unwrap(feedback.reference_time & 0xFFFFFF) * _TICKS_PER_REFERENCE * TICK_NS
+        place, runs = number % SPAN, self._runs
+        begun, _, sizes, _, _, before = runs[place]
+        last, sent_ns, last_sizes, last_size, _, last_before = runs[place + count - 1]
+        if begun != number:
+            before += sum(sizes[: number - begun])
+        if last + len(last_sizes) != number + count:
+            last_size = sum(last_sizes[: number + count - last])
+        arrived_ns = reference_ns + sum(deltas[: max(last - number, 0) + 1]) * TICK_NS
+        return Glance(number, deltas, reference_ns, arrived_ns, sent_ns, last_before + last_size - before)
+
+    def pass_over(self, seen: Glance) -> None:
+        """What was just seen is told. It is still remembered how it was sent, until `let_go`."""
+        count = len(seen.deltas)
+        first = seen.number % SPAN
+        self._states[first : first + count] = bytes((_ARRIVED,)) * count
+        self.in_flight_bytes -= seen.size
+        self._told_to = seen.number + count
+
+    def look_back(self, seen: Glance) -> list[Arrival]:
+        """The arrivals of what was passed over; none if too much was sent since."""
+        if seen.number < self._next - SPAN:
+            return []
+        return self._arrivals(seen.number, seen.deltas, seen.reference_ns)
+
+    def let_go(self, number: int, count: int) -> None:
+        """Nothing more is to be known of packets that have arrived, from this number (not wrapped) on."""
+        if number >= self._next - SPAN:
+            first = number % SPAN
+            self._runs[first : first + count] = [_TOLD] * count
+
+    def _is_news(self, number: int, count: int) -> bool:
+        """Whether packets were sent and nothing was told of them, and they lie one behind the other."""
+        first = number % SPAN
+        end = first + count
+        is_known = max(0, self._next - SPAN) <= number and number + count <= self._next and end <= SPAN
+        return is_known and count > 0 and self._states.count(_IN_FLIGHT, first, end) == count
+
+    def _arrivals(self, number: int, steps: Sequence[int], arrived_ns: int) -> list[Arrival]:
+        """Those of packets that lie one behind the other; ``arrived_ns`` is what the first step counts from."""
         ticks = list(accumulate(steps))
         arrivals: list[Arrival] = []
-        runs, place, total = self._runs, 0, 0
+        runs, first, count, place = self._runs, number % SPAN, len(steps), 0
         while place < count:
-            run_first, sent_ns, sizes, size, probe = runs[first + place]
+            run_first, sent_ns, sizes, size, probe, _ = runs[first + place]
             begin = number + place - run_first
             until = min(begin + count - place, len(sizes))
             if until - begin < len(sizes):
@@ -189,12 +260,7 @@ class SentPackets:
                 )
             )
             place += until - begin
-            total += size
-        self._states[first:end] = bytes((_ARRIVED,)) * count
-        runs[first:end] = [_TOLD] * count
-        self.in_flight_bytes -= total
-        self._told_to = max(self._told_to, number + count)
-        return Told(arrivals, count, 0, 0, max(0, now_ns - arrivals[-1].sent_ns), total)
+        return arrivals
 
     def forget(self) -> None:
         """Nothing counts as in flight any more: the path was dead, or is another one."""
@@ -206,5 +272,5 @@ class SentPackets:
             slot = number % SPAN
             if not self._states[slot]:
                 self._states[slot] = _UNKNOWN
-                begin, _, sizes, _, _ = self._runs[slot]
+                begin, _, sizes, _, _, _ = self._runs[slot]
                 self.in_flight_bytes -= sizes[number - begin]

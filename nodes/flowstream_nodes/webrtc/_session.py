@@ -46,6 +46,7 @@ from flowstream.proto.rtcp import (
     looks_like_rtcp,
     pack_compound,
     parse_compound,
+    read_whole_feedback,
 )
 from flowstream.proto.sdp import Agreement, Kind, Stream
 from flowstream.proto.sdpfrag import Fragment
@@ -597,8 +598,14 @@ class ViewerSession:
     def _take_rtcp(self, data: bytes, now_ns: int) -> None:
         assert self._unprotect_rtcp is not None
         now_ns = self._looked_ns = max(now_ns, self._looked_ns)
+        estimator = self.sender.estimator
         try:
-            packets = parse_compound(self._unprotect_rtcp(data))
+            data = self._unprotect_rtcp(data)
+            if estimator.is_quiet:
+                whole = read_whole_feedback(data)
+                if whole is not None and estimator.handle_whole(whole, now_ns=now_ns):
+                    return
+            packets = parse_compound(data)
         except (ProtectionError, RtcpError):
             self.damaged_datagrams += 1
             return

@@ -1,6 +1,7 @@
 """The estimate on a scripted clock; what it makes of whole paths is in tests/tools/test_congestion.py."""
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from flowstream.proto.congestion.arrivals import Arrivals
 from flowstream.proto.congestion.estimator import LEAST_BPS, BandwidthEstimator
-from flowstream.proto.rtcp import TransportFeedback
+from flowstream.proto.rtcp import TransportFeedback, WholeFeedback, read_whole_feedback
 
 MS = 1_000_000
 S = 1000 * MS
@@ -17,8 +18,11 @@ S = 1000 * MS
 class Path:
     """A sender at the target rate (or a given one) and a receiver behind a path of one rate, 30 ms away."""
 
-    def __init__(self, estimator: BandwidthEstimator, path_bps: int) -> None:
+    def __init__(self, estimator: BandwidthEstimator, path_bps: int, *, at_length: bool = False) -> None:
+        """``at_length``: all feedback is looked at closely."""
         self.estimator = estimator
+        self.at_length = at_length
+        self.glances = 0
         self.path_bps = path_bps
         self.now_ms = 0
         self.is_cut = False
@@ -50,8 +54,15 @@ class Path:
                 if feedback is not None:
                     self._back.append((now_ns + 30 * MS, feedback))
             while self._back and self._back[0][0] <= now_ns:
-                self.estimator.handle_feedback(self._back.pop(0)[1], now_ns=now_ns)
+                self._tell(self._back.pop(0)[1], now_ns)
             self.now_ms += 1
+
+    def _tell(self, feedback: TransportFeedback, now_ns: int) -> None:
+        whole = None if self.at_length else read_whole_feedback(feedback.to_bytes())
+        if whole is not None and self.estimator.handle_whole(whole, now_ns=now_ns):
+            self.glances += 1
+        else:
+            self.estimator.handle_feedback(feedback, now_ns=now_ns)
 
     def _send(self, count: int, probe: int, now_ns: int) -> None:
         first = self.estimator.packets.next_number
@@ -387,3 +398,80 @@ def test_a_low_estimate_rises_although_nothing_is_sent() -> None:
     assert estimator.target_bps < 250_000
     path.run(12, rate_bps=1)
     assert estimator.estimate().bandwidth_bps > 1_000_000
+
+
+def carries(bps: int) -> Callable[[Path], None]:
+    def happens(path: Path) -> None:
+        path.path_bps = bps
+
+    return happens
+
+
+def cut(path: Path) -> None:
+    path.is_cut = True
+
+
+def in_bunches(path: Path) -> None:
+    path.bunches_ms = 40
+
+
+@pytest.mark.parametrize("happens", [*map(carries, (300_000, 500_000, 700_000, 900_000, 1_300_000)), cut, in_bunches])
+def test_what_happens_to_a_quiet_path_is_seen_as_soon_as_if_all_was_looked_at_closely(
+    happens: Callable[[Path], None],
+) -> None:
+    paths = [
+        Path(BandwidthEstimator(now_ns=0, most_bps=5_000_000), 20_000_000, at_length=at_length)
+        for at_length in (False, True)
+    ]
+    for path in paths:
+        path.estimator.enough_bps = 2_500_000
+        path.run(20, rate_bps=1_000_000)
+        assert path.estimator.is_calm
+        assert path.estimator.estimate().bandwidth_bps == 5_000_000
+    assert paths[0].glances > 200, "nearly all of the feedback since the path was found"
+    assert not paths[1].glances
+    for path in paths:
+        happens(path)
+    for _ in range(100):
+        for path in paths:
+            path.run(0.05, rate_bps=1_000_000)
+        quiet, close = (path.estimator.estimate() for path in paths)
+        assert paths[0].estimator.is_calm == paths[1].estimator.is_calm
+        assert quiet.state == close.state
+        assert quiet.target_bps == pytest.approx(close.target_bps, rel=0.1)
+        assert quiet.loss == pytest.approx(close.loss, abs=0.02)
+        assert paths[0].estimator.packets.in_flight_bytes == paths[1].estimator.packets.in_flight_bytes
+
+
+def test_on_a_quiet_path_all_that_is_sent_counts_as_received() -> None:
+    estimator = BandwidthEstimator(now_ns=0, most_bps=5_000_000)
+    path = Path(estimator, 20_000_000)
+    path.run(10, rate_bps=1_000_000)
+    assert path.glances
+    assert estimator.received_bps == pytest.approx(1_000_000, rel=0.05)
+    path.run(5, rate_bps=500_000)
+    assert estimator.received_bps == pytest.approx(500_000, rel=0.05)
+
+
+def test_what_is_kept_of_a_quiet_path_is_bounded() -> None:
+    estimator = BandwidthEstimator(now_ns=0, most_bps=5_000_000)
+    path = Path(estimator, 20_000_000)
+    path.run(10, rate_bps=1_000_000)
+    assert len(estimator._seen) == pytest.approx(20, abs=2), "a second of feedback"
+    assert sum(1 for run in estimator.packets._runs if run[2]) <= 300, "packets"
+    now_ns = path.now_ms * MS
+    for _ in range(1000):  # by a receiver that tells far more often than it has to
+        number = estimator.packets.next_number
+        estimator.sent([100], now_ns=now_ns)
+        estimator.handle_whole(WholeFeedback(number, now_ns // (64 * MS), b"\0"), now_ns=now_ns)
+    assert len(estimator._seen) <= 64
+
+
+def test_another_path_begins_with_nothing_that_was_seen_of_the_old_one() -> None:
+    estimator = BandwidthEstimator(now_ns=0, most_bps=5_000_000)
+    path = Path(estimator, 20_000_000)
+    path.run(10, rate_bps=1_000_000)
+    estimator.path_changed(now_ns=path.now_ms * MS)
+    assert not estimator._seen
+    assert not estimator.is_quiet
+    assert estimator.received_bps == 0

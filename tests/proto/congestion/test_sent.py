@@ -1,12 +1,12 @@
 """What is remembered of sent packets, and the receiver's record of arrivals: each tells the other's story."""
 
 import pytest
-from hypothesis import given
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from flowstream.proto.congestion.arrivals import Arrivals
 from flowstream.proto.congestion.sent import SPAN, Arrival, SentPackets
-from flowstream.proto.rtcp import TransportFeedback, parse_compound
+from flowstream.proto.rtcp import TransportFeedback, WholeFeedback, parse_compound
 
 MS = 1_000_000
 
@@ -208,3 +208,72 @@ def test_a_packet_that_comes_late_is_told_after_all(late: int) -> None:
     second = arrivals.take(media_ssrc=2)
     assert second is not None
     assert (second.base_number, second.deltas) == (late, (20,))
+
+
+@given(
+    st.integers(0, SPAN + 100),
+    st.lists(st.tuples(st.integers(1, 12), st.integers(1, 1500), st.integers(0, 40)), min_size=1, max_size=30),
+    st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=40), min_size=1, max_size=12),
+)
+def test_at_a_glance_the_same_is_told(before: int, runs: list[tuple[int, int, int]], told: list[list[int]]) -> None:
+    """Whatever is sent in between, and wherever a feedback begins and ends."""
+    at_length, at_a_glance = SentPackets(), SentPackets()
+    number = before
+    for packets in (at_length, at_a_glance):
+        if before:
+            packets.add([1] * min(before, SPAN - 1), now_ns=0)
+            packets.add([1] * (before - min(before, SPAN - 1)), now_ns=0)
+            for first in range(0, before, 500):
+                packets.take(feedback(first, (0,) * min(500, before - first)), now_ns=MS)
+    sent = list(runs)
+    glances = 0
+    for deltas in told:
+        for count, size, wait_ms in sent[:3]:
+            for packets in (at_length, at_a_glance):
+                packets.add(range(size, size + count), now_ns=wait_ms * MS)
+        del sent[:3]
+        expected = at_length.take(feedback(number, tuple(deltas), reference=number), now_ns=50 * MS)
+        seen = at_a_glance.glance(WholeFeedback(number & 0xFFFF, number, bytes(deltas)))
+        if seen is None:
+            assert at_a_glance.take(feedback(number, tuple(deltas), reference=number), now_ns=50 * MS) == expected
+        else:
+            glances += 1
+            in_flight = at_a_glance.in_flight_bytes
+            at_a_glance.pass_over(seen)
+            assert seen.size == expected.size == in_flight - at_a_glance.in_flight_bytes
+            newest = expected.arrivals[-1]
+            assert (seen.arrived_ns, seen.sent_ns) == (newest.arrived_ns, newest.sent_ns)
+            assert at_a_glance.look_back(seen) == expected.arrivals
+            at_a_glance.let_go(seen.number, len(seen.deltas))
+        assert at_a_glance.in_flight_bytes == at_length.in_flight_bytes
+        assert at_a_glance._runs == at_length._runs
+        assert at_a_glance._states == at_length._states
+        number += expected.received
+    event(f"{glances > 0}")
+
+
+def test_a_glance_sees_nothing_but_what_was_to_be_told_next() -> None:
+    packets = SentPackets()
+    packets.add([100] * 4, now_ns=0)
+    for first, count in [(1, 2), (0, 5), (0xFFFF, 2)]:
+        assert packets.glance(WholeFeedback(first, 0, bytes(count))) is None
+    seen = packets.glance(WholeFeedback(0, 0, bytes(2)))
+    assert seen is not None
+    packets.pass_over(seen)
+    assert packets.glance(WholeFeedback(0, 0, bytes(2))) is None
+    packets.forget()
+    assert packets.glance(WholeFeedback(2, 0, bytes(2))) is None
+
+
+def test_who_looks_back_too_late_sees_nothing() -> None:
+    packets = SentPackets()
+    packets.add([100] * 4, now_ns=0)
+    seen = packets.glance(WholeFeedback(0, 0, bytes(4)))
+    assert seen is not None
+    packets.pass_over(seen)
+    packets.add([100] * (SPAN - 4), now_ns=MS)
+    assert packets.look_back(seen) != []
+    packets.add([200], now_ns=MS)
+    assert packets.look_back(seen) == []
+    packets.let_go(seen.number, 4)
+    assert packets.take(feedback(SPAN, (0,)), now_ns=MS).size == 200
