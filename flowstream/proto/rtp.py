@@ -170,10 +170,14 @@ class HeaderWriter:
         else:
             end = 4 + sum(1 + len(value) for _, value in extensions) + 1
             self._before, after = block[:end], len(block) - end - 2
+        self.number_at: int | None = None if transport_number_extension is None else HEADER_SIZE + len(self._before)
+        """Where the transport-wide number is."""
         number = "H" if transport_number_extension is not None else ""
         self._pack = struct.Struct(f"!BBHII{len(self._before)}s{number}{after}x").pack
         # For many at a time: a word that counts, what they have in common, and their number.
         self._put = struct.Struct(f"!I{8 + len(self._before)}s{number}{after}x").pack_into
+        self.blank: bytes = self.pack(sequence_number=0, timestamp=0, marker=False)
+        """A header whose numbers and timestamp are 0."""
 
     def pack(self, *, sequence_number: int, timestamp: int, marker: bool, transport_number: int = 0) -> bytes:
         """The header of one packet, `size` bytes; the payload follows it."""

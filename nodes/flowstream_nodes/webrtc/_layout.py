@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from itertools import accumulate
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from flowstream.proto.rtp import HeaderWriter
 
 _KEPT: Final = 64
 """Layouts of an access unit differ by what its viewers have agreed on and by how it is paced: most have few."""
@@ -23,20 +26,35 @@ class Even(NamedTuple):
     packets: int
 
 
+class Heading(NamedTuple):
+    """What stands in the headers of packets of one run, but for their transport-wide numbers.
+
+    ``sequence_number`` is that of the first; ``marks_last`` says that the last one carries the marker.
+    """
+
+    writer: HeaderWriter
+    sequence_number: int
+    timestamp: int
+    marks_last: bool
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Layout:
     """Packets one behind the other, as they lie once they are protected.
 
     ``template`` has their payloads in place, and room for what comes before and behind. ``offsets`` is where each
-    begins, ``lengths`` its bytes before it is protected, ``on_the_wire`` with protection, UDP and IP.
+    begins, ``stride`` the distance between any two of these (None if it is not always the same), ``lengths`` their
+    bytes before they are protected, ``on_the_wire`` with protection, UDP and IP, ``total`` the sum of these.
     """
 
     template: bytes
     offsets: tuple[int, ...]
+    stride: int | None
     lengths: list[int]
     longest: int
     runs: list[Even]
     on_the_wire: tuple[int, ...]
+    total: int
     payload_bytes: int
     payloads: Sequence[bytes]
 
@@ -83,13 +101,16 @@ def _lay_out(payloads: Sequence[bytes], header: int, trailer: int, overhead: int
     lengths = [header + len(payload) for payload in payloads]
     sizes = [length + trailer for length in lengths]
     before, behind = bytes(header), bytes(trailer)
+    runs = evens(sizes)
     return Layout(
         template=b"".join([part for payload in payloads for part in (before, payload, behind)]),
         offsets=tuple(accumulate(sizes[:-1], initial=0)),
+        stride=sizes[0] if len(runs) == 1 else None,
         lengths=lengths,
         longest=max(lengths),
-        runs=evens(sizes),
+        runs=runs,
         on_the_wire=tuple([size + overhead for size in sizes]),
+        total=sum(sizes) + overhead * len(sizes),
         payload_bytes=sum(map(len, payloads)),
         payloads=payloads,
     )

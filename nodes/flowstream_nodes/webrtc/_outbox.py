@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from flowstream.proto.ice import Pair
 from flowstream_nodes.webrtc._protection import LONGEST, MOST, ROOM, TRAILER, ProtectionError
@@ -17,14 +17,21 @@ from flowstream_nodes.webrtc._protection import LONGEST, MOST, ROOM, TRAILER, Pr
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowstream_nodes.webrtc._layout import Even, Layout
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from flowstream.proto.rtp import HeaderWriter
+    from flowstream_nodes.webrtc._layout import Even, Heading, Layout
     from flowstream_nodes.webrtc._protection import Protection
 
-SLOTS: Final = 32
-"""Bursts that are together on their way: about as many as fit the second cache of a processor."""
+SLOTS: Final = 64
+"""Bursts that are together on their way. The more, the later the first leaves, and with it those who watch on this
+machine begin to take their share of its processors."""
 
 _SLOT: Final = MOST * ROOM + TRAILER
 _MOST_PLACES: Final = 1024
+_MANY: Final = 4
+"""Below that many, one after the other takes less time."""
 
 
 class Way(Protocol):
@@ -44,9 +51,17 @@ class Leaving(Protocol):
         """It could not be protected."""
 
 
-_Burst = tuple[Leaving, "Protection", "Layout", Pair, int, memoryview]
-"""Who sends it, how it is protected, how it lies, where it goes, its probe, and where it was written. (A plain tuple:
-one is made for each burst to each viewer.)"""
+class Burst(NamedTuple):
+    """Packets to one viewer: who sends them, how they are protected, how they lie, what stands in their headers, the
+    transport-wide number of the first, where they go, and their probe."""
+
+    sender: Leaving
+    protection: Protection
+    layout: Layout
+    heading: Heading
+    number: int
+    pair: Pair
+    probe: int
 
 
 class Outbox:
@@ -57,7 +72,7 @@ class Outbox:
 
     def __init__(self, way: Way) -> None:
         self._way = way
-        self._bursts: list[_Burst] = []
+        self._bursts: list[Burst] = []
         self._is_gathering = False
         self._workspace: _Workspace | None = None
 
@@ -72,29 +87,26 @@ class Outbox:
             if not was_gathering:
                 self.flush()
 
-    def room(self, layout: Layout) -> memoryview:
-        """Where the next burst is to be written: its payloads are in place, and room for headers and trailers.
+    def put(
+        self,
+        sender: Leaving,
+        protection: Protection,
+        layout: Layout,
+        heading: Heading,
+        number: int,
+        pair: Pair,
+        probe: int,
+    ) -> None:
+        """What a `Burst` has; ``sender`` is told when it leaves.
 
         Raises:
             ProtectionError: a packet is too long.
         """
         if layout.longest > LONGEST:
             raise ProtectionError(f"a packet of {layout.longest} bytes is too long")
-        if len(self._bursts) >= SLOTS:
-            self.flush()
-        if self._workspace is None:
-            self._workspace = _Workspace()
-        start = len(self._bursts) * _SLOT
-        burst = self._workspace.view[start : start + len(layout.template)]
-        burst[:] = layout.template
-        return burst
-
-    def put(
-        self, sender: Leaving, protection: Protection, layout: Layout, data: memoryview, pair: Pair, probe: int
-    ) -> None:
-        """What was written into `room` is complete: ``sender`` is told when it leaves."""
-        self._bursts.append((sender, protection, layout, pair, probe, data))
-        if not self._is_gathering:
+        bursts = self._bursts
+        bursts.append(Burst(sender, protection, layout, heading, number, pair, probe))
+        if not self._is_gathering or len(bursts) >= SLOTS:
             self.flush()
 
     def flush(self) -> None:
@@ -102,34 +114,38 @@ class Outbox:
         if not self._bursts:
             return
         bursts, self._bursts = self._bursts, []
-        failed = self._protect(bursts)
-        for index, (sender, _, layout, pair, probe, data) in enumerate(bursts):
+        if self._workspace is None:
+            self._workspace = _Workspace()
+        workspace = self._workspace
+        workspace.write(bursts)
+        failed = self._protect(bursts, workspace)
+        view, way, start = workspace.view, self._way, 0
+        for index, (sender, _, layout, _, _, pair, probe) in enumerate(bursts):
             if index not in failed:
                 sender.leaves(layout, probe)
-                self._way.send_evens(data, layout.runs, pair)
+                way.send_evens(view[start : start + len(layout.template)], layout.runs, pair)
+            start += _SLOT
         for index, status in failed.items():  # last: whatever comes of it may put something in
-            bursts[index][0].fails(ProtectionError(f"libsrtp says {status}"))
+            bursts[index].sender.fails(ProtectionError(f"libsrtp says {status}"))
 
-    def _protect(self, bursts: Sequence[_Burst]) -> dict[int, int]:
+    def _protect(self, bursts: Sequence[Burst], workspace: _Workspace) -> dict[int, int]:
         """Protects all packets of all bursts in place; gives which could not be, and why."""
-        workspace = self._workspace
-        assert workspace is not None, "something was written"
         contexts: list[Any] = []
         places: list[Any] = []
         sizes: list[int] = []
-        for index, (_, protection, layout, _, _, _) in enumerate(bursts):
+        for index, (_, protection, layout, _, _, _, _) in enumerate(bursts):
             contexts += [protection.context] * len(layout.lengths)
             places += workspace.places(index, layout.offsets)
             sizes += layout.lengths
         workspace.lengths[: len(sizes)] = array("i", sizes)
-        call = bursts[0][1].call
+        call = bursts[0].protection.call
         statuses = list(map(call, contexts, places, workspace.length_places))
         if not any(statuses):
             return {}
         failed: dict[int, int] = {}
         first = 0
-        for index, (_, _, layout, _, _, _) in enumerate(bursts):
-            end = first + len(layout.lengths)
+        for index, burst in enumerate(bursts):
+            end = first + len(burst.layout.lengths)
             status = max(statuses[first:end])
             if status:
                 failed[index] = status
@@ -141,14 +157,18 @@ class _Workspace:
     """Room for `SLOTS` bursts of `MOST` packets, and for the lengths of all these."""
 
     def __init__(self) -> None:
+        import numpy as np
         from pylibsrtp._binding import ffi
 
         self._buffer: Any = ffi.new("char[]", SLOTS * _SLOT)  # what is never used takes no memory
         self.view = memoryview(ffi.buffer(self._buffer))
+        self._slots = np.frombuffer(self.view, np.uint8).reshape(SLOTS, _SLOT)
         self._lengths: Any = ffi.new("int[]", SLOTS * MOST)
         self.lengths = memoryview(ffi.buffer(self._lengths)).cast("B").cast("i")
         self.length_places: list[Any] = [self._lengths + index for index in range(SLOTS * MOST)]
         self._places: dict[tuple[int, tuple[int, ...]], list[Any]] = {}
+        self._steps = np.arange(MOST, dtype=np.uint16)
+        self._headers: dict[tuple[int, int, int, int | None], _Headers] = {}
 
     def places(self, slot: int, offsets: tuple[int, ...]) -> list[Any]:
         """Pointers to where the packets of a slot begin."""
@@ -160,3 +180,77 @@ class _Workspace:
             begin = self._buffer + slot * _SLOT
             known = self._places[key] = [begin + offset for offset in offsets]
         return known
+
+    def write(self, bursts: Sequence[Burst]) -> None:
+        """Writes each into its slot: those that lie alike all together."""
+        alike: dict[tuple[int, bool, int | None], list[int]] = {}
+        for slot, burst in enumerate(bursts):
+            writer = burst.heading.writer
+            key = (id(burst.layout), burst.heading.marks_last, writer.number_at)
+            alike.setdefault(key, []).append(slot)
+        for slots in alike.values():
+            if len(slots) >= _MANY and bursts[slots[0]].layout.stride is not None:
+                self._write_alike([bursts[slot] for slot in slots], slots)
+                continue
+            for slot in slots:
+                _, _, layout, heading, number, _, _ = bursts[slot]
+                room = self.view[slot * _SLOT : slot * _SLOT + len(layout.template)]
+                room[:] = layout.template
+                heading.writer.write_run(
+                    room,
+                    layout.offsets,
+                    sequence_number=heading.sequence_number,
+                    timestamp=heading.timestamp,
+                    marks_last=heading.marks_last,
+                    transport_number=number,
+                )
+
+    def _write_alike(self, bursts: Sequence[Burst], slots: list[int]) -> None:
+        """The same in a few steps for all: an array has an entry for each packet of each of them."""
+        import numpy as np
+
+        layout, heading = bursts[0].layout, bursts[0].heading
+        assert layout.stride is not None
+        is_dense = slots[-1] - slots[0] + 1 == len(slots)
+        rows = slice(slots[0], slots[-1] + 1) if is_dense else np.array(slots)
+        self._slots[rows, : len(layout.template)] = np.frombuffer(layout.template, np.uint8)
+        headers = self._headers_at(layout.stride, len(layout.offsets), heading.writer)
+        blanks = b"".join([burst.heading.writer.blank for burst in bursts])
+        headers.whole[rows] = np.frombuffer(blanks, np.uint8).reshape(len(bursts), 1, -1)
+        steps = self._steps[: len(layout.offsets)]
+        firsts = np.array([burst.heading.sequence_number for burst in bursts], np.uint16)
+        headers.sequence_numbers[rows] = firsts[:, None] + steps
+        headers.timestamps[rows] = np.array([burst.heading.timestamp for burst in bursts], np.uint32)[:, None]
+        if headers.numbers is not None:
+            headers.numbers[rows] = np.array([burst.number for burst in bursts], np.uint16)[:, None] + steps
+        if heading.marks_last:
+            self._slots[rows, layout.offsets[-1] + 1] |= 0x80
+
+    def _headers_at(self, stride: int, count: int, writer: HeaderWriter) -> _Headers:
+        import numpy as np
+
+        key = (stride, count, writer.size, writer.number_at)
+        known = self._headers.get(key)
+        if known is None:
+            if len(self._headers) >= _MOST_PLACES:
+                self._headers.clear()
+
+            def fields(kind: str, place: int) -> NDArray[Any]:
+                return np.ndarray((SLOTS, count), kind, self._slots, place, (_SLOT, stride))
+
+            known = self._headers[key] = _Headers(
+                np.ndarray((SLOTS, count, writer.size), np.uint8, self._slots, 0, (_SLOT, stride, 1)),
+                fields(">u2", 2),
+                fields(">u4", 4),
+                None if writer.number_at is None else fields(">u2", writer.number_at),
+            )
+        return known
+
+
+class _Headers(NamedTuple):
+    """The headers of packets that lie alike in all slots, as they are, and their fields (RFC 3550 section 5.1)."""
+
+    whole: NDArray[np.uint8]
+    sequence_numbers: NDArray[Any]
+    timestamps: NDArray[Any]
+    numbers: NDArray[Any] | None

@@ -10,7 +10,7 @@ from flowstream.proto.retransmit import MAX_PACKETS_BY_RTX, History, SentPacket,
 from flowstream.proto.rtcp import ReportBlock, SenderReport, to_ntp
 from flowstream.proto.rtp import HeaderWriter, pack_capture_time, pack_playout_delay
 from flowstream.proto.sdp import Choice, Kind, Stream, Track
-from flowstream_nodes.webrtc._layout import Layout
+from flowstream_nodes.webrtc._layout import Heading, Layout
 
 PLAYOUT_DELAY: Final = pack_playout_delay(min_ms=0, max_ms=400)
 """The receiver may show a frame as soon as it is decoded, and may hold back up to 400 ms when packets must be sent
@@ -90,29 +90,23 @@ class RtpStream:
         return (self._timestamp_offset + ticks) & 0xFFFFFFFF
 
     def is_even(self, codec: str, captured_ns: int | None, now_ns: int) -> bool:
-        """Whether `write_into` will do for what is written next: all headers have `header_size` bytes."""
+        """Whether `take_numbers` will do for what leaves next: all headers have `header_size` bytes."""
         if codec != self.codec:
             return False
         return captured_ns is None or now_ns < self._next_capture_time_ns or self._capture_time_id is None
 
-    def write_into(self, burst: memoryview, layout: Layout, ticks: int, is_end: bool, number: int, now_ns: int) -> None:
-        """As `write`, in the codec of the last packets: into a burst that has the payloads in place."""
-        timestamp = self._last_timestamp = self.timestamp_at(ticks)
+    def take_numbers(self, layout: Layout, *, ticks: int, is_end: bool, now_ns: int) -> Heading:
+        """What stands in the headers of packets that leave now, in the codec of the last ones; with ``is_end`` the last
+        one ends its access unit."""
+        timestamp = self._last_timestamp = (self._timestamp_offset + ticks) & 0xFFFFFFFF
         first, count = self._sequence_number, len(layout.offsets)
         marks_last = is_end and self.kind == "video"
-        self._header.write_run(
-            burst,
-            layout.offsets,
-            sequence_number=first,
-            timestamp=timestamp,
-            marks_last=marks_last,
-            transport_number=number,
-        )
         if self._history is not None:
             self._history.store_run(first, timestamp, layout.payloads, marks_last=marks_last, now_ns=now_ns)
         self._sequence_number = (first + count) & 0xFFFF
         self.packets_sent += count
         self.octets_sent += layout.payload_bytes
+        return Heading(self._header, first, timestamp, marks_last)
 
     def write(
         self,
