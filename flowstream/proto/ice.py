@@ -231,8 +231,7 @@ class IceLite(Responder):
 
     def handle_deadline(self, *, now_ns: int) -> list[Outcome]:
         """`Expired`, once, when consent has run out by ``now_ns``."""
-        deadline_ns = self.deadline_ns
-        if deadline_ns is None or now_ns < deadline_ns:
+        if self._expired or now_ns - self._heard_ns < self._consent_ns:
             return []
         self._expired = True
         return [Expired()]

@@ -1,5 +1,6 @@
 """STUN messages (RFC 8489): the Binding method with short-term credentials, as ICE uses it."""
 
+import functools
 import hashlib
 import hmac
 import ipaddress
@@ -28,7 +29,8 @@ ICE_CONTROLLED: Final = 0x8029
 ICE_CONTROLLING: Final = 0x802A
 
 _FINGERPRINT_XOR: Final = 0x5354554E
-_INTEGRITY_SIZE: Final = 4 + hashlib.sha1().digest_size
+_DIGEST_SIZE: Final = hashlib.sha1().digest_size
+_INTEGRITY_SIZE: Final = 4 + _DIGEST_SIZE
 _FINGERPRINT_SIZE: Final = 8
 _HEADER: Final = struct.Struct("!HHI12s")
 _ATTRIBUTE: Final = struct.Struct("!HH")
@@ -124,7 +126,7 @@ class Message:
                 _check_fingerprint(data, position, value)
                 has_fingerprint = True
             elif number == MESSAGE_INTEGRITY and integrity is None:
-                if size != hashlib.sha1().digest_size:
+                if size != _DIGEST_SIZE:
                     raise StunError(f"MESSAGE-INTEGRITY has {size} bytes instead of 20")
                 integrity = value
                 protected = _with_length(data[:position], position - HEADER_SIZE + _INTEGRITY_SIZE)
@@ -179,11 +181,17 @@ def transaction_of(data: bytes) -> bytes:
 
 def pack_xor_address(address: tuple[str, int], transaction_id: bytes) -> bytes:
     """The value of XOR-MAPPED-ADDRESS for (IP address, port) (RFC 8489 section 14.2)."""
-    ip = ipaddress.ip_address(address[0].partition("%")[0])
-    family = 1 if ip.version == 4 else 2
+    packed = _packed(address[0])
+    family = 1 if len(packed) == 4 else 2
     pad = struct.pack("!I", MAGIC_COOKIE) + transaction_id
-    masked = bytes(a ^ b for a, b in zip(ip.packed, pad, strict=False))
-    return struct.pack("!BBH", 0, family, address[1] ^ (MAGIC_COOKIE >> 16)) + masked
+    masked = int.from_bytes(packed, "big") ^ int.from_bytes(pad[: len(packed)], "big")
+    return struct.pack("!BBH", 0, family, address[1] ^ (MAGIC_COOKIE >> 16)) + masked.to_bytes(len(packed), "big")
+
+
+@functools.lru_cache(1024)
+def _packed(host: str) -> bytes:
+    """An IP address as 4 or 16 bytes; peers ask again and again from where they are."""
+    return ipaddress.ip_address(host.partition("%")[0]).packed
 
 
 def unpack_xor_address(value: bytes, transaction_id: bytes) -> tuple[str, int]:

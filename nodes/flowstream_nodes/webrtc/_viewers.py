@@ -52,8 +52,11 @@ SOUND_OVERHEAD: Final = 70
 TICK_S: Final = 0.05
 """How often the sessions' clocks are looked at, but while all links carry more than enough."""
 
-ALONG_NS: Final = 45_000_000
-"""The same, while all links carry more than enough: with the next picture after this."""
+ALONG_NS: Final = 33_000_000
+"""The same, while all links carry more than enough: soon after the next picture that comes later than this."""
+
+AFTER_NS: Final = 12_000_000
+"""How soon."""
 
 PATIENCE_S: Final = 0.25
 """For so long no picture may come then."""
@@ -136,7 +139,9 @@ class Viewers:
         self._hold_again_ns = 0
         self._is_calm = False
         self._looked_ns = holding.now_ns()
-        self._goes_along = False  # every clock is looked at when a picture has come
+        self._goes_along = False  # every clock is looked at soon after a picture has come
+        self._will_look = False
+        self._look_along = self._look_after_picture
         self._stopped = anyio.Event()
         self._told_unsent = 0
         self._outbox = Outbox(mux)
@@ -412,10 +417,16 @@ class Viewers:
             self._goes_along = False
 
     def _go_along(self, now_ns: int) -> None:
-        """While nothing depends on it, clocks are looked at when a picture has come: the loop then wakes up for both
-        together, and it has all at hand."""
+        """While nothing depends on it, clocks are looked at soon after a picture: what is at hand then need not be
+        fetched from afar, and who watches on this machine has had the picture."""
         if not self._is_calm or now_ns - self._looked_ns < ALONG_NS:
             return
+        if not self._will_look:
+            self._will_look = True
+            self._wakeups.ask(self._look_along, now_ns + AFTER_NS, now_ns=now_ns)
+
+    def _look_after_picture(self, now_ns: int) -> None:
+        self._will_look = False
         self._look_around()
         if self._is_calm:
             self._goes_along = True
@@ -471,9 +482,10 @@ class Viewers:
         there might be no room for those that count."""
         if taken > MOST_REPORTS * (len(self.sessions) + 1):
             self._hold_again_ns = now_ns + FLOOD_NS
-        can_wait = all(session.reports_can_wait for session in self.sessions.values())
+        others = [session for session in self.sessions.values() if not session.is_calm]
+        can_wait = all(session.reports_can_wait for session in others)
         self._mux.hold_reports(can_wait and now_ns >= self._hold_again_ns)
-        self._is_calm = can_wait and all(session.is_calm for session in self.sessions.values())
+        self._is_calm = not others
         if not self._is_calm:
             self._next_decision_ns = min(self._next_decision_ns, now_ns + DECISION_NS)
 
