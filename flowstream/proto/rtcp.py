@@ -311,7 +311,7 @@ class WholeFeedback(NamedTuple):
 
 def read_whole_feedback(data: bytes) -> WholeFeedback | None:
     """What `parse_compound` reads of most feedback, in less time; None for all that is not just one of these."""
-    if len(data) < _FEEDBACK_ALONE.size:
+    if not _FEEDBACK_ALONE.size <= len(data) <= MAX_SIZE:
         return None
     first, kind, words, _, _, base_number, count, rest, chunk = _FEEDBACK_ALONE.unpack_from(data)
     if first & 0xDF != _FIRST_OF_FEEDBACK or kind != TransportFeedback.kind or 4 * words + 4 != len(data):

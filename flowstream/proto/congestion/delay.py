@@ -148,6 +148,14 @@ class Trend:
                 self.threshold = threshold if threshold < _MOST_THRESHOLD else _MOST_THRESHOLD
         self._adapted_ns = arrived_ns
 
+    def skip(self) -> None:
+        """What is added next does not follow what was added before: how far clocks drifted apart meanwhile is no
+        queue."""
+        self.slope = self._sum_ms = self._smoothed_ms = 0.0
+        self._points = _Line()
+        self._adapted_ns = None
+        self._over_ns, self._overs = -1, 0
+
 
 class DelayMeter:
     """Groups packets, follows their trend, and measures the queue. Packets come in the order of their arrival."""
@@ -199,6 +207,12 @@ class DelayMeter:
     def glance(self, one_way_ns: int, arrived_ns: int) -> None:
         """Follows the queue, but not its trend, by a packet that took so long."""
         self.queue_ns = (self.queue_ns + self._waited_ns(one_way_ns, arrived_ns)) // 2
+
+    def skip(self) -> None:
+        """What is added next does not follow what was added before, but the path is the same."""
+        self.trend.skip()
+        self.done.clear()
+        self._group = None
 
     def reset(self) -> None:
         """The path is another one, or a clock has jumped."""

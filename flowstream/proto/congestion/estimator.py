@@ -70,7 +70,7 @@ _REMB_LASTS_NS = 5 * NS_PER_S
 _ROUND_TRIP_MOST_NS = 2 * NS_PER_S
 _OVER_FROM_NS = _EMPTY_NS // 2  # of queue: with less, a path is not too full whatever its trend
 _LOOKS_BACK_NS = NS_PER_S  # a trend is over about as long
-_MOST_KEPT = 64
+_MOST_KEPT = 64  # feedbacks; a receiver that tells more often than all known ones is then looked back at for less long
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,8 @@ class BandwidthEstimator:
     """Follows one path. ``now_ns`` does not go back.
 
     `sent` is told of every packet, the ``handle`` methods of what comes back; `poll` is due now and then (every 20 to
-    50 ms; more seldom while `is_calm`) and gives the probe to send. `target_bps` is always up to date; `estimate` has
-    the rest.
+    50 ms; more seldom while `is_calm`) and gives the probe to send. `target_bps` is as of the last that came back or
+    `poll`; `estimate` has the rest.
     """
 
     def __init__(
@@ -130,6 +130,7 @@ class BandwidthEstimator:
         self.packets: SentPackets = SentPackets()
         self._is_calm = False
         self._seen: deque[tuple[Glance, int]] = deque()  # what the trend was not told of, and when it came
+        self._has_gap = False  # something that was seen before these will never be told to the trend
         self._enough_bps = most_bps
         self._bps = float(start_bps)
         self._start_bps = start_bps
@@ -234,7 +235,7 @@ class BandwidthEstimator:
         self._bound = "most" if self._bps >= self.most_bps else "sender"
         self._follow_round_trip(max(0, now_ns - seen.sent_ns))
         count, packets = len(seen.deltas), self._seen
-        self._loss.add(
+        is_news = self._loss.add(
             received=count,
             lost=0,
             size=seen.size,
@@ -246,6 +247,9 @@ class BandwidthEstimator:
         while now_ns - packets[0][1] > _LOOKS_BACK_NS or len(packets) > _MOST_KEPT:
             oldest, _ = packets.popleft()
             self.packets.let_go(oldest.number, len(oldest.deltas))
+            self._has_gap = True
+        if is_news:
+            self._settle()
         return True
 
     def handle_feedback(self, feedback: TransportFeedback, *, now_ns: int) -> None:
@@ -253,6 +257,7 @@ class BandwidthEstimator:
         self._look_back()
         told = self.packets.take(feedback, now_ns=now_ns)
         if not told.arrivals and not told.lost:
+            self._settle()
             return
         self._now_ns = now_ns
         is_back = self._silent_ns is not None and bool(told.arrivals)
@@ -308,6 +313,7 @@ class BandwidthEstimator:
         if round_trip_ns is not None and self._fed_ns is None:
             self._follow_round_trip(round_trip_ns)
         if self._fed_ns is not None:
+            self._settle()
             return
         self._reported_loss, self._is_reported = loss, True
         if self._remb is None or now_ns - self._remb[1] > _REMB_LASTS_NS:
@@ -372,7 +378,7 @@ class BandwidthEstimator:
     @property
     def received_bps(self) -> int:
         """What came through lately, of all that was sent."""
-        if self._seen:  # all has
+        if self._seen:  # as far as the receiver tells, all that was sent came through
             return int(self._sent_bps or 0)
         return self._delay.received_bps(span_ns=_RECEIVED_SPAN_NS) or 0
 
@@ -589,7 +595,10 @@ class BandwidthEstimator:
         return max(bps, float(self._least_bps))
 
     def _look_back(self) -> None:
-        """Makes up for what the trend was not told of."""
+        """Makes up for what the trend was not told of, as far as that is still of use to it."""
+        if self._has_gap:
+            self._has_gap = False
+            self._delay.skip()
         while self._seen:
             seen, _ = self._seen.popleft()
             self._delay.add(self.packets.look_back(seen))

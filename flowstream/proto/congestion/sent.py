@@ -91,7 +91,8 @@ _TOLD: Final[_Run] = (0, 0, (), 0, 0, 0)
 class SentPackets:
     """Numbers the packets of one transport, audio and video alike, and remembers the last `SPAN` of them.
 
-    Little of those that have arrived; of those of which nothing is told, as much as 200 bytes for each run.
+    Little of those that have arrived, unless they were passed over at a glance; of those of which nothing is told, as
+    much as 200 bytes for each run.
     """
 
     def __init__(self) -> None:
@@ -197,8 +198,11 @@ class SentPackets:
         return Told(arrivals, count, 0, 0, max(0, now_ns - arrivals[-1].sent_ns), size)
 
     def glance(self, feedback: WholeFeedback) -> Glance | None:
-        """What a feedback tells, by its end alone: None if it is not just what was to be told next, or of a place where
-        the numbers begin anew. Nothing counts as told before `pass_over`."""
+        """What a feedback tells, by its end alone; nothing counts as told before `pass_over`.
+
+        None if it is not just what was to be told next, and for one of every `SPAN` packets: where they are on both
+        sides of the end of what is remembered, which is a ring.
+        """
         number, deltas = self._told_to, feedback.deltas
         count = len(deltas)
         if feedback.base_number != number & 0xFFFF or not self._is_news(number, count):

@@ -44,7 +44,7 @@ class Layout:
 
     ``template`` has their payloads in place, and room for what comes before and behind. ``offsets`` is where each
     begins, ``stride`` the distance between any two of these (None if it is not always the same), ``lengths`` their
-    bytes before they are protected, ``on_the_wire`` with protection, UDP and IP, ``total`` the sum of these.
+    bytes before they are protected, ``on_the_wire`` with protection, UDP and IP.
     """
 
     template: bytes
@@ -54,7 +54,6 @@ class Layout:
     longest: int
     runs: list[Even]
     on_the_wire: tuple[int, ...]
-    total: int
     payload_bytes: int
     payloads: Sequence[bytes]
 
@@ -110,7 +109,6 @@ def _lay_out(payloads: Sequence[bytes], header: int, trailer: int, overhead: int
         longest=max(lengths),
         runs=runs,
         on_the_wire=tuple([size + overhead for size in sizes]),
-        total=sum(sizes) + overhead * len(sizes),
         payload_bytes=sum(map(len, payloads)),
         payloads=payloads,
     )

@@ -173,22 +173,15 @@ class Sender:
             return False
         stream, count, pair = self._streams[kind], len(unit.payloads), self.pair
         trailer = protection.trailer
-        if (
-            0 < count <= MOST
-            and trailer  # from the first packet on
-            and pair is not None
-            and not self.is_broken
-            and stream.is_even(unit.codec, unit.captured_ns, now_ns)
-        ):
-            layout = unit.layout(0, count, stream.header_size, trailer, self._overhead)
-            if self._pacer.passes(layout.total, layout.on_the_wire[-1], now_ns=now_ns):
+        sizes, total = unit.sizes(stream.header_size + (trailer or _TRAILER) + self._overhead)
+        if count and not self.is_broken and self._pacer.passes(total, sizes[-1], now_ns=now_ns):
+            if pair is not None and trailer and count <= MOST and stream.is_even(unit.codec, unit.captured_ns, now_ns):
                 if unit.is_keyframe:
                     self._begin_keyframe(stream)
+                layout = unit.layout(0, count, stream.header_size, trailer, self._overhead)
                 self._put(protection, stream, layout, pair, ticks, True, 0, now_ns)
-                return True
-        sizes, total = unit.sizes(stream.header_size + (protection.trailer or _TRAILER) + self._overhead)
-        if count and not self.is_broken and self._pacer.passes(total, sizes[-1], now_ns=now_ns):
-            self._send_packets(stream, unit, ticks, 0, count, 0, now_ns)
+            else:
+                self._send_packets(stream, unit, ticks, 0, count, 0, now_ns)
             return True
         waiting = Waiting(stream, unit, ticks)
         dropped = self._pacer.enqueue(

@@ -56,7 +56,7 @@ ALONG_NS: Final = 33_000_000
 """The same, while all links carry more than enough: soon after the next picture that comes later than this."""
 
 AFTER_NS: Final = 12_000_000
-"""How soon."""
+"""How soon after the picture."""
 
 PATIENCE_S: Final = 0.25
 """For so long no picture may come then."""
@@ -140,9 +140,9 @@ class Viewers:
         self._is_calm = False
         self._looked_ns = holding.now_ns()
         self._goes_along = False  # every clock is looked at soon after a picture has come
-        self._will_look = False
-        self._look_along = self._look_after_picture
-        self._stopped = anyio.Event()
+        self._is_asked = self._is_due = False  # a look at them soon, now
+        self._ask_for_look = self._note_due
+        self._woken = anyio.Event()
         self._told_unsent = 0
         self._outbox = Outbox(mux)
         self._wakeups = Wakeups(holding.now_ns, together=self._outbox.gathering)
@@ -403,43 +403,40 @@ class Viewers:
         """Looks at every clock from time to time; runs as long as the viewers are held."""
         while True:
             while self._goes_along:
-                await self._wait_for_end()
+                await self._look_along()
             if self._holding.now_ns() - self._looked_ns >= ALONG_NS:
                 self._look_around()
             await anyio.sleep(TICK_S)
 
-    async def _wait_for_end(self) -> None:
-        """Waits for the end of going along, or for a while; it ends when no picture has come for so long."""
-        looked_ns = self._looked_ns
+    async def _look_along(self) -> None:
+        """Looks when it is due after a picture; where none comes for a while it is over."""
         with anyio.move_on_after(PATIENCE_S):
-            await self._stopped.wait()
-        if self._looked_ns == looked_ns:
-            self._goes_along = False
+            await self._woken.wait()
+        self._woken = anyio.Event()
+        is_due, self._is_due = self._is_due, False
+        if is_due:
+            self._look_around()
+        self._goes_along = is_due and self._is_calm
 
     def _go_along(self, now_ns: int) -> None:
-        """While nothing depends on it, clocks are looked at soon after a picture: what is at hand then need not be
-        fetched from afar, and who watches on this machine has had the picture."""
-        if not self._is_calm or now_ns - self._looked_ns < ALONG_NS:
-            return
-        if not self._will_look:
-            self._will_look = True
-            self._wakeups.ask(self._look_along, now_ns + AFTER_NS, now_ns=now_ns)
+        """While nothing depends on it, clocks are looked at soon after a picture and not at times of their own: what
+        has just been used is in the processor's caches still, and who watches on this machine has had the picture."""
+        is_time = self._is_calm and now_ns - self._looked_ns >= ALONG_NS
+        if is_time and not self._is_asked and not self._is_closing:
+            self._is_asked = True
+            self._wakeups.ask(self._ask_for_look, now_ns + AFTER_NS, now_ns=now_ns)
 
-    def _look_after_picture(self, now_ns: int) -> None:
-        self._will_look = False
-        self._look_around()
+    def _note_due(self, now_ns: int) -> None:
+        self._is_asked = False
         if self._is_calm:
-            self._goes_along = True
-        else:
-            self._go_alone()
+            self._is_due = self._goes_along = True
+            self._woken.set()
 
     def _go_alone(self) -> None:
         """From now on every clock is looked at often, whether pictures come or not."""
         self._is_calm = False
         if self._goes_along:
-            self._goes_along = False
-            self._stopped.set()
-            self._stopped = anyio.Event()
+            self._woken.set()
 
     def _look_around(self) -> None:
         self._tick()

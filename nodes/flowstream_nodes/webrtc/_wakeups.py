@@ -56,11 +56,13 @@ class Wakeups:
         self._timer = None
         now_ns = self.now_ns()
         until_ns = now_ns + TOGETHER_NS
-        with self._together():
-            for callback in [each for each, due_ns in self._due_ns.items() if due_ns <= until_ns]:
-                if self._due_ns.pop(callback, None) is not None:
-                    callback(now_ns)
-        if self._due_ns:
-            next_ns = min(self._due_ns.values())
-            if self._timer is None or next_ns < self._timer_ns:
-                self._set(next_ns, now_ns)
+        try:
+            with self._together():
+                for callback in [each for each, due_ns in self._due_ns.items() if due_ns <= until_ns]:
+                    if self._due_ns.pop(callback, None) is not None:
+                        callback(now_ns)
+        finally:  # whoever fails, the others have their turn
+            if self._due_ns:
+                next_ns = min(self._due_ns.values())
+                if self._timer is None or next_ns < self._timer_ns:
+                    self._set(next_ns, now_ns)

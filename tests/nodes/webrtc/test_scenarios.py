@@ -405,6 +405,21 @@ def test_a_link_that_becomes_narrow_is_looked_at_and_decided_on_often_at_once() 
     assert max(later - earlier for earlier, later in pairwise(after)) <= 51
 
 
+def test_who_fails_when_clocks_are_looked_at_fails_what_holds_the_viewers() -> None:
+    async def fail(stage: VirtualStage, watcher: Watcher) -> None:
+        await stage.until(5)
+        assert stage.viewers._goes_along
+
+        def tick(*, now_ns: int) -> None:
+            raise RuntimeError("the channels fail")
+
+        stage.viewers.channels.tick = tick  # type: ignore[method-assign]
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        watch({"rate": "40M", "delay": "33ms", "queue_time": "300ms"}, seconds=6, play=fail)
+    assert caught.group_contains(RuntimeError, match="the channels fail")
+
+
 def test_clocks_are_looked_at_when_no_more_pictures_come() -> None:
     async def stop(stage: VirtualStage, watcher: Watcher) -> None:
         await stage.until(5)

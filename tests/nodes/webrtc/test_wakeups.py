@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import anyio
 
 from flowstream.testing import VirtualClock, run_virtual
@@ -53,3 +55,24 @@ def test_a_callback_may_ask_again_and_forget_others() -> None:
         return called
 
     assert run_virtual(play) == ["first", "first", "first"]
+
+
+def test_who_fails_keeps_nobody_from_being_called() -> None:
+    async def play(clock: VirtualClock) -> tuple[list[str], list[str]]:
+        called: list[str] = []
+        failures: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: failures.append(str(context["exception"])))
+        wakeups, began = Wakeups(clock.now_ns), clock.now_ns()
+
+        def fail(now_ns: int) -> None:
+            raise RuntimeError("it fails")
+
+        wakeups.ask(fail, began + 5 * MS, now_ns=began)
+        wakeups.ask(lambda now_ns: called.append("with it"), began + 5 * MS, now_ns=began)
+        wakeups.ask(lambda now_ns: called.append("later"), began + 20 * MS, now_ns=began)
+        await anyio.sleep(0.1)
+        wakeups.close()
+        return called, failures
+
+    assert run_virtual(play) == (["with it", "later"], ["it fails"])

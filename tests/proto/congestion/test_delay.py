@@ -144,3 +144,19 @@ def test_bursts_say_the_same_as_their_packets(bursts: list[tuple[int, int, list[
     assert together.queue_ns == one_by_one.queue_ns
     assert list(together.done) == list(one_by_one.done)
     assert together.trend.slope == one_by_one.trend.slope
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_what_does_not_follow_what_came_before_is_not_compared_with_it(skips: bool) -> None:
+    meter = DelayMeter()
+    arrive(meter, [40] * 100)
+    threshold = meter.trend.threshold
+    if skips:
+        meter.skip()
+        assert meter.received_bps(span_ns=100 * MS) is None
+    arrive(meter, [42] * 30, since_ms=60_000)
+    assert (meter.trend.slope == 0) == skips
+    assert meter.trend.threshold <= threshold
+    arrive(meter, [42 + index for index in range(50)], since_ms=60_300)
+    assert meter.trend.usage == "over", "but a queue after it is seen"
+    assert meter.queue_ns >= 40 * MS

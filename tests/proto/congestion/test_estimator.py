@@ -26,6 +26,7 @@ class Path:
         self.path_bps = path_bps
         self.now_ms = 0
         self.is_cut = False
+        self.drift = 0.0  # how much faster the receiver's clock is, as a share
         self.bunches_ms = 0  # packets come at multiples of this only, as from a radio that sends now and then
         self.probes: list[int] = []
         self._arrivals = Arrivals(ssrc=1)
@@ -48,7 +49,7 @@ class Path:
                     self._send(probe.size // 1200, probe.number, now_ns)
             while self._under_way and self._under_way[0][0] <= now_ns:
                 arrived_ns, number = self._under_way.pop(0)
-                self._arrivals.add(number, now_ns=arrived_ns)
+                self._arrivals.add(number, now_ns=round(arrived_ns * (1 + self.drift)))
             if self.now_ms % 50 == 0:
                 feedback = self._arrivals.take(media_ssrc=2)
                 if feedback is not None:
@@ -63,6 +64,12 @@ class Path:
             self.glances += 1
         else:
             self.estimator.handle_feedback(feedback, now_ns=now_ns)
+        known = self._conclusions()
+        self.estimator._settle()
+        assert known == self._conclusions(), "what follows is known at once"
+
+    def _conclusions(self) -> tuple[int, bool, bool]:
+        return self.estimator.target_bps, self.estimator.is_calm, self.estimator.is_quiet
 
     def _send(self, count: int, probe: int, now_ns: int) -> None:
         first = self.estimator.packets.next_number
@@ -475,3 +482,68 @@ def test_another_path_begins_with_nothing_that_was_seen_of_the_old_one() -> None
     assert not estimator._seen
     assert not estimator.is_quiet
     assert estimator.received_bps == 0
+
+
+def test_how_far_clocks_drift_apart_on_a_quiet_path_is_no_queue_and_no_end_of_one() -> None:
+    estimator = BandwidthEstimator(now_ns=0, most_bps=5_000_000)
+    path = Path(estimator, 20_000_000)
+    path.drift = -0.001
+    estimator.enough_bps = 2_500_000
+    path.run(30, rate_bps=1_000_000)
+    assert path.glances > 300
+    assert estimator._has_gap
+    before = TransportFeedback(1, 2, 0, 0, 0, (0,))  # it tells nothing new
+    estimator.handle_feedback(before, now_ns=path.now_ms * MS)
+    assert estimator._delay.trend.usage == "normal"
+    assert estimator.is_calm
+    assert estimator._delay.done[0].first_sent_ns > path.now_ms * MS - 1.2 * S, "the trend is of the last second alone"
+
+
+def test_what_looking_back_shows_counts_at_once_whatever_made_it_look() -> None:
+    """Each feedback tells of two packets: the first of them waits longer and longer, the second does not."""
+    estimator = BandwidthEstimator(now_ns=0, most_bps=5_000_000)
+    path = Path(estimator, 20_000_000)
+    estimator.enough_bps = 2_500_000
+    path.run(20, rate_bps=1_000_000)
+    path.is_cut = True
+    path.run(0.2, rate_bps=1)
+    now_ns = path.now_ms * MS
+    now_ns += (-now_ns - 30 * MS) % (64 * MS)
+    glances = 0
+    for step in range(8):
+        now_ns += 128 * MS
+        first = estimator.packets.next_number
+        estimator.sent([100], now_ns=now_ns)
+        estimator.sent([100], now_ns=now_ns + 60 * MS)
+        came = (now_ns + 30 * MS) // (64 * MS)
+        ticks = 24 * step, 240 - 24 * step
+        glances += estimator.handle_whole(WholeFeedback(first, came, bytes(ticks)), now_ns=now_ns + 100 * MS)
+    assert glances == 8
+    assert estimator.is_calm
+    estimator.handle_feedback(TransportFeedback(1, 2, 0, 0, 0, (0,)), now_ns=now_ns + 101 * MS)
+    known = path._conclusions()
+    estimator._settle()
+    assert path._conclusions() == known
+    assert not estimator.is_quiet
+
+
+def test_what_a_glance_makes_of_losses_counts_at_once() -> None:
+    """A stretch without losses after some with: how much the path is taken to carry is judged anew by it."""
+    estimator = BandwidthEstimator(now_ns=0, most_bps=5_000_000)
+    path = Path(estimator, 20_000_000)
+    estimator.enough_bps = 2_500_000
+    path.run(20, rate_bps=1_000_000)
+    losses = estimator._loss
+    losses._received = losses._bytes = 0
+    losses._since_ns = (path.now_ms - 780) * MS
+    for ago_ms in (520, 260):
+        now_ns = (path.now_ms - ago_ms) * MS
+        losses.add(received=25, lost=5, size=30_000, estimate_bps=5_000_000, least_bps=LEAST_BPS, now_ns=now_ns)
+    estimator._settle()
+    assert estimator.is_quiet
+    before, known = path.glances, set[bool]()
+    for _ in range(20):
+        path.run(0.05, rate_bps=1_000_000)
+        known.add(estimator.is_calm)
+    assert path.glances > before
+    assert known == {True, False}
