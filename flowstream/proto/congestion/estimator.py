@@ -605,6 +605,7 @@ class BandwidthEstimator:
             self.packets.let_go(seen.number, len(seen.deltas))
 
     def _look_not_back(self) -> None:
+        """Forgets it instead."""
         while self._seen:
             seen, _ = self._seen.popleft()
             self.packets.let_go(seen.number, len(seen.deltas))

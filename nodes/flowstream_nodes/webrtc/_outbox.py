@@ -52,8 +52,10 @@ class Leaving(Protocol):
 
 
 class Burst(NamedTuple):
-    """Packets to one viewer: who sends them, how they are protected, how they lie, what stands in their headers, the
-    transport-wide number of the first, where they go, and their probe."""
+    """Packets to one viewer.
+
+    ``number`` is the transport-wide number of the first, ``probe`` that of the probe they belong to, 0 for none.
+    """
 
     sender: Leaving
     protection: Protection

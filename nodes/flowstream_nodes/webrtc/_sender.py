@@ -171,17 +171,10 @@ class Sender:
         protection = self._protection
         if protection is None or (self.is_dead and kind == "video"):
             return False
-        stream, count, pair = self._streams[kind], len(unit.payloads), self.pair
-        trailer = protection.trailer
-        sizes, total = unit.sizes(stream.header_size + (trailer or _TRAILER) + self._overhead)
+        stream, count = self._streams[kind], len(unit.payloads)
+        sizes, total = unit.sizes(stream.header_size + (protection.trailer or _TRAILER) + self._overhead)
         if count and not self.is_broken and self._pacer.passes(total, sizes[-1], now_ns=now_ns):
-            if pair is not None and trailer and count <= MOST and stream.is_even(unit.codec, unit.captured_ns, now_ns):
-                if unit.is_keyframe:
-                    self._begin_keyframe(stream)
-                layout = unit.layout(0, count, stream.header_size, trailer, self._overhead)
-                self._put(protection, stream, layout, pair, ticks, True, 0, now_ns)
-            else:
-                self._send_packets(stream, unit, ticks, 0, count, 0, now_ns)
+            self._send_packets(stream, unit, ticks, 0, count, 0, now_ns)
             return True
         waiting = Waiting(stream, unit, ticks)
         dropped = self._pacer.enqueue(
@@ -352,7 +345,8 @@ class Sender:
     ) -> None:
         """Packets ``first`` to ``end`` leave."""
         if unit.is_keyframe and not first:
-            self._begin_keyframe(stream)
+            self._begins_anew = False
+            stream.begin_keyframe()
         for start in range(first, end, MOST):
             stop = min(start + MOST, end)
             captured_ns = None if start else unit.captured_ns
@@ -384,36 +378,19 @@ class Sender:
         probe: int,
         now_ns: int,
     ) -> None:
-        """The short way: headers go where other viewers' have been."""
+        """The short way: by the outbox, together with what other viewers get."""
         pair = self.pair
         if pair is None:
             return
         assert protection.trailer is not None
         layout = unit.layout(first, end, stream.header_size, protection.trailer, self._overhead)
-        self._put(protection, stream, layout, pair, ticks, end == len(unit.payloads), probe, now_ns)
-
-    def _put(
-        self,
-        protection: Protection,
-        stream: RtpStream,
-        layout: Layout,
-        pair: Pair,
-        ticks: int,
-        is_end: bool,
-        probe: int,
-        now_ns: int,
-    ) -> None:
         number = self._next_number()
-        heading = stream.take_numbers(layout, ticks=ticks, is_end=is_end, now_ns=now_ns)
+        heading = stream.take_numbers(layout, ticks=ticks, is_end=end == len(unit.payloads), now_ns=now_ns)
         self._is_leaving = True
         try:
             self._outbox.put(self, protection, layout, heading, number, pair, probe)
         except ProtectionError as error:
             self.fails(error)
-
-    def _begin_keyframe(self, stream: RtpStream) -> None:
-        self._begins_anew = False
-        stream.begin_keyframe()
 
     def _next_number(self) -> int:
         """The transport-wide number of what is written next."""

@@ -98,7 +98,7 @@ class RtpStream:
     def take_numbers(self, layout: Layout, *, ticks: int, is_end: bool, now_ns: int) -> Heading:
         """What stands in the headers of packets that leave now, in the codec of the last ones; with ``is_end`` the last
         one ends its access unit."""
-        timestamp = self._last_timestamp = (self._timestamp_offset + ticks) & 0xFFFFFFFF
+        timestamp = self._last_timestamp = self.timestamp_at(ticks)
         first, count = self._sequence_number, len(layout.offsets)
         marks_last = is_end and self.kind == "video"
         if self._history is not None:
