@@ -16,8 +16,9 @@ import pytest
 from playwright.async_api import Browser, Page, Route, async_playwright
 
 from flowstream import Caller, Record
+from flowstream.proto.congestion.estimator import BandwidthEstimator
 from flowstream.proto.ice_servers import IceServer
-from flowstream.proto.rtcp import FullIntraRequest, PictureLossIndication, RtcpPacket, TransportFeedback
+from flowstream.proto.rtcp import FullIntraRequest, PictureLossIndication, RtcpPacket, TransportFeedback, WholeFeedback
 from flowstream.runtime.audience import Grant
 from flowstream_nodes.webrtc import _rungs
 from flowstream_nodes.webrtc._channels import Delivery
@@ -119,13 +120,20 @@ async def test_the_browser_tells_of_every_packet_and_its_link_is_found_to_carry_
     stage_of: Any, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[object] = []
-    handle_feedback = Sender.handle_feedback
+    handle_feedback, handle_whole = Sender.handle_feedback, BandwidthEstimator.handle_whole
 
     def listen(sender: Sender, packet: Any, *, now_ns: int) -> None:
         told.append(packet)
         handle_feedback(sender, packet, now_ns=now_ns)
 
+    def glance(estimator: BandwidthEstimator, feedback: WholeFeedback, *, now_ns: int) -> bool:
+        is_all = handle_whole(estimator, feedback, now_ns=now_ns)
+        if is_all:
+            told.append(feedback)
+        return is_all
+
     monkeypatch.setattr(Sender, "handle_feedback", listen)
+    monkeypatch.setattr(BandwidthEstimator, "handle_whole", glance)
     async with stage_of() as stage:
         stage.tasks.start_soon(stage.play)
         page = await open_page(browser, stage.url)
@@ -137,7 +145,7 @@ async def test_the_browser_tells_of_every_packet_and_its_link_is_found_to_carry_
                 await anyio.lowlevel.checkpoint()
         await wait_for(page, "window.inbound('video').then((s) => s.framesDecoded > 60)")
         assert len(told) > 20
-        assert all(isinstance(packet, TransportFeedback) for packet in told), "no REMB beside it"
+        assert all(isinstance(packet, TransportFeedback | WholeFeedback) for packet in told), "no REMB beside it"
         picture = await page.evaluate("window.inbound('video')")
         assert (picture["packetsLost"], picture["freezeCount"]) == (0, 0)
         assert session.sender.dropped_pictures == 0
