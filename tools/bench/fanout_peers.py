@@ -29,6 +29,9 @@ GSTREAMER: Final = (
     "gstreamer1.0-plugins-good", "gstreamer1.0-plugins-bad",
 )  # fmt: skip
 
+ENDS_S: Final = 10.0
+"""How long Janus may take to end when it is told to."""
+
 
 class Sender(Protocol):
     """A process that sends."""
@@ -193,7 +196,12 @@ class Janus:
         self._feeding.cancel()
         self._control.close()
         self._process.send_signal(signal.SIGINT)
-        await self._process.wait()
+        try:
+            async with asyncio.timeout(ENDS_S):
+                await self._process.wait()
+        except TimeoutError:  # it locks itself up now and then
+            self._process.kill()
+            await self._process.wait()
         self._folder.cleanup()
 
     async def join(self, viewer: CountingViewer) -> None:
