@@ -30,9 +30,7 @@ VIEWERS = {"few": 10, "many": 50}
 HUNDRED = 100
 
 JOIN_S = 30.0
-"""Who sends has hung up if a viewer takes longer to connect; then it is started anew, `TRIES` times in all."""
-
-TRIES = 3
+"""How long a viewer may take to connect."""
 
 
 async def watch(who: str, count: int, seconds: float, settles_s: float = SETTLES_S) -> tuple[float, int]:
@@ -46,8 +44,12 @@ async def watch(who: str, count: int, seconds: float, settles_s: float = SETTLES
         telling = asyncio.ensure_future(tell_forever(joined))
         try:
             for viewer in viewers:
-                async with asyncio.timeout(JOIN_S):
-                    await sender.join(viewer)
+                try:
+                    async with asyncio.timeout(JOIN_S):
+                        await sender.join(viewer)
+                except TimeoutError:
+                    number = len(joined) + 1
+                    raise RuntimeError(f"{who} has not connected viewer {number} within {JOIN_S:.0f} s") from None
                 joined.append(viewer)
             await asyncio.sleep(settles_s)
             before, used_s = sum(viewer.received for viewer in viewers), sender.cpu_s()
@@ -64,14 +66,7 @@ def used(who: str, count: int, seconds: float, settles_s: float) -> tuple[float,
     """CPU time of the sender for each packet to each viewer, in microseconds, and its share of a core."""
     from fanout_stream import PACKETS_PER_S
 
-    for left in reversed(range(TRIES)):
-        try:
-            cpu_s, packets = asyncio.run(watch(who, count, seconds, settles_s))
-            break
-        except TimeoutError:
-            print(f"{who} connects nobody any more, {left} tries are left", flush=True)
-            if not left:
-                raise
+    cpu_s, packets = asyncio.run(watch(who, count, seconds, settles_s))
     wanted = PACKETS_PER_S * seconds * count
     if not 0.8 * wanted < packets < 1.3 * wanted:
         raise RuntimeError(f"of {who} {packets} packets arrived at {count} viewers, not about {wanted:.0f}")

@@ -199,7 +199,7 @@ class Janus:
         try:
             async with asyncio.timeout(ENDS_S):
                 await self._process.wait()
-        except TimeoutError:  # it locks itself up now and then
+        except TimeoutError:
             self._process.kill()
             await self._process.wait()
         self._folder.cleanup()

@@ -125,10 +125,8 @@ class BandwidthEstimator:
         self.target_bps: int = start_bps
         self.most_bps: int = most_bps
         """The highest rate that is of use: no probe goes beyond it."""
-        self.is_quiet: bool = False
-        """Whether `handle_whole` may do for feedback."""
         self.packets: SentPackets = SentPackets()
-        self._is_calm = False
+        self._is_calm = self._is_quiet = False
         self._seen: deque[tuple[Glance, int]] = deque()  # what the trend was not told of, and when it came
         self._has_gap = False  # something that was seen before these will never be told to the trend
         self._enough_bps = most_bps
@@ -220,7 +218,7 @@ class BandwidthEstimator:
         If not, `handle_feedback` is to be called with it. As long as packets hardly wait, nothing depends on the trend
         of their delays; it is made up for when something does.
         """
-        if not self.is_quiet:
+        if not self._is_quiet:
             return False
         seen = self.packets.glance(feedback)
         if seen is None:
@@ -329,7 +327,7 @@ class BandwidthEstimator:
     def path_changed(self, *, now_ns: int) -> None:
         """The peer is reached by another path: what was learned of the old one says nothing about it."""
         self._now_ns = now_ns
-        self._look_not_back()
+        self._look_back()
         self.packets.forget()
         self._delay.reset()
         self._loss.reset()
@@ -369,6 +367,11 @@ class BandwidthEstimator:
     def is_calm(self) -> bool:
         """Whether the path carries more than enough and nothing is on its way to become worse."""
         return self._is_calm
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether `handle_whole` may do for feedback."""
+        return self._is_quiet
 
     @property
     def is_held_up(self) -> bool:
@@ -604,12 +607,6 @@ class BandwidthEstimator:
             self._delay.add(self.packets.look_back(seen))
             self.packets.let_go(seen.number, len(seen.deltas))
 
-    def _look_not_back(self) -> None:
-        """Forgets it instead."""
-        while self._seen:
-            seen, _ = self._seen.popleft()
-            self.packets.let_go(seen.number, len(seen.deltas))
-
     def _window_bytes(self) -> float:
         return self._bps * (self._least_trip_ns + _IN_FLIGHT_NS) / 8e9
 
@@ -622,7 +619,7 @@ class BandwidthEstimator:
             and self._delay.queue_ns < _EMPTY_NS
             and self._doubt is None
         )
-        self.is_quiet = (
+        self._is_quiet = (
             self._is_calm
             and self._sent_bps is not None
             and self._sent_bps < _SENDER_BOUND * self._bps <= _SENDER_BOUND * self.most_bps

@@ -141,7 +141,6 @@ class Viewers:
         self._looked_ns = holding.now_ns()
         self._goes_along = False  # every clock is looked at soon after a picture has come
         self._is_asked = self._is_due = False  # a look at them soon, now
-        self._ask_for_look = self._note_due
         self._woken = anyio.Event()
         self._told_unsent = 0
         self._outbox = Outbox(mux)
@@ -424,7 +423,7 @@ class Viewers:
         is_time = self._is_calm and now_ns - self._looked_ns >= ALONG_NS
         if is_time and not self._is_asked and not self._is_closing:
             self._is_asked = True
-            self._wakeups.ask(self._ask_for_look, now_ns + AFTER_NS, now_ns=now_ns)
+            self._wakeups.ask(self._note_due, now_ns + AFTER_NS, now_ns=now_ns)
 
     def _note_due(self, now_ns: int) -> None:
         self._is_asked = False
