@@ -38,9 +38,10 @@ class SentPacket:
     payload: bytes
 
 
-_Run = tuple[int, int, Sequence[bytes], bool]
-"""Packets that were sent together: when, their timestamp, their payloads, and whether the last one carries the marker.
-(A plain tuple: one is made for each burst to each viewer.)"""
+Run = tuple[int, int, Sequence[bytes], bool]
+"""Packets that were sent together: when, their timestamp less that of the stream's beginning, their payloads, and
+whether the last one carries the marker. Payloads must not change any more. (A plain tuple: there is one for each burst,
+be it for many viewers together.)"""
 
 
 class History:
@@ -50,16 +51,25 @@ class History:
     a peer cannot turn its requests into a flood.
     """
 
-    def __init__(self, *, max_packets: int = MAX_PACKETS, max_age_ns: int = MAX_AGE_NS, burst: int = BURST) -> None:
+    def __init__(
+        self,
+        *,
+        max_packets: int = MAX_PACKETS,
+        max_age_ns: int = MAX_AGE_NS,
+        burst: int = BURST,
+        timestamp_offset: int = 0,
+    ) -> None:
+        """``timestamp_offset`` is the timestamp of the stream's beginning."""
         if not 1 <= max_packets <= 0x8000:
             raise ValueError(f"a history of {max_packets} packets is not 1 to 32768")
         self._max_packets = max_packets
         self._max_age_ns = max_age_ns
         self._burst = burst
+        self._timestamp_offset = timestamp_offset
         self._credit = float(burst)
         # Runs of packets, oldest first from _start on, by the number of their first packet (not wrapped).
         self._firsts: list[int] = []
-        self._runs: list[_Run] = []
+        self._runs: list[Run] = []
         self._start = 0
         self._skipped = 0  # packets at the beginning of the oldest run that are too many
         self._next = 0
@@ -72,24 +82,23 @@ class History:
 
     def store(self, packet: SentPacket, *, now_ns: int) -> None:
         """Keep a packet that was sent just now; its sequence number must be above those kept."""
-        self.store_run(
-            packet.sequence_number, packet.timestamp, (packet.payload,), marks_last=packet.marker, now_ns=now_ns
-        )
+        ticks = packet.timestamp - self._timestamp_offset
+        self.store_runs(packet.sequence_number, [(now_ns, ticks, (packet.payload,), packet.marker)])
 
-    def store_run(
-        self, first_number: int, timestamp: int, payloads: Sequence[bytes], *, marks_last: bool, now_ns: int
-    ) -> None:
-        """Keep packets that were sent just now, numbered from ``first_number`` on; their numbers are above those kept.
-
-        ``payloads`` must not change any more; ``marks_last`` says that the last one carries the marker.
-        """
-        count = len(payloads)
-        if not count:
+    def store_runs(self, first_number: int, runs: Sequence[Run]) -> None:
+        """Keep packets that were sent lately, numbered from ``first_number`` on; their numbers are above those kept."""
+        number = first = self._next + ((first_number - self._next) & 0xFFFF)
+        now_ns, firsts = 0, self._firsts
+        for run in runs:
+            now_ns, _, payloads, _ = run
+            if payloads:
+                firsts.append(number)
+                self._runs.append(run)
+                number += len(payloads)
+        if number == first:
             return
-        first = self._next + ((first_number - self._next) & 0xFFFF)
-        self._firsts.append(first)
-        self._runs.append((now_ns, timestamp, payloads, marks_last))
-        self._next = first + count
+        count = number - first
+        self._next = number
         self._count += count
         if self._credit < self._burst:
             self._credit = min(self._credit + 0.5 * count, float(self._burst))
@@ -151,11 +160,12 @@ class History:
         index = bisect_right(self._firsts, number, self._start) - 1
         if index < self._start:
             return None
-        _, timestamp, payloads, marks_last = self._runs[index]
+        _, ticks, payloads, marks_last = self._runs[index]
         offset = number - self._firsts[index]
         if offset >= len(payloads) or (index == self._start and offset < self._skipped):
             return None
         marker = marks_last and offset == len(payloads) - 1
+        timestamp = (self._timestamp_offset + ticks) & 0xFFFFFFFF
         return SentPacket(number & 0xFFFF, timestamp, marker, payloads[offset])
 
     def _expire(self, now_ns: int) -> None:

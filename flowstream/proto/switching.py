@@ -105,6 +105,19 @@ class RungSwitch:
         self._last_ticks = ticks if last is None or ticks > last else last + 1
         return self._last_ticks
 
+    def is_next(self, rung: str, number: int, *, after_ticks: int) -> bool:
+        """Whether picture ``number`` of a rung goes out, if it is of the lowest layer, and with its own timestamp, if
+        that is above ``after_ticks``."""
+        is_due = rung == self._current and number == self._next_number and self._is_whole[0]
+        return is_due and (self._last_ticks is None or self._last_ticks <= after_ticks)
+
+    def passed(self, picture: Picture, *, count: int) -> None:
+        """As if `offer` had been called for ``count`` pictures of which the first `is_next`, up to this one."""
+        assert self._next_number is not None
+        assert picture.number == self._next_number + count - 1
+        self._next_number = picture.number + 1
+        self._last_ticks = picture.ticks
+
     def dropped(self, picture: Picture) -> None:
         """A picture that `offer` had let out was not sent after all, and neither was any after it that needs it."""
         if picture.rung == self._current:

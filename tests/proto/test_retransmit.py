@@ -25,20 +25,20 @@ def test_a_packet_can_be_sent_again_at_once_and_then_after_a_round_trip() -> Non
 
 def test_a_run_of_packets_is_kept_at_once() -> None:
     history = History(max_packets=4)
-    history.store_run(0xFFFE, 90, (b"a", b"b", b"c"), marks_last=True, now_ns=0)
+    history.store_runs(0xFFFE, [(0, 90, (b"a", b"b", b"c"), True)])
     assert history.take(0xFFFF, now_ns=0) == SentPacket(0xFFFF, 90, False, b"b")
     assert history.take(0, now_ns=0) == SentPacket(0, 90, True, b"c")
-    history.store_run(1, 93, (b"d", b"e"), marks_last=False, now_ns=0)
+    history.store_runs(1, [(0, 93, (b"d", b"e"), False)])
     assert history.take(0xFFFE, now_ns=0) is None, "the oldest is one too many"
     assert history.take(2, now_ns=0) == SentPacket(2, 93, False, b"e")
-    history.store_run(3, 96, (), marks_last=True, now_ns=0)
+    history.store_runs(3, [(0, 96, (), True)])
     assert len(history) == 4
 
 
 def test_the_newest_packets_pad_probes_and_cost_no_credit() -> None:
     history = History(burst=1)
     assert history.newest(1000) == []
-    history.store_run(7, 90, (b"x" * 1000, b"y" * 1000), marks_last=True, now_ns=0)
+    history.store_runs(7, [(0, 90, (b"x" * 1000, b"y" * 1000), True)])
     assert [each.sequence_number for each in history.newest(2000)] == [8, 7]
     assert [each.sequence_number for each in history.newest(1999)] == [8]
     assert [each.sequence_number for each in history.newest(2100, overhead=51)] == [8]
@@ -97,7 +97,7 @@ def test_runs_give_back_what_single_packets_do(steps: list[tuple[int, int, int]]
     for count, wait_ns, back in steps:
         now_ns += wait_ns
         payloads = [b"p%d" % (number + index) for index in range(count)]
-        whole.store_run(number & 0xFFFF, number, payloads, marks_last=True, now_ns=now_ns)
+        whole.store_runs(number & 0xFFFF, [(now_ns, number, payloads, True)])
         for index, payload in enumerate(payloads):
             last = index == count - 1
             single.store(SentPacket((number + index) & 0xFFFF, number, last, payload), now_ns=now_ns)

@@ -129,7 +129,9 @@ class BandwidthEstimator:
         self._is_calm = self._is_quiet = False
         self._seen: deque[tuple[Glance, int]] = deque()  # what the trend was not told of, and when it came
         self._has_gap = False  # something that was seen before these will never be told to the trend
-        self._enough_bps = most_bps
+        self.enough_bps: int = most_bps
+        """A path that carries so much is probed for more only now and then. Whether it is calm then, is found out at the
+        next `poll` or feedback."""
         self._bps = float(start_bps)
         self._start_bps = start_bps
         self._least_bps = least_bps
@@ -164,7 +166,7 @@ class BandwidthEstimator:
     # --- what is sent -----------------------------------------------------------------------------------------------
 
     def sent(self, sizes: Sequence[int], *, now_ns: int, probe: int = 0) -> None:
-        """Packets that were sent just now, numbered from ``packets.next_number`` on.
+        """Packets that were sent at ``now_ns``, numbered from ``packets.next_number`` on.
 
         ``sizes`` are in bytes as on the wire, IP and UDP headers included; ``probe`` is the `Probe.number` that the
         pacer gave with them.
@@ -196,7 +198,7 @@ class BandwidthEstimator:
                 estimate_bps=int(self._bps), most_bps=self.most_bps, is_quiet=is_idle, is_idle=is_idle, now_ns=now_ns
             )
         is_quiet = self._state in ("starting", "rising") and self._delay.queue_ns < _EMPTY_NS
-        is_enough = self._bounded_bps() >= self._enough_bps and self._doubt is None
+        is_enough = self._bounded_bps() >= self.enough_bps and self._doubt is None
         limit_bps = self._loss.limit_bps
         is_quiet = is_quiet and (limit_bps is None or limit_bps > self._bps)
         if is_idle and not self.packets.in_flight_bytes:
@@ -351,17 +353,6 @@ class BandwidthEstimator:
     def is_silent(self) -> bool:
         """Whether the receiver has stopped to tell anything although something is sent."""
         return self._silent_ns is not None
-
-    @property
-    def enough_bps(self) -> int:
-        """A path that carries so much is probed for more only now and then."""
-        return self._enough_bps
-
-    @enough_bps.setter
-    def enough_bps(self, bps: int) -> None:
-        if bps != self._enough_bps:
-            self._enough_bps = bps
-            self._settle()
 
     @property
     def is_calm(self) -> bool:
@@ -615,7 +606,7 @@ class BandwidthEstimator:
         bps = self._bounded_bps()
         self._is_calm = (
             self._state == "rising"
-            and bps >= self._enough_bps
+            and bps >= self.enough_bps
             and self._delay.queue_ns < _EMPTY_NS
             and self._doubt is None
         )

@@ -24,6 +24,10 @@ BURST_NS: Final = 5 * MS
 FACTOR: Final = 1.5
 """Times the target rate: a picture larger than others is sent in less than the time to the next."""
 
+CALM_FACTOR: Final = 2.5
+"""The same where the path carries far more than is sent, as libwebrtc has it everywhere: most pictures are one burst
+then."""
+
 MOST_FACTOR: Final = 3.0
 """As far as it goes up to send what waits within `DRAINS_IN_NS`: a keyframe on a slow path would be late else."""
 
@@ -132,6 +136,8 @@ class Pacer(Generic[T]):
         self.waiting_bytes: int = 0
         self.bps: int = bps
         """The target rate."""
+        self.is_calm: bool = False
+        """Whether the path carries far more than is sent."""
         # By urgency; lists, because a member of an enumeration is slow to hash.
         self._queues: list[deque[_Waiting[T]]] = [deque() for _ in Urgency]
         self._audio, self._retransmissions, self._video = self._queues
@@ -142,6 +148,19 @@ class Pacer(Generic[T]):
         self._probe: Probe | None = None
         self._probe_left = 0
         self._is_broken = False  # a picture was dropped that the next ones need
+
+    @classmethod
+    def slowest(cls, pacers: Sequence[Pacer[T]]) -> Pacer[T]:
+        """One by which nothing `passes` but what would by all of these; each of them `is_free`."""
+        slowest = min(pacers, key=lambda pacer: pacer._usual_bps)
+        found = cls(now_ns=max([each._free_ns for each in pacers]), bps=slowest.bps)
+        found.is_calm = slowest.is_calm
+        return found
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing waits, no probe either, and nothing has to go before what comes next."""
+        return not self.waiting_bytes and self._probe is None and not self._is_broken and self._opening <= 0
 
     @property
     def is_empty(self) -> bool:
@@ -196,14 +215,18 @@ class Pacer(Generic[T]):
         ``size`` is that of all, ``last`` of the last one. Where something waits, or it does not fit one burst, it is
         for `enqueue` and `poll`.
         """
-        if self.waiting_bytes or self._probe is not None or self._is_broken or self._opening > 0:
+        if not self.is_free:
             return False
-        bps = int(FACTOR * self.bps) or 1
+        bps = self._usual_bps
         free_ns = max(self._free_ns, now_ns)
         if (size - last) * 8 * NS_PER_S > (now_ns + BURST_NS - free_ns) * bps:
             return False
         self._free_ns = free_ns + size * 8 * NS_PER_S // bps
         return True
+
+    def passed(self, size: int, *, now_ns: int) -> None:
+        """So much has left by another's leave: a pacer's by which nothing passes that would not by this one."""
+        self._free_ns = max(self._free_ns, now_ns) + size * 8 * NS_PER_S // self._usual_bps
 
     def start_probe(self, probe: Probe) -> None:
         """What is sent next is sent at the probe's rate, with padding as far as nothing waits."""
@@ -253,10 +276,14 @@ class Pacer(Generic[T]):
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
+    @property
+    def _usual_bps(self) -> int:
+        return int((CALM_FACTOR if self.is_calm else FACTOR) * self.bps) or 1
+
     def _pacing_bps(self, now_ns: int) -> int:
         if self._probe is not None:
             return max(1, self._probe.bps)
-        bps = int(FACTOR * self.bps) or 1
+        bps = self._usual_bps
         if self._video and self._opening > 0:
             return max(bps, OPENING_BPS)
         if self._video:

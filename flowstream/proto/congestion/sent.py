@@ -110,7 +110,7 @@ class SentPackets:
         return self._next & 0xFFFF
 
     def add(self, sizes: Sequence[int], *, now_ns: int, probe: int = 0) -> int:
-        """Packets that were sent just now, numbered from `next_number` on; gives the sum of their sizes.
+        """Packets that were sent at ``now_ns``, numbered from `next_number` on; gives the sum of their sizes.
 
         ``sizes`` are in bytes as on the wire, and must not change any more.
         """

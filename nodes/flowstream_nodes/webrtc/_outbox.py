@@ -7,7 +7,7 @@ where a viewer is served from beginning to end before the next one, they are fet
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -30,7 +30,8 @@ machine begin to take their share of its processors."""
 
 _SLOT: Final = MOST * ROOM + TRAILER
 _MOST_PLACES: Final = 1024
-_MANY: Final = 4
+_KEPT_PLACES: Final = 32
+MANY: Final = 4
 """Below that many, one after the other takes less time."""
 
 
@@ -64,6 +65,21 @@ class Burst(NamedTuple):
     number: int
     pair: Pair
     probe: int
+
+
+class Rows(NamedTuple):
+    """What the headers of bursts to many viewers are made of, which lie alike.
+
+    ``writer`` stands for all of theirs, of which ``blanks`` are headers whose numbers are 0; ``sequence_numbers`` and
+    ``numbers`` are of the first packet to each viewer, these transport-wide.
+    """
+
+    writer: HeaderWriter
+    blanks: NDArray[np.uint8]
+    sequence_numbers: NDArray[np.uint16]
+    timestamps: NDArray[np.uint32]
+    numbers: NDArray[np.uint16]
+    marks_last: bool
 
 
 class Outbox:
@@ -116,9 +132,7 @@ class Outbox:
         if not self._bursts:
             return
         bursts, self._bursts = self._bursts, []
-        if self._workspace is None:
-            self._workspace = _Workspace()
-        workspace = self._workspace
+        workspace = self._room()
         workspace.write(bursts)
         failed = self._protect(bursts, workspace)
         view, way, start = workspace.view, self._way, 0
@@ -130,6 +144,40 @@ class Outbox:
         for index, status in failed.items():  # last: whatever comes of it may put something in
             bursts[index].sender.fails(ProtectionError(f"libsrtp says {status}"))
 
+    def send_rows(
+        self,
+        layout: Layout,
+        rows: Rows,
+        call: Any,
+        contexts: list[Any],
+        pairs: Sequence[Pair],
+        now_ns: Callable[[], int],
+        left_ns: list[int],
+    ) -> Mapping[int, int]:
+        """Sends one burst to each of at most `SLOTS` viewers, and adds to ``left_ns`` when.
+
+        There is one of ``contexts``, which ``call`` takes, for each packet. Gives the places of those whose packets
+        could not be protected, and why.
+        """
+        self.flush()
+        workspace, count = self._room(), len(pairs)
+        workspace.write_rows(slice(0, count), layout, rows)
+        each = len(layout.lengths)
+        places = workspace.all_places(count, layout.offsets)
+        failed = workspace.protect(call, contexts, places, layout.lengths * count, [each] * count)
+        view, send, start, size, runs = workspace.view, self._way.send_evens, 0, len(layout.template), layout.runs
+        for place, pair in enumerate(pairs):
+            left_ns.append(now_ns())
+            if place not in failed:
+                send(view[start : start + size], runs, pair)
+            start += _SLOT
+        return failed
+
+    def _room(self) -> _Workspace:
+        if self._workspace is None:
+            self._workspace = _Workspace()
+        return self._workspace
+
     def _protect(self, bursts: Sequence[Burst], workspace: _Workspace) -> dict[int, int]:
         """Protects all packets of all bursts in place; gives which could not be, and why."""
         contexts: list[Any] = []
@@ -139,20 +187,9 @@ class Outbox:
             contexts += [protection.context] * len(layout.lengths)
             places += workspace.places(index, layout.offsets)
             sizes += layout.lengths
-        workspace.lengths[: len(sizes)] = array("i", sizes)
-        call = bursts[0].protection.call
-        statuses = list(map(call, contexts, places, workspace.length_places))
-        if not any(statuses):
-            return {}
-        failed: dict[int, int] = {}
-        first = 0
-        for index, burst in enumerate(bursts):
-            end = first + len(burst.layout.lengths)
-            status = max(statuses[first:end])
-            if status:
-                failed[index] = status
-            first = end
-        return failed
+        return workspace.protect(
+            bursts[0].protection.call, contexts, places, sizes, [len(burst.layout.lengths) for burst in bursts]
+        )
 
 
 class _Workspace:
@@ -169,6 +206,7 @@ class _Workspace:
         self.lengths = memoryview(ffi.buffer(self._lengths)).cast("B").cast("i")
         self.length_places: list[Any] = [self._lengths + index for index in range(SLOTS * MOST)]
         self._places: dict[tuple[int, tuple[int, ...]], list[Any]] = {}
+        self._all_places: dict[tuple[int, tuple[int, ...]], list[Any]] = {}
         self._steps = np.arange(MOST, dtype=np.uint16)
         self._headers: dict[tuple[int, int, int, int | None], _Headers] = {}
 
@@ -183,6 +221,34 @@ class _Workspace:
             known = self._places[key] = [begin + offset for offset in offsets]
         return known
 
+    def all_places(self, count: int, offsets: tuple[int, ...]) -> list[Any]:
+        """The same for the first ``count`` slots."""
+        key = (count, offsets)
+        known = self._all_places.get(key)
+        if known is None:
+            if len(self._all_places) >= _KEPT_PLACES:
+                self._all_places.clear()
+            known = self._all_places[key] = [place for slot in range(count) for place in self.places(slot, offsets)]
+        return known
+
+    def protect(
+        self, call: Any, contexts: list[Any], places: list[Any], sizes: Sequence[int], counts: Sequence[int]
+    ) -> dict[int, int]:
+        """Protects packets in place; ``counts`` says how many each burst has. Gives which bursts could not be, and
+        why."""
+        self.lengths[: len(sizes)] = array("i", sizes)
+        statuses = list(map(call, contexts, places, self.length_places))
+        if not any(statuses):
+            return {}
+        failed: dict[int, int] = {}
+        first = 0
+        for index, count in enumerate(counts):
+            status = max(statuses[first : first + count])
+            if status:
+                failed[index] = status
+            first += count
+        return failed
+
     def write(self, bursts: Sequence[Burst]) -> None:
         """Writes each into its slot: those that lie alike all together."""
         alike: dict[tuple[int, bool, int | None], list[int]] = {}
@@ -191,7 +257,7 @@ class _Workspace:
             key = (id(burst.layout), burst.heading.marks_last, writer.number_at)
             alike.setdefault(key, []).append(slot)
         for slots in alike.values():
-            if len(slots) >= _MANY and bursts[slots[0]].layout.stride is not None:
+            if len(slots) >= MANY and bursts[slots[0]].layout.stride is not None:
                 self._write_alike([bursts[slot] for slot in slots], slots)
                 continue
             for slot in slots:
@@ -208,25 +274,40 @@ class _Workspace:
                 )
 
     def _write_alike(self, bursts: Sequence[Burst], slots: list[int]) -> None:
-        """The same in a few steps for all: an array has an entry for each packet of each of them."""
         import numpy as np
 
-        layout, heading = bursts[0].layout, bursts[0].heading
-        assert layout.stride is not None
+        headings = [burst.heading for burst in bursts]
+        blanks = b"".join([heading.writer.blank for heading in headings])
         is_dense = slots[-1] - slots[0] + 1 == len(slots)
-        rows = slice(slots[0], slots[-1] + 1) if is_dense else np.array(slots)
-        self._slots[rows, : len(layout.template)] = np.frombuffer(layout.template, np.uint8)
-        headers = self._headers_at(layout.stride, len(layout.offsets), heading.writer)
-        blanks = b"".join([burst.heading.writer.blank for burst in bursts])
-        headers.whole[rows] = np.frombuffer(blanks, np.uint8).reshape(len(bursts), 1, -1)
+        self.write_rows(
+            slice(slots[0], slots[-1] + 1) if is_dense else np.array(slots),
+            bursts[0].layout,
+            Rows(
+                headings[0].writer,
+                np.frombuffer(blanks, np.uint8).reshape(len(bursts), 1, -1),
+                np.array([heading.sequence_number for heading in headings], np.uint16),
+                np.array([heading.timestamp for heading in headings], np.uint32),
+                np.array([burst.number for burst in bursts], np.uint16),
+                headings[0].marks_last,
+            ),
+        )
+
+    def write_rows(self, slots: slice | NDArray[Any], layout: Layout, rows: Rows) -> None:
+        """Writes bursts that lie alike into these slots, in a few steps for all: an array has an entry for each packet
+        of each of them."""
+        import numpy as np
+
+        assert layout.stride is not None
+        self._slots[slots, : len(layout.template)] = np.frombuffer(layout.template, np.uint8)
+        headers = self._headers_at(layout.stride, len(layout.offsets), rows.writer)
+        headers.whole[slots] = rows.blanks
         steps = self._steps[: len(layout.offsets)]
-        firsts = np.array([burst.heading.sequence_number for burst in bursts], np.uint16)
-        headers.sequence_numbers[rows] = firsts[:, None] + steps
-        headers.timestamps[rows] = np.array([burst.heading.timestamp for burst in bursts], np.uint32)[:, None]
+        headers.sequence_numbers[slots] = rows.sequence_numbers[:, None] + steps
+        headers.timestamps[slots] = rows.timestamps[:, None]
         if headers.numbers is not None:
-            headers.numbers[rows] = np.array([burst.number for burst in bursts], np.uint16)[:, None] + steps
-        if heading.marks_last:
-            self._slots[rows, layout.offsets[-1] + 1] |= 0x80
+            headers.numbers[slots] = rows.numbers[:, None] + steps
+        if rows.marks_last:
+            self._slots[slots, layout.offsets[-1] + 1] |= 0x80
 
     def _headers_at(self, stride: int, count: int, writer: HeaderWriter) -> _Headers:
         import numpy as np

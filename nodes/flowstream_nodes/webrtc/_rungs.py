@@ -104,6 +104,11 @@ class Rung:
         self._keep(packet, picture, now_ns)
         return picture
 
+    @property
+    def number(self) -> int:
+        """That of the last picture."""
+        return self._number
+
     def is_fresh(self, *, now_ns: int) -> bool:
         """Whether a viewer can be begun with what was kept."""
         return bool(self.recent) and now_ns - self._recent_ns <= RECENT_NS

@@ -120,6 +120,11 @@ class Seated:
             self.cover()
 
     @property
+    def is_capped(self) -> bool:
+        """Whether it counts what goes to it."""
+        return self._cap is not None
+
+    @property
     def may_have_records(self) -> bool:
         """Whether anything of the stream may go to it now."""
         return self._shown.picture == "live" or self._shown.sound

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -14,13 +14,15 @@ from flowstream.proto.rtcp import ReceiverEstimate, TransportFeedback
 from flowstream.proto.sdp import Kind
 from flowstream_nodes.webrtc._layout import AccessUnit
 from flowstream_nodes.webrtc._protection import MOST, Protection, ProtectionError
-from flowstream_nodes.webrtc._stream import PADDING, RtpStream
+from flowstream_nodes.webrtc._stream import PADDING, Line, RtpStream
+from flowstream_nodes.webrtc._unison import Voice
 from flowstream_nodes.webrtc._wakeups import Wakeups
 
 if TYPE_CHECKING:
     from flowstream_nodes.webrtc._layout import Layout
     from flowstream_nodes.webrtc._mux import UdpMux
     from flowstream_nodes.webrtc._outbox import Outbox
+    from flowstream_nodes.webrtc._unison import Owed, Unison, Viewer
 
 START_BPS: Final = 600_000
 """What a link is taken to carry before anything is known of it, at least; a stream of a higher rate is begun with
@@ -131,6 +133,9 @@ class Sender:
         self._mux = mux
         self._outbox = outbox
         self._is_leaving = False  # something of it is in the outbox
+        self.unison: Unison | None = None
+        """With whom it is served together; `go_alone` comes before anything else is sent, `settle` before anybody asks
+        for what was."""
         self._wakeups = wakeups
         self._on_break = on_break
         self._on_failure = on_failure
@@ -138,12 +143,68 @@ class Sender:
         self._overhead = _UDP_OVER_IPV4
         self._call = self._poll
 
+    def settle(self) -> None:
+        """What has left in unison with others is put down."""
+        if self.unison is not None and self.unison.owes:
+            self.unison.put_down()
+
+    def go_alone(self) -> None:
+        """The same; it is looked after by itself from now on."""
+        if self.unison is not None:
+            self.unison.part_with(self)
+
+    def voice(self, viewer: Viewer, rung: str, number: int, *, codec: str, kinds: Collection[Kind]) -> Voice | None:
+        """What the next packets of streams of these kinds are made of, the first of which is a picture; None while it
+        has to be looked after by itself."""
+        protection, pair = self._protection, self.pair
+        if protection is None or not protection.trailer or pair is None or self._is_leaving or self.is_dead:
+            return None
+        if not self.is_calm or not self._pacer.is_free:
+            return None
+        lines: list[Line] = []
+        for kind in kinds:
+            line = self._streams[kind].line()
+            if kind == "video" and line.codec != codec:
+                return None
+            lines.append(line)
+        return Voice(
+            viewer,
+            rung,
+            number,
+            self.estimator.packets.next_number,
+            protection,
+            protection.trailer,
+            self._overhead,
+            pair,
+            self._pacer,
+            tuple(lines),
+        )
+
+    @property
+    def keeps_on(self) -> bool:
+        """Whether a voice of it is good still."""
+        return self.is_calm and self._pacer.is_free
+
+    def put_down(self, owed: Owed, place: int) -> None:
+        """This has left in unison with others."""
+        pacer, sent = self._pacer, self.estimator.sent
+        for sizes, size, now_ns, left_ns in owed.bursts:
+            pacer.passed(size, now_ns=now_ns)
+            sent(sizes, now_ns=left_ns[place])
+        for kind, track in owed.tracks.items():
+            self._streams[kind].put_down(track.runs, packets=track.packets, octets=track.octets)
+
+    def tell_capture_time(self, kind: Kind) -> None:
+        """The next packet of this kind says when it was captured."""
+        self._streams[kind].tell_capture_time()
+
     def open(self, protection: Protection) -> None:
         """From now on packets leave."""
         self._protection = protection
 
     def close(self) -> None:
         """Nothing leaves any more."""
+        self.go_alone()
         self._protection = None
         self._pacer.clear()
         self._wakeups.forget(self._call)
@@ -158,6 +219,7 @@ class Sender:
 
     def look_anew(self, *, now_ns: int) -> None:
         """The viewer may be reached through another network now, be it at the same address."""
+        self.go_alone()
         was_silent = self.estimator.is_silent
         self.estimator.path_changed(now_ns=now_ns)
         self._known_ns = now_ns + SETTLES_NS + 2 * self.estimator.round_trip_ns
@@ -168,6 +230,7 @@ class Sender:
 
     def send(self, kind: Kind, unit: AccessUnit, *, ticks: int, now_ns: int) -> bool:
         """An access unit at a position of the timeline; whether it will be sent, as far as that can be said now."""
+        self.go_alone()
         protection = self._protection
         if protection is None or (self.is_dead and kind == "video"):
             return False
@@ -194,6 +257,7 @@ class Sender:
 
     def resend(self, stream: RtpStream, sequence_numbers: Sequence[int], *, round_trip_ns: int, now_ns: int) -> None:
         """What the viewer misses. What it cannot have any more makes it begin anew."""
+        self.go_alone()
         if self._protection is None:
             return
         if not self._begins_anew and stream.kind == "video" and stream.is_gone(sequence_numbers, now_ns=now_ns):
@@ -214,6 +278,7 @@ class Sender:
 
         A picture that had left in part stays without an end: the next one's timestamp tells that it is over.
         """
+        self.go_alone()
         self._pacer.clear()
 
     # --- what comes back ----------------------------------------------------------------------------------------------
@@ -228,6 +293,7 @@ class Sender:
 
     def handle_feedback(self, packet: TransportFeedback | ReceiverEstimate, *, now_ns: int) -> None:
         """What the viewer tells of its link; it came at ``now_ns``, maybe a while ago."""
+        self.settle()
         self.has_feedback = True
         if isinstance(packet, TransportFeedback):
             was_silent = self.estimator.is_silent
@@ -243,6 +309,7 @@ class Sender:
     def handle_report(self, *, loss: float, round_trip_ns: int | None, now_ns: int) -> None:
         """What a receiver report tells; it counts where nothing better comes, and came at ``now_ns``, maybe a while
         ago."""
+        self.settle()
         self._has_reports = True
         self.estimator.handle_report(loss=loss, round_trip_ns=round_trip_ns, now_ns=now_ns)
         self._follow_target(self._wakeups.now_ns())
@@ -254,6 +321,7 @@ class Sender:
         could have of an uplink that others use too: to find out whether its own link carries more would only take from
         them.
         """
+        self.settle()
         if self._protection is None:
             return
         most_bps = max(LEAST_OF_USE_BPS, int(OF_USE * stream_bps))
@@ -271,6 +339,7 @@ class Sender:
 
     def estimate(self) -> Estimate | None:
         """What is known of the link; None while nothing is."""
+        self.settle()
         return self.estimator.estimate() if self.has_feedback else None
 
     @property
@@ -289,6 +358,7 @@ class Sender:
 
     def _begin_anew(self, now_ns: int) -> None:
         """The viewer lacks what it cannot get any more: all that waits is of no use to it, but a keyframe is."""
+        self.go_alone()
         self._anew_ns = now_ns
         self.is_dead, self._silent_ns = False, None
         self._begins_anew = True
@@ -314,7 +384,9 @@ class Sender:
                 self._transmit(empty, 0, now_ns)
 
     def _follow_target(self, now_ns: int) -> None:
-        self._pacer.bps = self.estimator.target_bps
+        self._pacer.bps, self._pacer.is_calm = self.estimator.target_bps, self.estimator.is_calm
+        if self.unison is not None and not self.keeps_on:
+            self.go_alone()
         if not self._pacer.is_empty:
             self._poll(now_ns)
 
@@ -394,6 +466,7 @@ class Sender:
 
     def _next_number(self) -> int:
         """The transport-wide number of what is written next."""
+        self.go_alone()
         if self._is_leaving:
             self._outbox.flush()  # or it would get the same
         return self.estimator.packets.next_number

@@ -60,6 +60,7 @@ from flowstream_nodes.webrtc._wakeups import Wakeups
 if TYPE_CHECKING:
     from flowstream_nodes.webrtc._mux import UdpMux
     from flowstream_nodes.webrtc._outbox import Outbox
+    from flowstream_nodes.webrtc._unison import Owed, Voice
 
 SETUP_S: Final = 15.0
 """A viewer that is not connected this long after its offer is given up."""
@@ -265,6 +266,7 @@ class ViewerSession:
     def close(self, reason: str) -> None:
         """Ends the session; the first reason counts."""
         if self.closed_because is None:
+            self.sender.go_alone()
             self.closed_because = reason
             self.connected = False
             self._closed.set()
@@ -373,6 +375,7 @@ class ViewerSession:
     @property
     def sent_bytes(self) -> int:
         """Bytes of media sent so far."""
+        self.sender.settle()
         return sum(stream.octets_sent for stream in self.streams.values())
 
     def can_play(self, codec: str) -> bool:
@@ -402,6 +405,7 @@ class ViewerSession:
     def aim(self, choice: Choice) -> None:
         """This rung is for it from now on."""
         if self.choice is None or choice.rung != self.choice.rung:
+            self.sender.go_alone()
             self.switch.want(choice.rung)
         self.choice = choice
 
@@ -451,6 +455,29 @@ class ViewerSession:
         if unit.captured_ns is not None:
             self._shown = (ticks, unit.captured_ns)
 
+    def voice(self, rung: str, number: int, *, codec: str, after_ticks: int) -> Voice | None:
+        """What the next packets to it are made of, as long as nobody looks at it: while picture ``number`` of a rung is
+        the next one that goes out, at a position above ``after_ticks``. None while it has to be looked after by
+        itself."""
+        if not self.is_calm or not self._shows_pictures or self.awaits_keyframe:
+            return None
+        if not self.switch.is_next(rung, number, after_ticks=after_ticks):
+            return None
+        kinds = [kind for kind in self.streams if kind not in self._withheld]
+        return self.sender.voice(self, rung, number, codec=codec, kinds=kinds)
+
+    @property
+    def keeps_on(self) -> bool:
+        """Whether a voice of it is good still, but for what was put down since."""
+        return self.connected and self._shows_pictures and not self.awaits_keyframe and self.sender.keeps_on
+
+    def put_down(self, owed: Owed, place: int) -> None:
+        """This has left to it in unison with others."""
+        if owed.picture is not None:
+            self.switch.passed(owed.picture, count=owed.pictures)
+            self._shown = owed.shown or self._shown
+        self.sender.put_down(owed, place)
+
     def send_sound(self, unit: AccessUnit, *, ticks: int, now_ns: int) -> None:
         """Sends sound at a position of the timeline."""
         if self.connected and "audio" in self.streams and "audio" not in self._withheld:
@@ -459,6 +486,7 @@ class ViewerSession:
     @property
     def captured(self) -> tuple[int, int] | None:
         """The RTP timestamp of the last picture that says so, and when it was captured: UTC in ns."""
+        self.sender.settle()
         if self._shown is None:
             return None
         ticks, captured_ns = self._shown
@@ -466,6 +494,7 @@ class ViewerSession:
 
     def withhold(self, kinds: frozenset[Kind]) -> None:
         """Sends nothing of these kinds from now on, not even what was sent before; the picture then begins anew."""
+        self.sender.go_alone()
         may_again = "video" in self._withheld - kinds
         self._withheld = kinds
         self._shows_pictures = "video" in self.streams and "video" not in kinds
@@ -590,6 +619,8 @@ class ViewerSession:
             self._give_up(error)
 
     def _catch_up(self) -> None:
+        """Makes up for what was put off."""
+        self.sender.settle()
         if self._put_off:
             put_off, self._put_off = self._put_off, []
             for data, came_ns in put_off:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-from flowstream.proto.retransmit import MAX_PACKETS_BY_RTX, History, SentPacket, wrap
+from flowstream.proto.retransmit import MAX_PACKETS, MAX_PACKETS_BY_RTX, History, Run, SentPacket, wrap
 from flowstream.proto.rtcp import ReportBlock, SenderReport, to_ntp
 from flowstream.proto.rtp import HeaderWriter, pack_capture_time, pack_playout_delay
 from flowstream.proto.sdp import Choice, Kind, Stream, Track
@@ -20,10 +20,24 @@ CAPTURE_TIME_NS: Final = 1_000_000_000
 """How often a packet says when its picture was taken; receivers interpolate."""
 
 
+NEVER_NS: Final = 1 << 63
+
 PADDING: Final = 255
 """Bytes of padding in a packet of nothing: its last byte says how many there are (RFC 3550 section 5.1)."""
 
 _PADDED: Final = bytes(PADDING - 1) + bytes((PADDING,))
+
+
+class Line(NamedTuple):
+    """What the next packets of one stream to one viewer are made of: those that begin before ``until_ns``, or do not
+    say when they were captured. ``timestamp_offset`` is the timestamp of position 0."""
+
+    kind: Kind
+    codec: str
+    writer: HeaderWriter
+    sequence_number: int
+    timestamp_offset: int
+    until_ns: int
 
 
 class RtpStream:
@@ -41,7 +55,7 @@ class RtpStream:
         self.octets_sent = 0
         self.packets_resent = 0
         self.last_report: ReportBlock | None = None
-        self.codec: str | None = None
+        self.codec: str = track.choices[0].codec
         self._track = track
         self.codecs: frozenset[str] = frozenset(choice.codec for choice in track.choices)
         extensions: list[tuple[int, bytes]] = []
@@ -52,13 +66,13 @@ class RtpStream:
         self._extensions = tuple(extensions)
         self._rtx_header: HeaderWriter | None = None
         self._history: History | None = None
-        self._take_codec(track.choices[0])
         self._capture_time_id = track.capture_time_extension
         self._next_capture_time_ns = 0
         # A first number below 2**15 keeps both ends' rollover counters the same when early packets are lost.
         self._sequence_number = secrets.randbelow(1 << 15)
         self._rtx_sequence_number = secrets.randbelow(1 << 15)
         self._timestamp_offset = secrets.randbits(32)
+        self._take_codec(track.choices[0])
         self._last_timestamp = 0
 
     def _take_codec(self, choice: Choice) -> None:
@@ -83,7 +97,10 @@ class RtpStream:
         # What was sent in another codec would go out under the wrong payload type, and is not needed after a keyframe.
         self._history = None
         if "nack" in self._track.feedback(choice):
-            self._history = History(max_packets=MAX_PACKETS_BY_RTX) if self._rtx_header is not None else History()
+            self._history = History(
+                max_packets=MAX_PACKETS if self._rtx_header is None else MAX_PACKETS_BY_RTX,
+                timestamp_offset=self._timestamp_offset,
+            )
 
     def timestamp_at(self, ticks: int) -> int:
         """The RTP timestamp of a position on the timeline, in ticks of the stream's clock."""
@@ -95,6 +112,11 @@ class RtpStream:
             return False
         return captured_ns is None or now_ns < self._next_capture_time_ns or self._capture_time_id is None
 
+    def line(self) -> Line:
+        """What goes on as it is while `is_even`."""
+        until_ns = NEVER_NS if self._capture_time_id is None else self._next_capture_time_ns
+        return Line(self.kind, self.codec, self._header, self._sequence_number, self._timestamp_offset, until_ns)
+
     def take_numbers(self, layout: Layout, *, ticks: int, is_end: bool, now_ns: int) -> Heading:
         """What stands in the headers of packets that leave now, in the codec of the last ones; with ``is_end`` the last
         one ends its access unit."""
@@ -102,11 +124,24 @@ class RtpStream:
         first, count = self._sequence_number, len(layout.offsets)
         marks_last = is_end and self.kind == "video"
         if self._history is not None:
-            self._history.store_run(first, timestamp, layout.payloads, marks_last=marks_last, now_ns=now_ns)
+            self._history.store_runs(first, ((now_ns, ticks, layout.payloads, marks_last),))
         self._sequence_number = (first + count) & 0xFFFF
         self.packets_sent += count
         self.octets_sent += layout.payload_bytes
         return Heading(self._header, first, timestamp, marks_last)
+
+    def tell_capture_time(self) -> None:
+        """The next packet that is written says when it was captured."""
+        self._next_capture_time_ns = 0
+
+    def put_down(self, runs: Sequence[Run], *, packets: int, octets: int) -> None:
+        """What `line` told of has left so often."""
+        if self._history is not None:
+            self._history.store_runs(self._sequence_number, runs)
+        self._last_timestamp = self.timestamp_at(runs[-1][1])
+        self._sequence_number = (self._sequence_number + packets) & 0xFFFF
+        self.packets_sent += packets
+        self.octets_sent += octets
 
     def write(
         self,
@@ -146,7 +181,7 @@ class RtpStream:
             )
             packets[0] = header + payloads[0]
         if self._history is not None:
-            self._history.store_run(first, timestamp, payloads, marks_last=marks_last, now_ns=now_ns)
+            self._history.store_runs(first, ((now_ns, ticks, payloads, marks_last),))
         self._sequence_number = (first + count) & 0xFFFF
         self.packets_sent += count
         self.octets_sent += sum(map(len, payloads))

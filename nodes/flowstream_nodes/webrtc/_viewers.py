@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections import Counter
@@ -42,6 +43,7 @@ from flowstream_nodes.webrtc._rate import RateMeter
 from flowstream_nodes.webrtc._rungs import MAX_PAYLOAD, Rung, Rungs, Timeline
 from flowstream_nodes.webrtc._seats import Covers, Seated
 from flowstream_nodes.webrtc._session import ViewerSession
+from flowstream_nodes.webrtc._unison import Chorus, Voice
 from flowstream_nodes.webrtc._wakeups import Wakeups
 
 CLOCK_RATES: Final[dict[Kind, int]] = {"video": 90_000, "audio": 48_000}
@@ -144,6 +146,7 @@ class Viewers:
         self._woken = anyio.Event()
         self._told_unsent = 0
         self._outbox = Outbox(mux)
+        self._chorus = Chorus(self._outbox, now_ns=holding.now_ns)
         self._wakeups = Wakeups(holding.now_ns, together=self._outbox.gathering)
         self._feeders: list[Feeder] = []
         self._current: dict[tuple[Kind, int], Feeder] = {}
@@ -287,29 +290,44 @@ class Viewers:
             self._covers.fit(packet.caps)
             if rung.codec != codec_before:
                 self._part_from_incapable()
+        unit: AccessUnit | None = None
+        if picture.is_keyframe:
+            self._chorus.dissolve()
+        elif self._chorus.takes(picture):
+            unit = self._unit(packet, picture, now_ns)
+            self._chorus.send("video", unit, picture, ticks=picture.ticks, now_ns=now_ns)
         with self._outbox.gathering():
-            self._pass_on(packet, picture, self._seated.values(), now_ns)
+            self._pass_on(packet, picture, self._seated.values(), now_ns, unit)
         self._go_along(now_ns)
 
-    def _pass_on(self, packet: EncodedPacket, picture: Picture, to: Iterable[Seated], now_ns: int) -> None:
-        unit: AccessUnit | None = None
+    def _pass_on(
+        self,
+        packet: EncodedPacket,
+        picture: Picture,
+        to: Iterable[Seated],
+        now_ns: int,
+        unit: AccessUnit | None = None,
+    ) -> None:
         codec, size = codec_of(packet), len(packet.data)
         for seated in to:
             session = seated.session
-            if not session.can_play(codec):
+            if session.sender.unison is not None or not session.can_play(codec):
                 continue
             ticks = seated.offer(picture, size, now_ns=now_ns)
             if ticks is None:
                 continue
             if unit is None:  # once for all, and only if anybody takes it
-                unit = AccessUnit(
-                    payloads_of(packet, max_size=MAX_PAYLOAD),
-                    codec,
-                    captured_ns=self._captured_ns(packet, now_ns),
-                    is_keyframe=picture.is_keyframe,
-                    is_droppable=picture.is_droppable,
-                )
+                unit = self._unit(packet, picture, now_ns)
             session.send_picture(unit, picture, ticks=ticks, now_ns=now_ns)
+
+    def _unit(self, packet: EncodedPacket, picture: Picture, now_ns: int) -> AccessUnit:
+        return AccessUnit(
+            payloads_of(packet, max_size=MAX_PAYLOAD),
+            codec_of(packet),
+            captured_ns=self._captured_ns(packet, now_ns),
+            is_keyframe=picture.is_keyframe,
+            is_droppable=picture.is_droppable,
+        )
 
     def send_audio(self, packet: EncodedPacket, feeder: Feeder) -> None:
         """One Opus packet to everybody; it is one RTP payload (RFC 7587)."""
@@ -319,9 +337,12 @@ class Viewers:
         now_ns = self._holding.now_ns()
         self._sound_meter.add(len(packet.data) + SOUND_OVERHEAD, now_ns=now_ns)
         unit = AccessUnit((packet.data,), "opus", captured_ns=self._captured_ns(packet, now_ns))
+        self._chorus.send("audio", unit, None, ticks=ticks, now_ns=now_ns)
         with self._outbox.gathering():
             for session in self.sessions.values():
-                session.send_sound(unit, ticks=ticks, now_ns=now_ns)
+                unison = session.sender.unison
+                if unison is None or not unison.has("audio"):
+                    session.send_sound(unit, ticks=ticks, now_ns=now_ns)
 
     def send_record(self, record: Record[Any], node: str) -> None:
         """A record of a node, to everybody who has data channels and may have it."""
@@ -401,7 +422,7 @@ class Viewers:
     async def tick_forever(self) -> None:
         """Looks at every clock from time to time; runs as long as the viewers are held."""
         while True:
-            while self._goes_along:
+            if self._goes_along:
                 await self._look_along()
             if self._holding.now_ns() - self._looked_ns >= ALONG_NS:
                 self._look_around()
@@ -409,13 +430,17 @@ class Viewers:
 
     async def _look_along(self) -> None:
         """Looks when it is due after a picture; where none comes for a while it is over."""
-        with anyio.move_on_after(PATIENCE_S):
-            await self._woken.wait()
-        self._woken = anyio.Event()
-        is_due, self._is_due = self._is_due, False
-        if is_due:
-            self._look_around()
-        self._goes_along = is_due and self._is_calm
+        loop = asyncio.get_running_loop()
+        with anyio.CancelScope() as patience:
+            while self._goes_along:
+                patience.deadline = loop.time() + PATIENCE_S
+                await self._woken.wait()
+                self._woken = anyio.Event()
+                is_due, self._is_due = self._is_due, False
+                if is_due:
+                    self._look_around()
+                self._goes_along = is_due and self._is_calm
+        self._goes_along = False
 
     def _go_along(self, now_ns: int) -> None:
         """While nothing depends on it, clocks are looked at soon after a picture and not at times of their own: what
@@ -454,6 +479,7 @@ class Viewers:
                     seated.cover()
 
     def _tick(self) -> None:  # by itself: what the loop has looked at last is not kept until the next time
+        self._chorus.put_down()
         taken = self._mux.take_reports()
         now_ns = self._looked_ns = self._holding.now_ns()
         if now_ns >= self._next_decision_ns:
@@ -472,6 +498,21 @@ class Viewers:
         self._hold_reports(taken, now_ns)
         self.channels.tick(now_ns=now_ns)
         self.registry.tick()
+        self._chorus.keep()
+        self._chorus.gather(self._voices())
+
+    def _voices(self) -> Iterator[Voice]:
+        """Those of all who get the next picture of a rung, and are looked after by themselves so far."""
+        rungs = {rung.key: rung for rung in self.rungs}
+        for seated in self._seated.values():
+            rung = rungs.get(seated.session.switch.current or "")
+            is_alone = seated.session.sender.unison is None
+            if not is_alone or rung is None or rung.codec is None or seated.is_capped:
+                continue
+            after_ticks = -1 if rung.timeline.last is None else rung.timeline.last
+            voice = seated.session.voice(rung.key, rung.number + 1, codec=rung.codec, after_ticks=after_ticks)
+            if voice is not None:
+                yield voice
 
     def _hold_reports(self, taken: int, now_ns: int) -> None:
         """Whether reports wait for the next tick: while nothing depends on them, and nobody sends so many of them that

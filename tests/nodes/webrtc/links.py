@@ -437,9 +437,15 @@ class Story:
 
 @asynccontextmanager
 async def open_virtual_stage(
-    clock: VirtualClock, *, rates_bps: Sequence[int] = RATES_BPS, seed: int = 1, has_sound: bool = False
+    clock: VirtualClock,
+    *,
+    rates_bps: Sequence[int] = RATES_BPS,
+    seed: int = 1,
+    has_sound: bool = False,
+    begins_in_ns: int = 0,
 ) -> AsyncIterator[VirtualStage]:
-    """A stage whose encoders begin at once."""
+    """A stage whose encoders begin at once, or in a while: else pictures, and looks at the clocks, come at the same
+    times now and then, one first or the other."""
     async with anyio.create_task_group() as tasks:
         holding: Any = VirtualHolding(tasks, clock)
         registry = ViewerRegistry(clock.now_ns, clock.wallclock_ns)
@@ -456,7 +462,7 @@ async def open_virtual_stage(
         )
         registry.attend(node=lambda: "out", tell=lambda event: None, tokens=TokenStore(None, clock.wallclock_ns))
         tasks.start_soon(viewers.tick_forever)
-        stage.begun_ns = clock.now_ns()
+        stage.begun_ns = clock.now_ns() + begins_in_ns
         with viewers.feeding(stage.feeder, media_ns=0):
             tasks.start_soon(stage.play)
             try:

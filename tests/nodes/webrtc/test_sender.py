@@ -221,6 +221,7 @@ def test_a_link_that_carries_more_than_enough_is_calm_also_while_the_rest_of_a_b
         tell(sender, clock, 45)
         found = [sender.is_calm]  # nothing is known of what comes yet: any rate may be too much
         sender.estimator.enough_bps = 1_000_000
+        sender.estimator.poll(now_ns=clock.now_ns())
         found.append(sender.is_calm)
         send(sender, [bytes(1100)] * 12, clock, ticks=3000)
         assert not sender._pacer.is_empty
