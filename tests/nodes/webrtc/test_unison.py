@@ -234,7 +234,17 @@ def test_who_is_looked_at_has_its_books_in_order_and_who_is_sent_something_else_
         sender, stream = watcher.session.sender, watcher.session.streams["video"]
         unison: Unison = sender.unison
         sent, put_down, count = unison._owed.tracks["video"].packets, stream.packets_sent, len(unison)
-        (SETTLES | PARTS)[what](watcher, clock.now_ns())
+        asked: list[str] = []
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("passed", "passes"):
+                ask = getattr(sender._pacer, name)
+                patch.setattr(
+                    sender._pacer,
+                    name,
+                    lambda *args, ask=ask, name=name, **how: asked.append(name) or ask(*args, **how),
+                )
+            (SETTLES | PARTS)[what](watcher, clock.now_ns())
+        assert asked[0] == "passed", "or what has left does not count towards what may follow"
         assert stream.packets_sent == put_down + sent
         assert (sender.unison is None, len(unison)) == ((False, count) if what in SETTLES else (True, count - 1))
 
