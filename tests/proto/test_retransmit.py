@@ -35,6 +35,23 @@ def test_a_run_of_packets_is_kept_at_once() -> None:
     assert len(history) == 4
 
 
+def test_runs_of_several_pictures_are_kept_at_once_with_the_timestamps_of_their_stream() -> None:
+    one, many = (History(max_packets=5, timestamp_offset=0xFFFFFFFF) for _ in range(2))
+    runs = [(0, 3, (b"a", b"b"), True), (MS, 6, (), True), (2 * MS, 9, (b"c", b"d", b"e", b"f"), False)]
+    many.store_runs(0xFFFF, runs)
+    number = 0xFFFF
+    for run in runs:
+        one.store_runs(number & 0xFFFF, [run])
+        number += len(run[2])
+    for history in (one, many):
+        assert len(history) == 5
+        assert history.take(0xFFFF, now_ns=2 * MS) is None, "the oldest is one too many"
+        assert history.take(0, now_ns=2 * MS) == SentPacket(0, 2, True, b"b")
+        assert history.take(4, now_ns=2 * MS) == SentPacket(4, 8, False, b"f")
+    one.store(SentPacket(5, 100, True, b"g"), now_ns=2 * MS)
+    assert one.take(5, now_ns=2 * MS) == SentPacket(5, 100, True, b"g")
+
+
 def test_the_newest_packets_pad_probes_and_cost_no_credit() -> None:
     history = History(burst=1)
     assert history.newest(1000) == []

@@ -44,6 +44,23 @@ def test_a_rung_that_lags_comes_right_after_the_last_picture() -> None:
     assert switch.offer(key("high", 7)) == 21_000
 
 
+def test_who_takes_all_of_a_rung_can_be_told_later() -> None:
+    told, offered = RungSwitch(wanted="low"), RungSwitch(wanted="low")
+    for switch in (told, offered):
+        assert not switch.is_next("low", 5, after_ticks=-1)
+        switch.offer(key("low", 4))
+        assert switch.is_next("low", 5, after_ticks=12_000)
+        assert not switch.is_next("low", 5, after_ticks=11_999), "it might have to come right after the last one"
+        assert not switch.is_next("low", 6, after_ticks=12_000)
+        assert not switch.is_next("high", 5, after_ticks=12_000)
+    told.passed(delta("low", 7), count=3)
+    for number in (5, 6, 7):
+        offered.offer(delta("low", number))
+    assert vars(told) == vars(offered)
+    told.offer(delta("low", 9))
+    assert not told.is_next("low", 10, after_ticks=27_000), "it misses one"
+
+
 def test_nothing_goes_out_while_nothing_is_wanted() -> None:
     switch = RungSwitch(wanted="low")
     switch.offer(key("low", 0))

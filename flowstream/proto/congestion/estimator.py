@@ -130,8 +130,8 @@ class BandwidthEstimator:
         self._seen: deque[tuple[Glance, int]] = deque()  # what the trend was not told of, and when it came
         self._has_gap = False  # something that was seen before these will never be told to the trend
         self.enough_bps: int = most_bps
-        """A path that carries so much is probed for more only now and then. Whether it is calm then, is found out at the
-        next `poll` or feedback."""
+        """A path that carries so much is probed for more only now and then. Whether it is calm is found out at the next
+        `poll` or feedback."""
         self._bps = float(start_bps)
         self._start_bps = start_bps
         self._least_bps = least_bps

@@ -224,6 +224,10 @@ class Pacer(Generic[T]):
         self._free_ns = free_ns + size * 8 * NS_PER_S // bps
         return True
 
+    def carries(self, size: int) -> bool:
+        """Whether as much fits one burst."""
+        return size * 8 * NS_PER_S <= BURST_NS * self._usual_bps
+
     def passed(self, size: int, *, now_ns: int) -> None:
         """So much has left by another's leave: a pacer's by which nothing passes that would not by this one."""
         self._free_ns = max(self._free_ns, now_ns) + size * 8 * NS_PER_S // self._usual_bps

@@ -76,6 +76,7 @@ class Rung:
     recent: list[tuple[EncodedPacket, Picture]] = field(default_factory=list)
     """The last keyframe and what has come since, while that is little: a viewer who comes is begun with it."""
     _number: int = 0
+    _picture_bytes: int = 0
     _recent_ns: int = 0
     _recent_bytes: int = 0
 
@@ -88,7 +89,9 @@ class Rung:
         """The next picture of it."""
         self._number += 1
         self.meter.add(len(packet.data), now_ns=now_ns)
-        if packet.keyframe:
+        if not packet.keyframe:
+            self._picture_bytes = len(packet.data)
+        else:
             self.requests.arrived()
             self.codec = codec_of(packet)
             self.profile = (profile_of(packet) or self.profile) if self.codec == "h264" else None
@@ -103,6 +106,11 @@ class Rung:
         )
         self._keep(packet, picture, now_ns)
         return picture
+
+    @property
+    def picture_bytes(self) -> int:
+        """How large the last picture was on the wire, but for keyframes."""
+        return int(self._picture_bytes * ON_THE_WIRE)
 
     @property
     def number(self) -> int:

@@ -153,13 +153,15 @@ class Sender:
         if self.unison is not None:
             self.unison.part_with(self)
 
-    def voice(self, viewer: Viewer, rung: str, number: int, *, codec: str, kinds: Collection[Kind]) -> Voice | None:
-        """What the next packets of streams of these kinds are made of, the first of which is a picture; None while it
-        has to be looked after by itself."""
+    def voice(
+        self, viewer: Viewer, rung: str, number: int, *, codec: str, size: int, kinds: Collection[Kind]
+    ) -> Voice | None:
+        """What the next packets of streams of these kinds are made of, if pictures are of about this size; None while
+        it has to be looked after by itself."""
         protection, pair = self._protection, self.pair
         if protection is None or not protection.trailer or pair is None or self._is_leaving or self.is_dead:
             return None
-        if not self.is_calm or not self._pacer.is_free:
+        if not self.is_calm or not self._pacer.is_free or not self._pacer.carries(size):
             return None
         lines: list[Line] = []
         for kind in kinds:

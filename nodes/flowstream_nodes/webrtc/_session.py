@@ -455,16 +455,16 @@ class ViewerSession:
         if unit.captured_ns is not None:
             self._shown = (ticks, unit.captured_ns)
 
-    def voice(self, rung: str, number: int, *, codec: str, after_ticks: int) -> Voice | None:
+    def voice(self, rung: str, number: int, *, codec: str, size: int, after_ticks: int) -> Voice | None:
         """What the next packets to it are made of, as long as nobody looks at it: while picture ``number`` of a rung is
-        the next one that goes out, at a position above ``after_ticks``. None while it has to be looked after by
-        itself."""
+        the next one that goes out, of about this size, at a position above ``after_ticks``. None while it has to be
+        looked after by itself."""
         if not self.is_calm or not self._shows_pictures or self.awaits_keyframe:
             return None
         if not self.switch.is_next(rung, number, after_ticks=after_ticks):
             return None
         kinds = [kind for kind in self.streams if kind not in self._withheld]
-        return self.sender.voice(self, rung, number, codec=codec, kinds=kinds)
+        return self.sender.voice(self, rung, number, codec=codec, size=size, kinds=kinds)
 
     @property
     def keeps_on(self) -> bool:

@@ -307,13 +307,17 @@ class Chorus:
         self._now_ns = now_ns
         self._unisons: list[Unison] = []
 
-    def send(self, kind: Kind, unit: AccessUnit, picture: Picture | None, *, ticks: int, now_ns: int) -> None:
-        """Sends it to all who are to get it; those who are looked after by themselves afterwards have not got it."""
+    def send(self, kind: Kind, unit: AccessUnit, picture: Picture | None, *, ticks: int, now_ns: int) -> bool:
+        """Sends it to all who are to get it; those who are looked after by themselves afterwards have not got it, if it
+        gives False."""
+        is_sent = True
         for unison in list(self._unisons):
             is_theirs = unison.has(kind) and (picture is None or picture.rung == unison.rung)
             if is_theirs and not unison.send(kind, unit, picture, ticks=ticks, now_ns=now_ns):
                 unison.dissolve()
                 self._unisons.remove(unison)
+                is_sent = False
+        return is_sent
 
     def takes(self, picture: Picture) -> bool:
         """Whether anybody is to get a picture of its rung."""

@@ -291,13 +291,16 @@ class Viewers:
             if rung.codec != codec_before:
                 self._part_from_incapable()
         unit: AccessUnit | None = None
+        is_sent = True
         if picture.is_keyframe:
             self._chorus.dissolve()
         elif self._chorus.takes(picture):
             unit = self._unit(packet, picture, now_ns)
-            self._chorus.send("video", unit, picture, ticks=picture.ticks, now_ns=now_ns)
+            is_sent = self._chorus.send("video", unit, picture, ticks=picture.ticks, now_ns=now_ns)
         with self._outbox.gathering():
             self._pass_on(packet, picture, self._seated.values(), now_ns, unit)
+        if not is_sent:
+            self._gather()
         self._go_along(now_ns)
 
     def _pass_on(
@@ -499,6 +502,10 @@ class Viewers:
         self.channels.tick(now_ns=now_ns)
         self.registry.tick()
         self._chorus.keep()
+        self._gather()
+
+    def _gather(self) -> None:
+        self._chorus.put_down()
         self._chorus.gather(self._voices())
 
     def _voices(self) -> Iterator[Voice]:
@@ -509,8 +516,13 @@ class Viewers:
             is_alone = seated.session.sender.unison is None
             if not is_alone or rung is None or rung.codec is None or seated.is_capped:
                 continue
-            after_ticks = -1 if rung.timeline.last is None else rung.timeline.last
-            voice = seated.session.voice(rung.key, rung.number + 1, codec=rung.codec, after_ticks=after_ticks)
+            voice = seated.session.voice(
+                rung.key,
+                rung.number + 1,
+                codec=rung.codec,
+                size=rung.picture_bytes,
+                after_ticks=-1 if rung.timeline.last is None else rung.timeline.last,
+            )
             if voice is not None:
                 yield voice
 

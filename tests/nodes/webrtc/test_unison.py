@@ -6,10 +6,12 @@ import random
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from flowstream import EncodedPacket
 from flowstream.proto.allocator import Choice
 from flowstream.proto.ice import Pair
 from flowstream.proto.rtcp import Nack, PictureLossIndication, ReceiverEstimate, SenderReport
@@ -19,13 +21,14 @@ from flowstream_nodes.webrtc import _unison
 from flowstream_nodes.webrtc._layout import AccessUnit
 from flowstream_nodes.webrtc._rungs import Rungs
 from flowstream_nodes.webrtc._unison import Unison
+from flowstream_nodes.webrtc._viewers import Feeder
 from tests.nodes.webrtc import links
 from tests.nodes.webrtc.links import SERVER, SOUND_BYTES, VirtualStage, Watcher, open_virtual_stage
 from tests.nodes.webrtc.receiver import Receiver
 
 WIDE = {"rate": "40M", "delay": "20ms", "queue_time": "300ms"}
 
-BEGIN_S = 4.003  # not at the same time as a picture
+BEGIN_S = 5.003  # not at the same time as a picture
 """So long it takes until all links are known to carry more than enough."""
 
 SOUND = bytes(SOUND_BYTES)
@@ -249,6 +252,68 @@ def test_who_is_looked_at_has_its_books_in_order_and_who_is_sent_something_else_
         assert (sender.unison is None, len(unison)) == ((False, count) if what in SETTLES else (True, count - 1))
 
     play(act, seed=0, seconds=0.1)
+
+
+def test_when_pictures_were_captured_is_told_to_all_at_once_and_as_often() -> None:
+    """Each second, as those have it who are served alone."""
+    taken: list[int] = []
+
+    async def act(scene: Scene) -> None:
+        clock, viewers, send = scene.stage.clock, scene.stage.viewers, scene.stage.viewers.send_video
+
+        def send_captured(packet: EncodedPacket, feeder: Feeder, index: int = 0) -> None:
+            taken.append(clock.now_ns())
+            packet = EncodedPacket(
+                packet.caps, packet.data, time_ns=packet.time_ns, keyframe=packet.keyframe, capture_ns=clock.now_ns()
+            )
+            send(packet, feeder, index)
+
+        viewers.send_video = send_captured  # type: ignore[method-assign]
+
+    heard, sung = play(act, seed=0, has_sound=False, seconds=8)
+    assert sung > 0.85 * len(taken) / 2, "of two rungs one is sent"
+    for each in heard:
+        times = [at_ns for at_ns, *_, extensions in each.packets if 7 in dict(extensions)]  # type: ignore[call-overload]
+        assert len(times) >= 7
+        assert min(later - earlier for earlier, later in pairwise(times[1:])) > 0.95e9
+        assert max(later - earlier for earlier, later in pairwise(times)) < 1.05e9
+    numbers = [[number for _, stream, number, *_ in each.packets if stream == 0] for each in heard]
+    assert all(each == list(range(len(each))) for each in numbers)
+
+
+def test_whose_packets_cannot_be_protected_is_let_go_and_the_others_notice_nothing() -> None:
+    async def act(scene: Scene) -> None:
+        unison: Unison = scene.watchers[2].session.sender.unison
+        lines = unison._lines["video"]
+        lines.blanks = lines.blanks.copy()
+        place = [viewer.sender for viewer in unison._viewers].index(scene.watchers[2].session.sender)
+        lines.blanks[place, 0, 14:16] = 0xFF  # an extension longer than the packet
+
+    heard, _ = play(act, seed=0, has_sound=False, seconds=1)
+    assert heard[2].books["closed"] == "its packets cannot be protected: libsrtp says 2"
+    assert {each.books["closed"] for each in heard if each is not heard[2]} == {None}
+    for each in heard:
+        numbers = [number for _, stream, number, *_ in each.packets if stream == 0]
+        assert numbers == list(range(len(numbers)))
+        late = [at_ns for at_ns, *_ in each.packets if at_ns > 1e9 * (BEGIN_S + 1.2)]
+        assert bool(late) == (each is not heard[2])
+
+
+def test_many_are_served_in_groups_and_who_comes_later_fills_them_up() -> None:
+    async def act(scene: Scene) -> None:
+        viewers = scene.stage.viewers
+        sizes = [len(unison) for unison in viewers._chorus._unisons]
+        assert len(sizes) == 2
+        assert max(sizes) <= 4
+        await scene.join(audio=False)
+        await scene.stage.until(BEGIN_S + 4)
+        after = [len(unison) for unison in viewers._chorus._unisons]
+        assert (sum(sizes), max(after), sum(after)) == (7, 4, 8)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_unison, "SLOTS", 4)
+        patch.setattr(_unison, "MANY", 2)
+        play(act, seed=0, count=7, has_sound=False, seconds=5)
 
 
 def acts() -> list[Act]:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from flowstream.proto.congestion.pacer import (
     BURST_NS,
+    CALM_FACTOR,
     FACTOR,
     Burst,
     Dropped,
@@ -289,6 +290,42 @@ def test_what_passes_at_once_would_have_left_at_once_and_counts_as_much(
         assert short.is_empty
         assert bursts == [Burst(index, 0, count, 0)]
         assert long.is_empty
+
+
+@given(
+    rates=st.lists(st.tuples(st.integers(50_000, 30_000_000), st.booleans()), min_size=1, max_size=5),
+    before=st.lists(st.integers(1, 20_000), max_size=5),
+    pictures=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 1200)), min_size=1, max_size=20),
+    gap_ms=st.integers(0, 50),
+)
+def test_what_passes_by_the_slowest_passes_by_all_and_counts_as_much(
+    rates: list[tuple[int, bool]], before: list[int], pictures: list[tuple[int, int]], gap_ms: int
+) -> None:
+    pacers, told = ([Pacer[int](now_ns=0, bps=bps) for bps, _ in rates] for _ in range(2))
+    for pacer, other, (_, is_calm) in zip(pacers, told, rates, strict=True):
+        pacer.is_calm = other.is_calm = is_calm
+        for size in before:
+            pacer.passed(size, now_ns=0)
+            other.passed(size, now_ns=0)
+    slowest = Pacer.slowest(pacers)
+    for index, (count, last) in enumerate(pictures):
+        now_ns, size = index * gap_ms * MS, 1200 * (count - 1) + last
+        if slowest.passes(size, last, now_ns=now_ns):
+            assert False not in [pacer.passes(size, last, now_ns=now_ns) for pacer in pacers]
+            for other in told:
+                other.passed(size, now_ns=now_ns)
+    assert [pacer._free_ns for pacer in pacers] == [other._free_ns for other in told]
+
+
+def test_where_the_path_carries_far_more_a_picture_of_one_burst_may_be_larger() -> None:
+    pacer: Pacer[str] = Pacer(now_ns=0, bps=10**7)
+    fits = int(BURST_NS * FACTOR * 10**7 / 8e9)
+    assert pacer.carries(fits)
+    assert not pacer.carries(fits + 1)
+    assert not pacer.passes(fits + 2000, 1000, now_ns=0)
+    pacer.is_calm = True
+    assert pacer.carries(int(BURST_NS * CALM_FACTOR * 10**7 / 8e9))
+    assert pacer.passes(fits + 2000, 1000, now_ns=0)
 
 
 def test_nothing_passes_what_waits_a_probe_or_a_missing_keyframe() -> None:
