@@ -473,10 +473,14 @@ class ViewerSession:
 
     def put_down(self, owed: Owed, place: int) -> None:
         """This has left to it in unison with others."""
-        if owed.picture is not None:
-            self.switch.passed(owed.picture, count=owed.pictures)
-            self._shown = owed.shown or self._shown
-        self.sender.put_down(owed, place)
+        try:
+            if owed.picture is not None:
+                self.switch.passed(owed.picture, count=owed.pictures)
+                self._shown = owed.shown or self._shown
+            self.sender.put_down(owed, place)
+        except Exception as error:  # noqa: BLE001
+            # As in `tick`: the others are next.
+            self._give_up(error)
 
     def send_sound(self, unit: AccessUnit, *, ticks: int, now_ns: int) -> None:
         """Sends sound at a position of the timeline."""

@@ -242,9 +242,11 @@ class Unison:
         rows = Rows(lines.writer, lines.blanks, lines.sequence_numbers, timestamps, self._numbers, is_video)
         lines.sequence_numbers = lines.sequence_numbers + count
         self._numbers = self._numbers + count
-        failed = self._outbox.send_rows(
-            layout, rows, self._protections[0].call, contexts, self._pairs, self._now_ns, left_ns
-        )
+        call = self._protections[0].call
+        try:
+            failed = self._outbox.send_rows(layout, rows, call, contexts, self._pairs, self._now_ns, left_ns)
+        finally:  # what may have left has its numbers for good
+            left_ns += [now_ns] * (len(self._viewers) - len(left_ns))
         for place in sorted(failed, reverse=True):
             sender = self._viewers[place].sender
             self._drop(place)
@@ -261,7 +263,7 @@ class Unison:
         owed = self._owed
         if owed.bursts:
             self._owed = Owed()
-            for place, viewer in enumerate(self._viewers):
+            for place, viewer in enumerate(list(self._viewers)):  # whoever fails, leaves
                 viewer.put_down(owed, place)
 
     def keep(self) -> None:

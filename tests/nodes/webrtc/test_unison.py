@@ -16,6 +16,7 @@ from flowstream.proto.allocator import Choice
 from flowstream.proto.ice import Pair
 from flowstream.proto.rtcp import Nack, PictureLossIndication, ReceiverEstimate, SenderReport
 from flowstream.proto.rtp import RtpPacket
+from flowstream.proto.switching import Picture
 from flowstream.testing import VirtualClock, run_virtual
 from flowstream_nodes.webrtc import _unison
 from flowstream_nodes.webrtc._layout import AccessUnit
@@ -297,6 +298,45 @@ def test_whose_packets_cannot_be_protected_is_let_go_and_the_others_notice_nothi
         assert numbers == list(range(len(numbers)))
         late = [at_ns for at_ns, *_ in each.packets if at_ns > 1e9 * (BEGIN_S + 1.2)]
         assert bool(late) == (each is not heard[2])
+
+
+def test_who_fails_when_its_books_are_kept_is_let_go_and_the_others_have_theirs() -> None:
+    async def act(scene: Scene) -> None:
+        scene.watchers[2].session.switch.passed = None  # any fault of ours
+
+    heard, _ = play(act, seed=0, has_sound=False, seconds=1)
+    assert heard[2].books["closed"] == "failed: 'NoneType' object is not callable"
+    for each in (each for each in heard if each is not heard[2]):
+        numbers = [number for _, stream, number, *_ in each.packets if stream == 0]
+        assert numbers == list(range(len(numbers)))
+        assert each.books["closed"] is None
+
+
+def test_what_may_have_left_keeps_its_numbers_when_sending_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act(scene: Scene) -> None:
+        unison: Unison = scene.watchers[0].session.sender.unison
+        outbox, way = unison._outbox, unison._outbox._way
+        stream, places = scene.watchers[0].session.streams["video"], iter(range(99))
+        unison.put_down()
+        before = stream.packets_sent
+
+        class Broken:
+            def send_evens(self, *args: Any) -> object:
+                if next(places) == 3:
+                    raise MemoryError
+                return way.send_evens(*args)
+
+        outbox._way = Broken()
+        unit = AccessUnit((b"first", b"later"), "h264")
+        picture = Picture(unison.rung, unison.next_number, 1 << 20)
+        with pytest.raises(MemoryError):
+            unison.send("video", unit, picture, ticks=1 << 20, now_ns=scene.stage.clock.now_ns())
+        outbox._way = way
+        unison.put_down()
+        assert {viewer.sender.unison for viewer in unison._viewers} == {unison}  # type: ignore[comparison-overlap]
+        assert stream.packets_sent == before + 2
+
+    play(act, seed=0, has_sound=False, seconds=0.02)
 
 
 def test_many_are_served_in_groups_and_who_comes_later_fills_them_up() -> None:
