@@ -152,7 +152,7 @@ class Pacer(Generic[T]):
     @classmethod
     def slowest(cls, pacers: Sequence[Pacer[T]]) -> Pacer[T]:
         """One by which nothing `passes` but what would by all of these; each of them `is_free`."""
-        slowest = min(pacers, key=lambda pacer: pacer._usual_bps)
+        slowest = min(pacers, key=lambda pacer: pacer.usual_bps)
         found = cls(now_ns=max([each._free_ns for each in pacers]), bps=slowest.bps)
         found.is_calm = slowest.is_calm
         return found
@@ -160,7 +160,7 @@ class Pacer(Generic[T]):
     @property
     def is_free(self) -> bool:
         """Whether nothing waits, no probe either, and nothing has to go before what comes next."""
-        return not self.waiting_bytes and self._probe is None and not self._is_broken and self._opening <= 0
+        return self.is_empty and not self._is_broken and self._opening <= 0
 
     @property
     def is_empty(self) -> bool:
@@ -217,7 +217,7 @@ class Pacer(Generic[T]):
         """
         if not self.is_free:
             return False
-        bps = self._usual_bps
+        bps = self.usual_bps
         free_ns = max(self._free_ns, now_ns)
         if (size - last) * 8 * NS_PER_S > (now_ns + BURST_NS - free_ns) * bps:
             return False
@@ -225,12 +225,12 @@ class Pacer(Generic[T]):
         return True
 
     def carries(self, size: int) -> bool:
-        """Whether as much fits one burst."""
-        return size * 8 * NS_PER_S <= BURST_NS * self._usual_bps
+        """Whether ``size`` bytes fit one burst."""
+        return size * 8 * NS_PER_S <= BURST_NS * self.usual_bps
 
     def passed(self, size: int, *, now_ns: int) -> None:
-        """So much has left by another's leave: a pacer's by which nothing passes that would not by this one."""
-        self._free_ns = max(self._free_ns, now_ns) + size * 8 * NS_PER_S // self._usual_bps
+        """``size`` bytes have left that another pacer let pass: one by which nothing passes that would not by this."""
+        self._free_ns = max(self._free_ns, now_ns) + size * 8 * NS_PER_S // self.usual_bps
 
     def start_probe(self, probe: Probe) -> None:
         """What is sent next is sent at the probe's rate, with padding as far as nothing waits."""
@@ -281,13 +281,14 @@ class Pacer(Generic[T]):
     # --- inside -----------------------------------------------------------------------------------------------------
 
     @property
-    def _usual_bps(self) -> int:
+    def usual_bps(self) -> int:
+        """The rate at which pictures are sent that are not late."""
         return int((CALM_FACTOR if self.is_calm else FACTOR) * self.bps) or 1
 
     def _pacing_bps(self, now_ns: int) -> int:
         if self._probe is not None:
             return max(1, self._probe.bps)
-        bps = self._usual_bps
+        bps = self.usual_bps
         if self._video and self._opening > 0:
             return max(bps, OPENING_BPS)
         if self._video:

@@ -75,7 +75,8 @@ class Rung:
     size: Size | None = None
     recent: list[tuple[EncodedPacket, Picture]] = field(default_factory=list)
     """The last keyframe and what has come since, while that is little: a viewer who comes is begun with it."""
-    _number: int = 0
+    number: int = 0
+    """That of the last picture."""
     _picture_bytes: int = 0
     _recent_ns: int = 0
     _recent_bytes: int = 0
@@ -87,7 +88,7 @@ class Rung:
 
     def take(self, packet: EncodedPacket, *, now_ns: int) -> Picture:
         """The next picture of it."""
-        self._number += 1
+        self.number += 1
         self.meter.add(len(packet.data), now_ns=now_ns)
         if not packet.keyframe:
             self._picture_bytes = len(packet.data)
@@ -100,7 +101,7 @@ class Rung:
             self.size = Size(width, height)
         picture = Picture(
             rung=self.key,
-            number=self._number,
+            number=self.number,
             ticks=self.timeline.advance(packet.time_ns),
             is_keyframe=packet.keyframe,
         )
@@ -111,11 +112,6 @@ class Rung:
     def picture_bytes(self) -> int:
         """How large the last picture was on the wire, but for keyframes."""
         return int(self._picture_bytes * ON_THE_WIRE)
-
-    @property
-    def number(self) -> int:
-        """That of the last picture."""
-        return self._number
 
     def is_fresh(self, *, now_ns: int) -> bool:
         """Whether a viewer can be begun with what was kept."""

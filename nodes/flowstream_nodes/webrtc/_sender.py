@@ -182,19 +182,18 @@ class Sender:
             tuple(lines),
         )
 
-    @property
-    def keeps_on(self) -> bool:
-        """Whether a voice of it is good still."""
-        return self.is_calm and self._pacer.is_free
+    def keeps_on(self, size: int) -> bool:
+        """Whether a voice of it is good still; pictures are of about this size, in bytes on the wire."""
+        return self.is_calm and self._pacer.is_free and self._pacer.carries(size)
 
     def put_down(self, owed: Owed, place: int) -> None:
         """This has left in unison with others."""
-        pacer, sent = self._pacer, self.estimator.sent
-        for sizes, size, now_ns, left_ns in owed.bursts:
-            pacer.passed(size, now_ns=now_ns)
+        sent, pacer = self.estimator.sent, self._pacer
+        for kind, tally in owed.tallies.items():  # numbers first: none must be used twice, whatever fails
+            self._streams[kind].put_down(tally.runs, packets=tally.packets, octets=tally.octets)
+        for sizes, size, now_ns, left_ns in owed.departures:
             sent(sizes, now_ns=left_ns[place])
-        for kind, track in owed.tracks.items():
-            self._streams[kind].put_down(track.runs, packets=track.packets, octets=track.octets)
+            pacer.passed(size, now_ns=now_ns)
 
     def tell_capture_time(self, kind: Kind) -> None:
         """The next packet of this kind says when it was captured."""
@@ -222,6 +221,7 @@ class Sender:
     def look_anew(self, *, now_ns: int) -> None:
         """The viewer may be reached through another network now, be it at the same address."""
         self.go_alone()
+        self._pacer.is_calm = False
         was_silent = self.estimator.is_silent
         self.estimator.path_changed(now_ns=now_ns)
         self._known_ns = now_ns + SETTLES_NS + 2 * self.estimator.round_trip_ns
@@ -387,8 +387,11 @@ class Sender:
 
     def _follow_target(self, now_ns: int) -> None:
         self._pacer.bps, self._pacer.is_calm = self.estimator.target_bps, self.estimator.is_calm
-        if self.unison is not None and not self.keeps_on:
-            self.go_alone()
+        if self.unison is not None:
+            if self.is_calm and self._pacer.is_free:
+                self.unison.follow(self._pacer)
+            else:
+                self.go_alone()
         if not self._pacer.is_empty:
             self._poll(now_ns)
 

@@ -456,30 +456,33 @@ class ViewerSession:
             self._shown = (ticks, unit.captured_ns)
 
     def voice(self, rung: str, number: int, *, codec: str, size: int, after_ticks: int) -> Voice | None:
-        """What the next packets to it are made of, as long as nobody looks at it: while picture ``number`` of a rung is
-        the next one that goes out, of about this size, at a position above ``after_ticks``. None while it has to be
-        looked after by itself."""
+        """What the next packets to it are made of, as long as nothing else is sent to it.
+
+        Picture ``number`` of a rung must be the next one that goes out, of about ``size`` bytes on the wire, at a
+        position above ``after_ticks``. None while it has to be looked after by itself.
+        """
         if not self.is_calm or not self._shows_pictures or self.awaits_keyframe:
             return None
-        if not self.switch.is_next(rung, number, after_ticks=after_ticks):
+        if self.switch.needs_keyframe or not self.switch.is_next(rung, number, after_ticks=after_ticks):
             return None
         kinds = [kind for kind in self.streams if kind not in self._withheld]
         return self.sender.voice(self, rung, number, codec=codec, size=size, kinds=kinds)
 
-    @property
-    def keeps_on(self) -> bool:
-        """Whether a voice of it is good still, but for what was put down since."""
-        return self.connected and self._shows_pictures and not self.awaits_keyframe and self.sender.keeps_on
+    def keeps_on(self, size: int) -> bool:
+        """Whether a voice of it is good still, but for what was put down since; pictures are of about this size, in
+        bytes on the wire."""
+        return self.connected and self._shows_pictures and not self.awaits_keyframe and self.sender.keeps_on(size)
 
     def put_down(self, owed: Owed, place: int) -> None:
         """This has left to it in unison with others."""
         try:
+            self.sender.put_down(owed, place)
             if owed.picture is not None:
                 self.switch.passed(owed.picture, count=owed.pictures)
                 self._shown = owed.shown or self._shown
-            self.sender.put_down(owed, place)
         except Exception as error:  # noqa: BLE001
-            # As in `tick`: the others are next.
+            # As in `tick`: the others are next. Nothing more leaves, since it is not known under which number.
+            self.sender.close()
             self._give_up(error)
 
     def send_sound(self, unit: AccessUnit, *, ticks: int, now_ns: int) -> None:

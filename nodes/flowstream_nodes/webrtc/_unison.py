@@ -27,10 +27,18 @@ if TYPE_CHECKING:
     from flowstream_nodes.webrtc._stream import Line
 
 MOST_OWED: Final = 64
-"""Pictures and packets of sound that are put down together at most: more than come between two looks at the clocks."""
+"""Pictures and packets of sound that are put down together at most: more than most streams have between two looks at
+the clocks. Who has more is looked after one by one until the next."""
+
+WORTH: Final = 8
+"""Who stops after fewer of them than this is not worth the gathering, such as those who get a stream of nothing but
+keyframes, or of pictures that do not fit."""
+
+RESTS_NS: Final = 1_000_000_000
+"""So long those are then left alone."""
 
 
-class Burst(NamedTuple):
+class Departure(NamedTuple):
     """Packets that left to all viewers of a unison: of ``sizes`` on the wire, of ``size`` together.
 
     They came at ``now_ns``, and left to each viewer at one of ``left_ns``.
@@ -43,7 +51,7 @@ class Burst(NamedTuple):
 
 
 @dataclass(slots=True)
-class Track:
+class Tally:
     """What left of one stream: its runs, how many packets these are, and bytes of payload."""
 
     runs: list[Run] = field(default_factory=list)
@@ -59,8 +67,8 @@ class Owed:
     says when it was captured, and when: UTC in ns.
     """
 
-    bursts: list[Burst] = field(default_factory=list)
-    tracks: dict[Kind, Track] = field(default_factory=dict)
+    departures: list[Departure] = field(default_factory=list)
+    tallies: dict[Kind, Tally] = field(default_factory=dict)
     pictures: int = 0
     picture: Picture | None = None
     shown: tuple[int, int] | None = None
@@ -85,9 +93,9 @@ class Viewer(Protocol):
     def sender(self) -> Singer:
         """What sends to it."""
 
-    @property
-    def keeps_on(self) -> bool:
-        """Whether it can stay: what its voice was taken from still is so, but for what was put down since."""
+    def keeps_on(self, size: int) -> bool:
+        """Whether it can stay: what its voice was taken from still is so, but for what was put down since; ``size`` is
+        that of the last picture, in bytes on the wire."""
 
     def put_down(self, owed: Owed, place: int) -> None:
         """This has left to it; ``place`` is its own among ``left_ns``."""
@@ -164,6 +172,9 @@ class Unison:
         self._trailer, self._overhead = first.trailer, first.overhead
         self._outbox = outbox
         self._now_ns = now_ns
+        self.sent = 0
+        """Access units, since it is there."""
+        self._size = 0  # of the last picture
         self._owed = Owed()
         self._viewers: list[Viewer] = []
         self._protections: list[Protection] = []
@@ -181,7 +192,7 @@ class Unison:
         """These join in; they have the same ``part``, `next_number` is theirs too, and nothing is owed."""
         import numpy as np
 
-        assert not self._owed.bursts
+        assert not self._owed.departures
         self._viewers += [voice.viewer for voice in voices]
         self._protections += [voice.protection for voice in voices]
         self._pairs += [voice.pair for voice in voices]
@@ -214,7 +225,7 @@ class Unison:
         is_next = picture is None or not (
             picture.is_keyframe or picture.temporal_id or picture.number != self.next_number
         )
-        if not is_next or unit.codec != lines.codec or not 0 < count <= MOST or len(owed.bursts) >= MOST_OWED:
+        if not is_next or unit.codec != lines.codec or not 0 < count <= MOST or len(owed.departures) >= MOST_OWED:
             return False
         size = lines.writer.size
         sizes, total = unit.sizes(size + self._trailer + self._overhead)
@@ -224,12 +235,14 @@ class Unison:
             return False
         is_video = kind == "video"
         left_ns: list[int] = []
-        owed.bursts.append(Burst(layout.on_the_wire, total, now_ns, left_ns))
-        track = owed.tracks.setdefault(kind, Track())
-        track.runs.append((now_ns, ticks, layout.payloads, is_video))
-        track.packets += count
-        track.octets += layout.payload_bytes
+        owed.departures.append(Departure(layout.on_the_wire, total, now_ns, left_ns))
+        tally = owed.tallies.setdefault(kind, Tally())
+        tally.runs.append((now_ns, ticks, layout.payloads, is_video))
+        tally.packets += count
+        tally.octets += layout.payload_bytes
+        self.sent += 1
         if picture is not None:
+            self._size = total
             self.next_number += 1
             owed.pictures += 1
             owed.picture = picture
@@ -256,12 +269,12 @@ class Unison:
     @property
     def owes(self) -> bool:
         """Whether anything has left that is not put down."""
-        return bool(self._owed.bursts)
+        return bool(self._owed.departures)
 
     def put_down(self) -> None:
         """All that has left is put down for all."""
         owed = self._owed
-        if owed.bursts:
+        if owed.departures:
             self._owed = Owed()
             for place, viewer in enumerate(list(self._viewers)):  # whoever fails, leaves
                 viewer.put_down(owed, place)
@@ -269,10 +282,15 @@ class Unison:
     def keep(self) -> None:
         """Parts with those who cannot stay; nothing is owed."""
         for place in range(len(self._viewers) - 1, -1, -1):
-            if not self._viewers[place].keeps_on:
+            if not self._viewers[place].keeps_on(self._size):
                 self._drop(place)
         if self._viewers:
             self._pacer = Pacer.slowest(self._pacers)
+
+    def follow(self, pacer: Pacer[Any]) -> None:
+        """The rate of one of them has changed."""
+        if pacer.usual_bps < self._pacer.usual_bps:
+            self._pacer.bps, self._pacer.is_calm = pacer.bps, pacer.is_calm
 
     def part_with(self, sender: Singer) -> None:
         """This one is looked after by itself from now on; what has left is put down."""
@@ -290,10 +308,10 @@ class Unison:
 
         viewer = self._viewers.pop(place)
         viewer.sender.unison = None
-        if self._owed.bursts:
+        if self._owed.departures:
             viewer.put_down(self._owed, place)
-            for burst in self._owed.bursts:
-                del burst.left_ns[place]
+            for departure in self._owed.departures:
+                del departure.left_ns[place]
         del self._protections[place], self._pairs[place], self._pacers[place]
         self._contexts.clear()
         self._numbers = np.delete(self._numbers, place)
@@ -308,18 +326,14 @@ class Chorus:
         self._outbox = outbox
         self._now_ns = now_ns
         self._unisons: list[Unison] = []
+        self._rests_until_ns: dict[str, int] = {}  # by rung
 
-    def send(self, kind: Kind, unit: AccessUnit, picture: Picture | None, *, ticks: int, now_ns: int) -> bool:
-        """Sends it to all who are to get it; those who are looked after by themselves afterwards have not got it, if it
-        gives False."""
-        is_sent = True
+    def send(self, kind: Kind, unit: AccessUnit, picture: Picture | None, *, ticks: int, now_ns: int) -> None:
+        """Sends it to all who are to get it, but for those who are looked after by themselves afterwards."""
         for unison in list(self._unisons):
             is_theirs = unison.has(kind) and (picture is None or picture.rung == unison.rung)
             if is_theirs and not unison.send(kind, unit, picture, ticks=ticks, now_ns=now_ns):
-                unison.dissolve()
-                self._unisons.remove(unison)
-                is_sent = False
-        return is_sent
+                self._end(unison, now_ns)
 
     def takes(self, picture: Picture) -> bool:
         """Whether anybody is to get a picture of its rung."""
@@ -338,11 +352,12 @@ class Chorus:
                 unison.dissolve()
                 self._unisons.remove(unison)
 
-    def gather(self, voices: Iterable[Voice]) -> None:
+    def gather(self, voices: Iterable[Voice], *, now_ns: int) -> None:
         """From now on these are served together, as far as there are enough who get the same; nothing is owed."""
         parts: dict[tuple[object, ...], list[Voice]] = {}
         for voice in voices:
-            parts.setdefault((*voice.part, voice.number), []).append(voice)
+            if now_ns >= self._rests_until_ns.get(voice.rung, 0):
+                parts.setdefault((*voice.part, voice.number), []).append(voice)
         for left in parts.values():
             for unison in self._unisons:
                 room = SLOTS - len(unison)
@@ -355,8 +370,13 @@ class Chorus:
                 self._unisons.append(Unison(left[:SLOTS], self._outbox, now_ns=self._now_ns))
                 del left[:SLOTS]
 
-    def dissolve(self) -> None:
-        """Everybody is looked after by itself."""
-        unisons, self._unisons = self._unisons, []
-        for unison in unisons:
-            unison.dissolve()
+    def dissolve(self, rung: str, *, now_ns: int) -> None:
+        """Everybody who gets this rung is looked after by itself."""
+        for unison in [each for each in self._unisons if each.rung == rung]:
+            self._end(unison, now_ns)
+
+    def _end(self, unison: Unison, now_ns: int) -> None:
+        self._unisons.remove(unison)
+        unison.dissolve()
+        if unison.sent < WORTH:
+            self._rests_until_ns[unison.rung] = now_ns + RESTS_NS

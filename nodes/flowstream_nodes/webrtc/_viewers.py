@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections import Counter
@@ -291,16 +290,13 @@ class Viewers:
             if rung.codec != codec_before:
                 self._part_from_incapable()
         unit: AccessUnit | None = None
-        is_sent = True
         if picture.is_keyframe:
-            self._chorus.dissolve()
+            self._chorus.dissolve(picture.rung, now_ns=now_ns)
         elif self._chorus.takes(picture):
             unit = self._unit(packet, picture, now_ns)
-            is_sent = self._chorus.send("video", unit, picture, ticks=picture.ticks, now_ns=now_ns)
+            self._chorus.send("video", unit, picture, ticks=picture.ticks, now_ns=now_ns)
         with self._outbox.gathering():
             self._pass_on(packet, picture, self._seated.values(), now_ns, unit)
-        if not is_sent:
-            self._gather()
         self._go_along(now_ns)
 
     def _pass_on(
@@ -433,10 +429,9 @@ class Viewers:
 
     async def _look_along(self) -> None:
         """Looks when it is due after a picture; where none comes for a while it is over."""
-        loop = asyncio.get_running_loop()
         with anyio.CancelScope() as patience:
             while self._goes_along:
-                patience.deadline = loop.time() + PATIENCE_S
+                patience.deadline = anyio.current_time() + PATIENCE_S
                 await self._woken.wait()
                 self._woken = anyio.Event()
                 is_due, self._is_due = self._is_due, False
@@ -502,11 +497,7 @@ class Viewers:
         self.channels.tick(now_ns=now_ns)
         self.registry.tick()
         self._chorus.keep()
-        self._gather()
-
-    def _gather(self) -> None:
-        self._chorus.put_down()
-        self._chorus.gather(self._voices())
+        self._chorus.gather(self._voices(), now_ns=now_ns)
 
     def _voices(self) -> Iterator[Voice]:
         """Those of all who get the next picture of a rung, and are looked after by themselves so far."""

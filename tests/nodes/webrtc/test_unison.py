@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
 
 from flowstream import EncodedPacket
 from flowstream.proto.allocator import Choice
+from flowstream.proto.congestion.sent import SPAN
 from flowstream.proto.ice import Pair
 from flowstream.proto.rtcp import Nack, PictureLossIndication, ReceiverEstimate, SenderReport
-from flowstream.proto.rtp import RtpPacket
+from flowstream.proto.rtp import HeaderWriter, RtpPacket
 from flowstream.proto.switching import Picture
 from flowstream.testing import VirtualClock, run_virtual
 from flowstream_nodes.webrtc import _unison
 from flowstream_nodes.webrtc._layout import AccessUnit
 from flowstream_nodes.webrtc._rungs import Rungs
-from flowstream_nodes.webrtc._unison import Unison
+from flowstream_nodes.webrtc._stream import Line
+from flowstream_nodes.webrtc._unison import Unison, _Lines
 from flowstream_nodes.webrtc._viewers import Feeder
 from tests.nodes.webrtc import links
 from tests.nodes.webrtc.links import SERVER, SOUND_BYTES, VirtualStage, Watcher, open_virtual_stage
@@ -31,6 +33,8 @@ WIDE = {"rate": "40M", "delay": "20ms", "queue_time": "300ms"}
 
 BEGIN_S = 5.003  # not at the same time as a picture
 """So long it takes until all links are known to carry more than enough."""
+
+DELAY = "a=extmap:5 http://www.webrtc.org/experiments/rtp-hdrext/playout-delay\n"
 
 SOUND = bytes(SOUND_BYTES)
 
@@ -85,9 +89,14 @@ class Scene:
     stage: VirtualStage
     chance: random.Random
     watchers: list[Watcher] = field(default_factory=list)
+    others: Collection[int] = ()
+    """Which of them have shorter headers."""
 
     async def join(self, *, audio: bool) -> Watcher:
         watcher = self.stage.watcher(WIDE, seed=len(self.watchers))
+        if len(self.watchers) in self.others:
+            offer = watcher.offer
+            watcher.offer = lambda **how: offer(**how).replace(DELAY, "")  # type: ignore[method-assign]
         await watcher.join(audio=audio)
         self.watchers.append(watcher)
         return watcher
@@ -131,7 +140,15 @@ def history_of(stream: Any, now_ns: int) -> object:
     return [(first - firsts[0], run) for first, run in zip(firsts, runs, strict=True)], history._credit
 
 
-def play(act: Act, *, seed: int, count: int = 6, has_sound: bool = True, seconds: float = 6) -> tuple[list[Heard], int]:
+def play(
+    act: Act,
+    *,
+    seed: int,
+    count: int = 6,
+    has_sound: bool = True,
+    seconds: float = 6,
+    others: Collection[int] = (),
+) -> tuple[list[Heard], int]:
     """What all viewers got, and how many access units went out to many at once."""
     sung = [0]
     send = Unison.send
@@ -145,7 +162,7 @@ def play(act: Act, *, seed: int, count: int = 6, has_sound: bool = True, seconds
         async with open_virtual_stage(
             clock, rates_bps=(900_000, 300_000), has_sound=has_sound, begins_in_ns=1_234_567
         ) as stage:
-            scene = Scene(stage, random.Random(seed))
+            scene = Scene(stage, random.Random(seed), others=others)
             for index in range(count):
                 await scene.join(audio=has_sound and index != 1)
             await stage.until(BEGIN_S)
@@ -189,6 +206,119 @@ async def nothing(scene: Scene) -> None:
 def test_together_everybody_gets_what_it_would_get_alone(has_sound: bool) -> None:
     sung = same_as_apart(nothing, seed=0, has_sound=has_sound)
     assert sung > 0.9 * 6 * (30 + 50 * has_sound)  # of all that was sent
+
+
+def test_who_has_other_headers_is_served_with_those_who_have_the_same() -> None:
+    sung = same_as_apart(nothing, seed=0, count=9, has_sound=False, others={0, 3, 4, 7})
+    assert sung > 0.9 * 2 * 6 * 30, "there are two groups"
+
+
+def test_no_more_is_owed_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    owed: list[int] = []
+
+    async def act(scene: Scene) -> None:
+        send = scene.stage.viewers.send_video
+
+        def send_and_look(packet: EncodedPacket, feeder: Feeder, index: int = 0) -> None:
+            send(packet, feeder, index)
+            owed.extend(len(unison._owed.departures) for unison in scene.stage.viewers._chorus._unisons)
+
+        scene.stage.viewers.send_video = send_and_look  # type: ignore[method-assign]
+
+    monkeypatch.setattr(_unison, "MOST_OWED", 2)
+    assert same_as_apart(act, seed=0, seconds=1) > 5
+    assert max(owed) == 2
+
+
+def test_each_is_told_when_its_own_packets_left_also_when_another_is_gone() -> None:
+    async def act(scene: Scene) -> None:
+        unison: Unison = scene.watchers[0].session.sender.unison
+        unison.put_down()
+        ticks = count(1_000_000_000)
+        unison._now_ns = lambda: next(ticks)
+        unit, picture = AccessUnit((b"packet",), "h264"), Picture(unison.rung, unison.next_number, 1 << 20)
+        assert unison.send("video", unit, picture, ticks=1 << 20, now_ns=scene.stage.clock.now_ns())
+        senders: list[Any] = [viewer.sender for viewer in unison._viewers]
+        senders[1].go_alone()
+        unison.put_down()
+        for place, sender in enumerate(senders):
+            packets = sender.estimator.packets
+            assert packets._runs[(packets._next - 1) % SPAN][1] == 1_000_000_000 + place
+
+    play(act, seed=0, has_sound=False, seconds=0.001)
+
+
+def test_a_picture_of_another_codec_is_not_for_those_who_got_the_last_ones() -> None:
+    async def act(scene: Scene) -> None:
+        session = scene.watchers[0].session
+        unison: Unison = session.sender.unison
+        now_ns = scene.stage.clock.now_ns()
+        picture = Picture(unison.rung, unison.next_number, 1 << 20)
+        assert not unison.send("video", AccessUnit((b"packet",), "vp8"), picture, ticks=1 << 20, now_ns=now_ns)
+        how = {"size": 1000, "after_ticks": 1 << 30}
+        assert session.voice(unison.rung, unison.next_number, codec="h264", **how) is None, "something is owed"
+        unison.put_down()
+        assert session.voice(unison.rung, unison.next_number, codec="h264", **how) is not None
+        assert session.voice(unison.rung, unison.next_number, codec="vp8", **how) is None
+        assert session.voice(unison.rung, unison.next_number, codec="h264", size=10**6, after_ticks=1 << 30) is None
+
+    play(act, seed=0, has_sound=False, seconds=0.1)
+
+
+def test_all_keep_to_the_rate_of_the_slowest() -> None:
+    async def act(scene: Scene) -> None:
+        sender = scene.watchers[0].session.sender
+        unison: Unison = sender.unison
+        before_bps = unison._pacer.bps
+        sender.handle_feedback(ReceiverEstimate(1, 4_900_000), now_ns=scene.stage.clock.now_ns())
+        assert sender.unison is unison
+        assert sender._pacer.bps == unison._pacer.bps < before_bps
+        sender._pacer.bps = before_bps
+        unison.keep()
+        assert unison._pacer.bps == before_bps
+        sender._pacer.bps = 100_000  # the last picture would not fit a burst any more
+        unison.keep()
+        assert sender.unison is None
+        assert unison._pacer.bps == before_bps
+        sender.look_anew(now_ns=scene.stage.clock.now_ns())
+        assert not sender._pacer.is_calm, "nothing is known of the new path"
+
+    play(act, seed=0, has_sound=False, seconds=0.1)
+
+
+def test_who_is_told_of_captures_first_decides_when_all_are() -> None:
+    writer = HeaderWriter(payload_type=96, ssrc=5)
+    lines = [_Lines([Line("video", "h264", writer, 0, 0, until_ns)]) for until_ns in (5, 3, 9)]
+    lines[0].extend(lines[1])
+    lines[0].extend(lines[2])
+    assert lines[0].until_ns == 3
+
+
+@pytest.mark.parametrize("kind", ["only keyframes", "too large"])
+def test_what_is_not_worth_it_is_left_alone_for_a_while(kind: str) -> None:
+    """Groups would be made at every look, and end with the next picture."""
+    made = [0]
+    begin = Unison.__init__
+
+    def begin_and_count(self: Unison, *args: Any, **options: Any) -> None:
+        made[0] += 1
+        begin(self, *args, **options)
+
+    async def act(scene: Scene) -> None:
+        send = scene.stage.viewers.send_video
+
+        def send_other(packet: EncodedPacket, feeder: Feeder, index: int = 0) -> None:
+            data = packet.data if kind == "only keyframes" else b"\0\0\1\x41" + bytes(2000) + packet.data
+            is_keyframe = kind == "only keyframes"
+            send(EncodedPacket(packet.caps, data, time_ns=packet.time_ns, keyframe=is_keyframe), feeder, index)
+
+        scene.stage.viewers.send_video = send_other  # type: ignore[method-assign]
+        made[0] = 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Unison, "__init__", begin_and_count)
+        play(act, seed=0, has_sound=False, seconds=6)
+    assert made[0] <= 8
 
 
 SETTLES: dict[str, Callable[[Watcher, int], object]] = {
@@ -237,7 +367,7 @@ def test_who_is_looked_at_has_its_books_in_order_and_who_is_sent_something_else_
         clock, watcher = scene.stage.clock, scene.watchers[0]
         sender, stream = watcher.session.sender, watcher.session.streams["video"]
         unison: Unison = sender.unison
-        sent, put_down, count = unison._owed.tracks["video"].packets, stream.packets_sent, len(unison)
+        sent, put_down, count = unison._owed.tallies["video"].packets, stream.packets_sent, len(unison)
         asked: list[str] = []
         with pytest.MonkeyPatch.context() as patch:
             for name in ("passed", "passes"):
@@ -391,7 +521,7 @@ def acts() -> list[Act]:
 
     async def is_capped(scene: Scene) -> None:
         seat = scene.seat(scene.somebody)
-        scene.stage.viewers.registry.cap(seat.viewer, scene.chance.choice([None, 700_000, 5_000_000]))
+        scene.stage.viewers.registry.cap(seat.viewer, scene.chance.choice([None, 200_000, 5_000_000]))
 
     async def chooses(scene: Scene) -> None:
         scene.stage.viewers.choose(scene.somebody.session, scene.chance.choice(["auto", "high", "middle"]))
