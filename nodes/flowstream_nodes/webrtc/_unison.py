@@ -6,6 +6,7 @@ To look after one viewer after the other, for each picture, takes more time than
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -31,11 +32,14 @@ MOST_OWED: Final = 64
 the clocks. Who has more is looked after one by one until the next."""
 
 WORTH: Final = 8
-"""Who stops after fewer of them than this is not worth the gathering, such as those who get a stream of nothing but
-keyframes, or of pictures that do not fit."""
+"""Who stops after fewer of them than this was not worth the gathering. That happens, but always to a stream of nothing
+but keyframes, or of pictures that do not fit."""
+
+OFTEN: Final = 3
+"""After so many times in a row the viewers of a rung are left alone for a while."""
 
 RESTS_NS: Final = 1_000_000_000
-"""So long those are then left alone."""
+"""For so long."""
 
 
 class Departure(NamedTuple):
@@ -326,7 +330,8 @@ class Chorus:
         self._outbox = outbox
         self._now_ns = now_ns
         self._unisons: list[Unison] = []
-        self._rests_until_ns: dict[str, int] = {}  # by rung
+        self._rests_until_ns: dict[str, int] = {}  # by rung, as the next
+        self._in_vain: Counter[str] = Counter()
 
     def send(self, kind: Kind, unit: AccessUnit, picture: Picture | None, *, ticks: int, now_ns: int) -> None:
         """Sends it to all who are to get it, but for those who are looked after by themselves afterwards."""
@@ -378,5 +383,6 @@ class Chorus:
     def _end(self, unison: Unison, now_ns: int) -> None:
         self._unisons.remove(unison)
         unison.dissolve()
-        if unison.sent < WORTH:
+        self._in_vain[unison.rung] = self._in_vain[unison.rung] + 1 if unison.sent < WORTH else 0
+        if self._in_vain[unison.rung] >= OFTEN:
             self._rests_until_ns[unison.rung] = now_ns + RESTS_NS

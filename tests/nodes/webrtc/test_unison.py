@@ -318,7 +318,7 @@ def test_what_is_not_worth_it_is_left_alone_for_a_while(kind: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Unison, "__init__", begin_and_count)
         play(act, seed=0, has_sound=False, seconds=6)
-    assert made[0] <= 8
+    assert made[0] <= 10, "three in vain at first, then one each second"
 
 
 SETTLES: dict[str, Callable[[Watcher, int], object]] = {
