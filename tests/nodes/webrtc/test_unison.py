@@ -442,6 +442,18 @@ def test_who_fails_when_its_books_are_kept_is_let_go_and_the_others_have_theirs(
         assert each.books["closed"] is None
 
 
+def test_nothing_leaves_any_more_to_whom_it_is_not_known_what_has_left() -> None:
+    async def act(scene: Scene) -> None:
+        sender = scene.watchers[2].session.sender
+        assert sender.unison.owes
+        sender.estimator.sent = None  # any fault of ours
+        unit = AccessUnit((b"more",), "h264")
+        assert not sender.send("video", unit, ticks=1 << 20, now_ns=scene.stage.clock.now_ns())
+        assert scene.watchers[2].session.closed_because == "failed: 'NoneType' object is not callable"
+
+    play(act, seed=0, has_sound=False, seconds=0.1)
+
+
 def test_what_may_have_left_keeps_its_numbers_when_sending_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     async def act(scene: Scene) -> None:
         unison: Unison = scene.watchers[0].session.sender.unison
