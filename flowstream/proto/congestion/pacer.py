@@ -158,6 +158,11 @@ class Pacer(Generic[T]):
         return found
 
     @property
+    def usual_bps(self) -> int:
+        """The rate at which pictures are sent that are not late."""
+        return int((CALM_FACTOR if self.is_calm else FACTOR) * self.bps) or 1
+
+    @property
     def is_free(self) -> bool:
         """Whether nothing waits, no probe either, and nothing has to go before what comes next."""
         return self.is_empty and not self._is_broken and self._opening <= 0
@@ -279,11 +284,6 @@ class Pacer(Generic[T]):
         return [self._drop_first(urgency, "full") for urgency in Urgency for _ in range(len(self._queues[urgency]))]
 
     # --- inside -----------------------------------------------------------------------------------------------------
-
-    @property
-    def usual_bps(self) -> int:
-        """The rate at which pictures are sent that are not late."""
-        return int((CALM_FACTOR if self.is_calm else FACTOR) * self.bps) or 1
 
     def _pacing_bps(self, now_ns: int) -> int:
         if self._probe is not None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flowstream.proto.retransmit import Run
     from flowstream.proto.sdp import Kind
     from flowstream.proto.switching import Picture
-    from flowstream_nodes.webrtc._layout import AccessUnit
+    from flowstream_nodes.webrtc._layout import AccessUnit, Layout
     from flowstream_nodes.webrtc._outbox import Outbox
     from flowstream_nodes.webrtc._stream import Line
 
@@ -76,6 +76,28 @@ class Owed:
     pictures: int = 0
     picture: Picture | None = None
     shown: tuple[int, int] | None = None
+
+    def add(
+        self,
+        kind: Kind,
+        unit: AccessUnit,
+        layout: Layout,
+        picture: Picture | None,
+        departure: Departure,
+        *,
+        ticks: int,
+    ) -> None:
+        """One more, at a position of the timeline; ``picture`` is None of sound."""
+        self.departures.append(departure)
+        tally = self.tallies.setdefault(kind, Tally())
+        tally.runs.append((departure.now_ns, ticks, layout.payloads, kind == "video"))
+        tally.packets += len(layout.lengths)
+        tally.octets += layout.payload_bytes
+        if picture is not None:
+            self.pictures += 1
+            self.picture = picture
+            if unit.captured_ns is not None:
+                self.shown = ticks, unit.captured_ns
 
 
 class Singer(Protocol):
@@ -237,29 +259,20 @@ class Unison:
         is_fit = self._viewers and layout.stride is not None and layout.longest <= LONGEST
         if not is_fit or not self._pacer.passes(total, sizes[-1], now_ns=now_ns):
             return False
-        is_video = kind == "video"
-        left_ns: list[int] = []
-        owed.departures.append(Departure(layout.on_the_wire, total, now_ns, left_ns))
-        tally = owed.tallies.setdefault(kind, Tally())
-        tally.runs.append((now_ns, ticks, layout.payloads, is_video))
-        tally.packets += count
-        tally.octets += layout.payload_bytes
+        departure = Departure(layout.on_the_wire, total, now_ns, left_ns=[])
+        owed.add(kind, unit, layout, picture, departure, ticks=ticks)
         self.sent += 1
         if picture is not None:
             self._size = total
             self.next_number += 1
-            owed.pictures += 1
-            owed.picture = picture
-            if unit.captured_ns is not None:
-                owed.shown = ticks, unit.captured_ns
         contexts = self._contexts.get(count)
         if contexts is None:
             contexts = self._contexts[count] = [each.context for each in self._protections for _ in range(count)]
         timestamps = lines.timestamp_offsets + (ticks & 0xFFFFFFFF)
-        rows = Rows(lines.writer, lines.blanks, lines.sequence_numbers, timestamps, self._numbers, is_video)
+        rows = Rows(lines.writer, lines.blanks, lines.sequence_numbers, timestamps, self._numbers, kind == "video")
         lines.sequence_numbers = lines.sequence_numbers + count
         self._numbers = self._numbers + count
-        call = self._protections[0].call
+        call, left_ns = self._protections[0].call, departure.left_ns
         try:
             failed = self._outbox.send_rows(layout, rows, call, contexts, self._pairs, self._now_ns, left_ns)
         finally:  # what may have left has its numbers for good
